@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod errno;
+pub mod extent;
 pub mod ids;
 pub mod limits;
 pub mod name;
@@ -11,6 +12,7 @@ pub mod wire;
 
 pub use clock::{Clock, Entropy, Timestamp};
 pub use errno::Errno;
+pub use extent::{Content, Extent, SegmentInfo, Stored};
 pub use ids::{
     DeviceId, EntryId, EpochId, Hash32, Ino, KeyId, LaneId, OpId, PersonId, RoomId, SegmentId,
     VaultId,
