@@ -1,1 +1,19 @@
+//! Moves opaque objects by name and knows nothing else: local folders, WebDAV, S3 and memory behind one
+//! [`Store`] trait, and decorators that add one promise each. docs/storage.md tells what servers really do.
 #![forbid(unsafe_code)]
+
+#[cfg(any(test, feature = "testutil"))]
+pub mod conformance;
+mod durable;
+mod error;
+mod local;
+mod memory;
+mod name;
+mod store;
+
+pub use durable::{Durable, TRAILER_LEN, VERIFIED_MAX, put_confirmed, put_verified};
+pub use error::{ErrorKind, StoreError};
+pub use local::LocalStore;
+pub use memory::MemoryStore;
+pub use name::{BadName, NAME_LEN_MAX, ObjectName, Prefix, SEGMENT_LEN_MAX};
+pub use store::{Capacity, LIST_MAX, Listed, Listing, Store};
