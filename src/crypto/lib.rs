@@ -1,1 +1,37 @@
+//! Keys by purpose, sealing, envelopes, signatures, key derivation: pure functions over bytes.
+//! No I/O, no clock; randomness is a parameter. The rules are those of docs/format/README.md,
+//! sections 3 to 5, and docs/format/vault.md.
 #![forbid(unsafe_code)]
+
+pub mod aad;
+pub mod hpke;
+pub mod kdf;
+pub mod keys;
+pub mod names;
+pub mod pad;
+pub mod passphrase;
+pub mod room;
+pub mod seal;
+pub mod sign;
+pub mod words;
+
+pub use aad::{
+    BlockAad, CheckpointAad, CommitAad, ControlAad, LocalAad, PageAad, SlotAad, TableAad,
+};
+pub use hpke::{Envelope, HpkeError, KemPublic, KemSecret, Suite, unwrap, wrap};
+pub use keys::{
+    CheckpointKey, ControlKey, DeviceSeed, EpochCommitment, EpochKey, FileKey, LaneKey,
+    LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey, SlotCommitment, SlotKey,
+    TableKey, VaultSecret, WordsEntropy,
+};
+pub use names::{hash, lane_id, segment_id};
+pub use pad::{pad_pow2, unpad_pow2};
+pub use room::{RoomKeys, Roster, RosterDevice, WrongEpochKey};
+pub use seal::{
+    BlockCipher, OpenError, Opened, SEAL_OVERHEAD, SealsWith, open, open_block_into, seal,
+    seal_block_into,
+};
+pub use sign::{
+    BadSignature, DeviceSigner, RootSigner, Signature, SignatureKind, Verified, VerifyingKey,
+    WordsSigner,
+};

@@ -1,0 +1,27 @@
+//! Names on the storage: opaque to it, computable by members.
+
+use crate::keys::{LaneNameKey, SegmentNameKey, blake3_hash, keyed_id};
+use skrin_base::DeviceId;
+use skrin_base::ids::{Hash32, LaneId, SegmentId};
+use skrin_base::wire::{Encode, Writer};
+
+/// BLAKE3-256.
+pub fn hash(bytes: &[u8]) -> Hash32 {
+    blake3_hash(bytes)
+}
+
+/// The lane in which `device` writes; another incarnation (after a close or a clone) is another lane.
+pub fn lane_id(key: &LaneNameKey, device: DeviceId, incarnation: u32) -> LaneId {
+    let mut w = Writer::default();
+    device.encode(&mut w);
+    w.u32(incarnation);
+    LaneId(keyed_id(key.raw(), &w.into_bytes()))
+}
+
+/// The `n`-th segment that `lane` writes.
+pub fn segment_id(key: &SegmentNameKey, lane: LaneId, n: u64) -> SegmentId {
+    let mut w = Writer::default();
+    lane.encode(&mut w);
+    w.u64(n);
+    SegmentId(keyed_id(key.raw(), &w.into_bytes()))
+}

@@ -1,0 +1,183 @@
+//! What the layers above need of a room: its keys, and who may sign in it.
+
+use crate::keys::{self, CheckpointKey, EpochCommitment, EpochKey, LaneKey, PageKey, RoomSecret};
+use crate::names;
+use crate::sign::VerifyingKey;
+use skrin_base::ids::{EpochId, Hash32, PersonId};
+use skrin_base::{DeviceId, LaneId, RoomId, SegmentId, VaultId};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// An epoch key that is not the one that the epoch's record commits to: whoever wrapped it
+/// gave different keys to different people. The epoch must be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "epoch {0}: the key does not match the commitment in its record; do not use this epoch and tell the others who signed it"
+)]
+pub struct WrongEpochKey(pub EpochId);
+
+struct Epoch {
+    key: EpochKey,
+    commitment: EpochCommitment,
+}
+
+/// The keys of one room. Deriving one costs about a microsecond, so nothing is cached
+/// but the two name keys.
+pub struct RoomKeys {
+    vault: VaultId,
+    room: RoomId,
+    lane_names: keys::LaneNameKey,
+    segment_names: keys::SegmentNameKey,
+    epochs: BTreeMap<EpochId, Epoch>,
+    current: EpochId,
+}
+
+impl RoomKeys {
+    /// A room with its first epoch, which is the current one.
+    ///
+    /// # Errors
+    /// `WrongEpochKey`.
+    pub fn new(
+        vault: VaultId,
+        room: RoomId,
+        secret: &RoomSecret,
+        epoch: EpochId,
+        key: EpochKey,
+        commitment: EpochCommitment,
+    ) -> Result<Self, WrongEpochKey> {
+        let mut this = Self {
+            vault,
+            room,
+            lane_names: keys::derive_lane_name_key(secret, vault, room),
+            segment_names: keys::derive_segment_name_key(secret, vault, room),
+            epochs: BTreeMap::new(),
+            current: epoch,
+        };
+        this.add_epoch(epoch, key, commitment)?;
+        Ok(this)
+    }
+
+    /// Adds an epoch; `current` stays.
+    ///
+    /// # Errors
+    /// `WrongEpochKey`.
+    pub fn add_epoch(
+        &mut self,
+        id: EpochId,
+        key: EpochKey,
+        commitment: EpochCommitment,
+    ) -> Result<(), WrongEpochKey> {
+        if keys::derive_epoch_commitment(&key, self.vault, self.room) != commitment {
+            return Err(WrongEpochKey(id));
+        }
+        self.epochs.insert(id, Epoch { key, commitment });
+        Ok(())
+    }
+
+    /// Makes a known epoch the one that is sealed under; says whether it is known.
+    pub fn set_current(&mut self, id: EpochId) -> bool {
+        let known = self.epochs.contains_key(&id);
+        if known {
+            self.current = id;
+        }
+        known
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> VaultId {
+        self.vault
+    }
+
+    /// The room.
+    pub fn room(&self) -> RoomId {
+        self.room
+    }
+
+    /// The epoch that new objects are sealed under. It is always known.
+    pub fn current(&self) -> (EpochId, EpochCommitment) {
+        let commitment = self.commitment(&self.current);
+        (self.current, commitment.unwrap_or(EpochCommitment([0; 32])))
+    }
+
+    /// What the record of a known epoch commits to.
+    pub fn commitment(&self, epoch: &EpochId) -> Option<EpochCommitment> {
+        self.epochs.get(epoch).map(|epoch| epoch.commitment)
+    }
+
+    /// The known epochs.
+    pub fn epochs(&self) -> impl Iterator<Item = EpochId> + '_ {
+        self.epochs.keys().copied()
+    }
+
+    /// Seals the commits of `lane`; `None` for an unknown epoch.
+    pub fn lane_key(&self, epoch: &EpochId, lane: LaneId) -> Option<LaneKey> {
+        let epoch = self.epochs.get(epoch)?;
+        Some(keys::derive_lane_key(
+            &epoch.key, self.vault, self.room, lane,
+        ))
+    }
+
+    /// What stands in front of commits of `lane`; `None` for an unknown epoch.
+    pub fn hint(&self, epoch: &EpochId, lane: LaneId) -> Option<[u8; 8]> {
+        let epoch = self.epochs.get(epoch)?;
+        Some(keys::derive_hint(&epoch.key, self.vault, self.room, lane))
+    }
+
+    /// The epoch that a commit of `lane` with this hint was sealed under.
+    pub fn epoch_by_hint(&self, lane: LaneId, hint: &[u8; 8]) -> Option<EpochId> {
+        let fits =
+            |epoch: &Epoch| keys::derive_hint(&epoch.key, self.vault, self.room, lane) == *hint;
+        // The current one first: it is nearly always that.
+        if self.epochs.get(&self.current).is_some_and(fits) {
+            return Some(self.current);
+        }
+        let mut all = self.epochs.iter();
+        all.find(|(_, epoch)| fits(epoch)).map(|(id, _)| *id)
+    }
+
+    /// Seals pages; `None` for an unknown epoch.
+    pub fn page_key(&self, epoch: &EpochId) -> Option<PageKey> {
+        let epoch = self.epochs.get(epoch)?;
+        Some(keys::derive_page_key(&epoch.key, self.vault, self.room))
+    }
+
+    /// Seals roots of checkpoints; `None` for an unknown epoch.
+    pub fn checkpoint_key(&self, epoch: &EpochId) -> Option<CheckpointKey> {
+        let epoch = self.epochs.get(epoch)?;
+        Some(keys::derive_checkpoint_key(
+            &epoch.key, self.vault, self.room,
+        ))
+    }
+
+    /// The lane of a device.
+    pub fn lane_id(&self, device: DeviceId, incarnation: u32) -> LaneId {
+        names::lane_id(&self.lane_names, device, incarnation)
+    }
+
+    /// The `n`-th segment of a lane.
+    pub fn segment_id(&self, lane: LaneId, n: u64) -> SegmentId {
+        names::segment_id(&self.segment_names, lane, n)
+    }
+}
+
+/// A device that the control records certify.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RosterDevice {
+    /// Verifies its commits.
+    pub key: VerifyingKey,
+    /// Whose it is.
+    pub person: PersonId,
+    /// What people call it.
+    pub label: String,
+    /// Whether a control record ended it.
+    pub revoked: bool,
+}
+
+/// Who may sign commits, as far as the control records that are known say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Roster {
+    /// All devices ever certified.
+    pub devices: BTreeMap<DeviceId, RosterDevice>,
+    /// The heads of the control records, in ascending order; a commit names them.
+    pub control_heads: Vec<Hash32>,
+}

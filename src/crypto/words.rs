@@ -1,0 +1,82 @@
+//! The twelve words: BIP-39, English list, 128 bits with a 4-bit checksum.
+
+use crate::keys::WordsEntropy;
+use bip39::{Language, Mnemonic};
+use thiserror::Error;
+use unicode_normalization::UnicodeNormalization;
+use zeroize::{Zeroize, Zeroizing};
+
+/// How many words there are.
+pub const WORDS: usize = 12;
+/// Longest text that is looked at, in bytes.
+const TEXT_MAX: usize = 1024;
+
+/// Why some text is not twelve words. The words themselves are never repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WordsError {
+    /// Too few or too many.
+    #[error("{0} words were given, there must be {WORDS}")]
+    Count(usize),
+    /// Not in the list.
+    #[error("word {0} is not in the list of BIP-39 words: check its spelling")]
+    Unknown(usize),
+    /// All known, but they do not belong together.
+    #[error("the checksum of the words does not fit: a word is wrong, or two are swapped")]
+    Checksum,
+}
+
+/// The words for people to write down, in lower case with single spaces.
+pub fn words_of(entropy: &WordsEntropy) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(WORDS * 9));
+    // 16 bytes are one of the lengths that BIP-39 allows.
+    if let Ok(mut mnemonic) = Mnemonic::from_entropy_in(Language::English, entropy.raw()) {
+        for word in mnemonic.words() {
+            if !out.is_empty() {
+                out.push(' ');
+            }
+            out.push_str(word);
+        }
+        mnemonic.zeroize();
+    }
+    out
+}
+
+/// Reads twelve words: NFKD, any case, any white space, the first four letters of each suffice.
+///
+/// # Errors
+/// Says which word is wrong, by its place from 1.
+pub fn parse_words(text: &str) -> Result<WordsEntropy, WordsError> {
+    if text.len() > TEXT_MAX {
+        return Err(WordsError::Count(text.split_whitespace().count()));
+    }
+    let mut clean = Zeroizing::new(String::with_capacity(4 * TEXT_MAX));
+    clean.extend(text.nfkd().flat_map(char::to_lowercase));
+    let typed: Vec<&str> = clean.split_whitespace().collect();
+    if typed.len() != WORDS {
+        return Err(WordsError::Count(typed.len()));
+    }
+    let mut full = Zeroizing::new(String::with_capacity(WORDS * 9));
+    for (at, word) in typed.iter().enumerate() {
+        full.push_str(full_word(word).ok_or(WordsError::Unknown(at + 1))?);
+        full.push(' ');
+    }
+    let mut mnemonic = Mnemonic::parse_in_normalized(Language::English, full.trim_end())
+        .map_err(|_| WordsError::Checksum)?;
+    let (mut bytes, _) = mnemonic.to_entropy_array();
+    let mut entropy = Zeroizing::new([0; 16]);
+    entropy.copy_from_slice(&bytes[..16]);
+    bytes.zeroize();
+    mnemonic.zeroize();
+    Ok(entropy.into())
+}
+
+/// The word itself, or the only one that begins with these four or more letters.
+fn full_word(typed: &str) -> Option<&'static str> {
+    let list = Language::English.word_list();
+    let exact = list.iter().find(|word| **word == typed);
+    let prefix = || list.iter().find(|word| word.starts_with(typed));
+    let long_enough = typed.len() >= 4;
+    exact
+        .or_else(|| long_enough.then(prefix).flatten())
+        .copied()
+}
