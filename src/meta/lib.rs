@@ -1,1 +1,8 @@
 #![forbid(unsafe_code)]
+//! Metadata: operations, the state that they fold into, lanes of commits, checkpoints, and the cache.
+
+pub mod op;
+pub mod rows;
+
+pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};
+pub use rows::{MemoryRows, Row, RowKey, Rows, RowsError};
