@@ -78,9 +78,10 @@ aad!(/** The table at the end of a segment. */ TableAad, "table", {
 
 aad!(/** One block of a file. */ BlockAad, "block", {
     /** Whose. */ vault: VaultId => |w, v| v.encode(w),
+    /** Of which room. */ room: RoomId => |w, v| v.encode(w),
     /** In which segment. */ segment: SegmentId => |w, v| v.encode(w),
-    /** At which place in it. */ slot: u32 => |w, v| w.u32(*v),
     /** Which lane wrote it first. */ author: LaneId => |w, v| v.encode(w),
+    /** At which place in the segment. */ slot: u32 => |w, v| w.u32(*v),
     /** Names the file key. */ key_id: KeyId => |w, v| v.encode(w),
     /** The file for which it was written. */ origin_file: Ino => |w, v| v.encode(w),
     /** The block of that file. */ origin_block: u64 => |w, v| w.u64(*v),
