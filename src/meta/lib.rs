@@ -1,8 +1,11 @@
 #![forbid(unsafe_code)]
 //! Metadata: operations, the state that they fold into, lanes of commits, checkpoints, and the cache.
 
+pub mod apply;
 pub mod op;
 pub mod rows;
+pub mod state;
 
+pub use apply::{Outcome, RULE_SET, apply};
 pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};
 pub use rows::{MemoryRows, Row, RowKey, Rows, RowsError};

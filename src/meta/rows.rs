@@ -41,6 +41,8 @@ pub trait Rows {
     fn delete(&mut self, key: &[u8]) -> Result<(), RowsError>;
     /// Up to `limit` rows with `from <= key < to`, in ascending order of keys.
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(RowKey, Row)>, RowsError>;
+    /// The last row with `from <= key < to`.
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(RowKey, Row)>, RowsError>;
 }
 
 /// Rows in memory: the reference for the cache, and what tests use.
@@ -66,5 +68,13 @@ impl Rows for MemoryRows {
         let range = (Bound::Included(from), Bound::Excluded(to));
         let rows = self.0.range::<[u8], _>(range).take(limit);
         Ok(rows.map(|(k, v)| (k.clone(), v.clone())).collect())
+    }
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(RowKey, Row)>, RowsError> {
+        if from >= to {
+            return Ok(None);
+        }
+        let range = (Bound::Included(from), Bound::Excluded(to));
+        let found = self.0.range::<[u8], _>(range).next_back();
+        Ok(found.map(|(k, v)| (k.clone(), v.clone())))
     }
 }

@@ -1,0 +1,158 @@
+//! Writes, and the copies that they fork when the world has moved on.
+
+use super::conflict::{attach, free_name, revive_dir};
+use super::{Outcome, invent, invent_ino};
+use crate::op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place};
+use crate::rows::{Rows, RowsError};
+use crate::state::{self, Inode, Link};
+use skrin_base::{EntryId, Ino, OpId, Timestamp};
+
+/// A write without its operation around it.
+struct Change<'a> {
+    size: u64,
+    mtime: Timestamp,
+    keys: &'a [NamedKey],
+    body: &'a Body,
+}
+
+pub(super) fn write(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> {
+    let OpKind::Write {
+        ino,
+        base,
+        size,
+        mtime,
+        keys,
+        body,
+        place,
+    } = &op.kind
+    else {
+        return Ok(super::GONE);
+    };
+    let change = Change {
+        size: *size,
+        mtime: *mtime,
+        keys,
+        body,
+    };
+    if let Some(inode) = newest(rows, *ino, *base)? {
+        replace(rows, op, *ino, inode, &change)?;
+        return Ok(Outcome::Applied);
+    }
+    if let Some(fork) = state::fork_of(rows, *base)? {
+        if let Some(inode) = newest(rows, fork, *base)? {
+            state::put_fork(rows, *base, None)?;
+            state::put_fork(rows, op.id, Some(fork))?;
+            replace(rows, op, fork, inode, &change)?;
+            return Ok(Outcome::Applied);
+        }
+    }
+    fork(rows, op, *ino, place, &change)
+}
+
+/// The file `ino` if `version` is its newest.
+fn newest(rows: &dyn Rows, ino: Ino, version: OpId) -> Result<Option<Inode>, RowsError> {
+    let inode = state::inode(rows, ino)?;
+    Ok(inode.filter(|i| i.kind == Kind::File && i.version == version))
+}
+
+fn replace(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    mut inode: Inode,
+    change: &Change<'_>,
+) -> Result<(), RowsError> {
+    for key in change.keys {
+        if inode.key(key.id).is_none() {
+            inode.keys.push(key.clone());
+        }
+    }
+    let blocks = change.size.div_ceil(skrin_base::limits::BLOCK_LEN as u64);
+    match change.body {
+        Body::Inline(bytes) => {
+            state::cut_extents(rows, ino, 0, u64::MAX)?;
+            inode.inline = Some(bytes.clone());
+        }
+        Body::Extents { full, list } => {
+            inode.inline = None;
+            state::cut_extents(rows, ino, if *full { 0 } else { blocks }, u64::MAX)?;
+            for extent in list.iter().filter_map(|e| e.clip(0, blocks)) {
+                state::cut_extents(rows, ino, extent.first_block, extent.end())?;
+                state::put_extent(rows, ino, &extent)?;
+            }
+        }
+    }
+    inode.size = change.size;
+    inode.mtime = change.mtime;
+    inode.ctime = op.time;
+    inode.version = op.id;
+    state::put_inode(rows, ino, &inode)
+}
+
+/// A write whose base is no longer the newest: its bytes go into a file of their own beside the other.
+fn fork(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    place: &Place,
+    change: &Change<'_>,
+) -> Result<Outcome, RowsError> {
+    let other = state::inode(rows, ino)?.filter(|i| i.kind == Kind::File);
+    let copy = if other.is_some() || state::inode(rows, ino)?.is_some() {
+        invent_ino(op.id)
+    } else {
+        ino
+    };
+    let (dir, name) = match other.as_ref().and_then(|i| i.links.first()) {
+        Some(link) => (link.dir, link.name.clone()),
+        None => (place.dir, place.name.clone()),
+    };
+    let dir = revive_dir(rows, dir, op)?;
+    let free = free_name(rows, dir, &name, op)?;
+    let inode = match &other {
+        Some(other) => {
+            // A change of some extents is laid over what is there now: complete, if not what its device saw.
+            for extent in state::extents(rows, ino, 0, u64::MAX)? {
+                state::put_extent(rows, copy, &extent)?;
+            }
+            Inode {
+                links: Vec::new(),
+                xattrs: 0,
+                ..other.clone()
+            }
+        }
+        None => Inode::new(&plain_file(), op.id, op.time),
+    };
+    state::put_inode(rows, copy, &inode)?;
+    let entry = EntryId(invent(b"skrin/v1/fork", op.id));
+    attach(
+        rows,
+        copy,
+        Link {
+            dir,
+            name: free.clone(),
+            entry,
+        },
+        op.time,
+    )?;
+    if let Some(inode) = state::inode(rows, copy)? {
+        replace(rows, op, copy, inode, change)?;
+    }
+    state::put_fork(rows, op.id, Some(copy))?;
+    Ok(if free == name {
+        Outcome::Applied
+    } else {
+        Outcome::ConflictCopy { dir, name: free }
+    })
+}
+
+fn plain_file() -> NewNode {
+    NewNode {
+        kind: Kind::File,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        target: Vec::new(),
+    }
+}

@@ -1,0 +1,293 @@
+//! Operations on directory entries.
+
+use super::conflict::{attach, free_name, revive_dir};
+use super::{GONE, Outcome, touch_dir};
+use crate::op::{Kind, NewNode, Op, Place, Seen};
+use crate::rows::{Rows, RowsError};
+use crate::state::{self, Entry, Inode, Link};
+use skrin_base::{Ino, Name, OpId};
+
+/// Directories nested deeper than this cannot be moved: a walk to the root must end.
+const DEPTH_MAX: usize = 65_536;
+
+/// Where a rename goes, and what it replaces there.
+pub(super) struct Target<'a> {
+    pub(super) dir: Ino,
+    pub(super) name: &'a Name,
+    pub(super) replaces: Option<&'a Seen>,
+}
+
+fn placed(asked: &Name, dir: Ino, name: Name) -> Outcome {
+    if *asked == name {
+        Outcome::Applied
+    } else {
+        Outcome::ConflictCopy { dir, name }
+    }
+}
+
+pub(super) fn create(
+    rows: &mut dyn Rows,
+    op: &Op,
+    place: &Place,
+    ino: Ino,
+    node: &NewNode,
+) -> Result<Outcome, RowsError> {
+    let dir = revive_dir(rows, place.dir, op)?;
+    if node.kind == Kind::Dir {
+        if let Some(there) = state::entry(rows, dir, &place.name)?.filter(|e| e.kind == Kind::Dir) {
+            // Two devices made one directory: the later one is an alias of the earlier.
+            state::put_alias(rows, ino, there.ino)?;
+            return Ok(Outcome::Applied);
+        }
+    }
+    let taken = state::inode(rows, ino)?.is_some() || ino.0 < Ino::FIRST_RANDOM;
+    let ino = if taken { super::invent_ino(op.id) } else { ino };
+    let name = free_name(rows, dir, &place.name, op)?;
+    state::put_inode(rows, ino, &Inode::new(node, op.id, op.time))?;
+    attach(
+        rows,
+        ino,
+        Link {
+            dir,
+            name: name.clone(),
+            entry: place.entry,
+        },
+        op.time,
+    )?;
+    Ok(placed(&place.name, dir, name))
+}
+
+pub(super) fn link(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    place: &Place,
+) -> Result<Outcome, RowsError> {
+    let Some(inode) = state::inode(rows, ino)?.filter(|i| i.kind != Kind::Dir) else {
+        return Ok(GONE);
+    };
+    if !super::has_room_for_link(&inode) {
+        return Ok(Outcome::Void(
+            "the inode has as many links as the format allows",
+        ));
+    }
+    let dir = revive_dir(rows, place.dir, op)?;
+    let name = free_name(rows, dir, &place.name, op)?;
+    attach(
+        rows,
+        ino,
+        Link {
+            dir,
+            name: name.clone(),
+            entry: place.entry,
+        },
+        op.time,
+    )?;
+    Ok(placed(&place.name, dir, name))
+}
+
+/// Takes an entry away; the inode stays, even without any place.
+fn detach(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    inode: &mut Inode,
+    at: usize,
+) -> Result<Link, RowsError> {
+    let link = inode.links.remove(at);
+    state::delete_entry(rows, link.dir, &link.name)?;
+    touch_dir(rows, link.dir, op.time, -i32::from(inode.kind == Kind::Dir))?;
+    inode.ctime = op.time;
+    state::put_inode(rows, ino, inode)?;
+    Ok(link)
+}
+
+/// Lets go of an inode that has no place any more.
+fn bury(rows: &mut dyn Rows, ino: Ino, mut inode: Inode, last: Link) -> Result<(), RowsError> {
+    state::delete_contents(rows, ino)?;
+    rows.delete(&state::inode_key(ino))?;
+    if inode.kind == Kind::Dir {
+        inode.links = vec![last];
+        inode.xattrs = 0;
+        state::put_tombstone(rows, ino, Some(&inode))?;
+    }
+    Ok(())
+}
+
+fn find_link(inode: &Inode, place: &Place) -> Option<usize> {
+    inode.links.iter().position(|l| l.entry == place.entry)
+}
+
+pub(super) fn remove(
+    rows: &mut dyn Rows,
+    op: &Op,
+    place: &Place,
+    ino: Ino,
+    version: OpId,
+) -> Result<Outcome, RowsError> {
+    let ino = state::resolve_alias(rows, ino)?;
+    let Some(mut inode) = state::inode(rows, ino)? else {
+        return Ok(GONE);
+    };
+    let Some(at) = find_link(&inode, place) else {
+        return Ok(Outcome::Void("the entry is gone"));
+    };
+    if inode.kind == Kind::Dir && !state::is_empty(rows, ino)? {
+        return Ok(Outcome::Void("the directory is not empty"));
+    }
+    if inode.kind == Kind::File && inode.links.len() == 1 && inode.version != version {
+        return Ok(Outcome::Void("the file was edited meanwhile"));
+    }
+    let last = detach(rows, op, ino, &mut inode, at)?;
+    if inode.links.is_empty() {
+        bury(rows, ino, inode, last)?;
+    }
+    Ok(Outcome::Applied)
+}
+
+/// Whether `dir` is `ino` or lies below it.
+fn is_below(rows: &dyn Rows, dir: Ino, ino: Ino) -> Result<bool, RowsError> {
+    let mut at = dir;
+    for _ in 0..DEPTH_MAX {
+        if at == ino {
+            return Ok(true);
+        }
+        match state::inode(rows, at)?
+            .as_ref()
+            .and_then(|i| i.links.first())
+        {
+            Some(link) => at = link.dir,
+            None => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn rename(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    from: &Place,
+    to: &Target<'_>,
+) -> Result<Outcome, RowsError> {
+    let ino = state::resolve_alias(rows, ino)?;
+    let Some(inode) = state::inode(rows, ino)? else {
+        return Ok(GONE);
+    };
+    let Some(at) = find_link(&inode, from) else {
+        return Ok(Outcome::Void("the entry is gone"));
+    };
+    let dir = revive_dir(rows, to.dir, op)?;
+    if inode.kind == Kind::Dir && is_below(rows, dir, ino)? {
+        return Ok(Outcome::Void("the move would make a cycle"));
+    }
+    if inode
+        .links
+        .get(at)
+        .is_some_and(|l| l.dir == dir && l.name == *to.name)
+    {
+        return Ok(Outcome::Applied);
+    }
+    make_room(rows, op, ino, dir, to)?;
+    let Some(mut inode) = state::inode(rows, ino)? else {
+        return Ok(GONE);
+    };
+    let Some(at) = find_link(&inode, from) else {
+        return Ok(GONE);
+    };
+    let link = detach(rows, op, ino, &mut inode, at)?;
+    let name = free_name(rows, dir, to.name, op)?;
+    attach(
+        rows,
+        ino,
+        Link {
+            dir,
+            name: name.clone(),
+            entry: link.entry,
+        },
+        op.time,
+    )?;
+    Ok(placed(to.name, dir, name))
+}
+
+/// Removes what the rename saw at its target, if it is still there as it was seen.
+fn make_room(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    dir: Ino,
+    to: &Target<'_>,
+) -> Result<(), RowsError> {
+    let (Some(seen), Some(there)) = (to.replaces, state::entry(rows, dir, to.name)?) else {
+        return Ok(());
+    };
+    let same = there.id == seen.entry && there.ino == state::resolve_alias(rows, seen.ino)?;
+    if same && there.ino != ino {
+        let place = Place {
+            dir,
+            name: to.name.clone(),
+            entry: there.id,
+        };
+        remove(rows, op, &place, there.ino, seen.version)?;
+    }
+    Ok(())
+}
+
+pub(super) fn exchange(
+    rows: &mut dyn Rows,
+    op: &Op,
+    (ino, a): (Ino, &Place),
+    (other, b): (Ino, &Place),
+) -> Result<Outcome, RowsError> {
+    let (ino, other) = (
+        state::resolve_alias(rows, ino)?,
+        state::resolve_alias(rows, other)?,
+    );
+    let (Some(first), Some(second)) = (state::inode(rows, ino)?, state::inode(rows, other)?) else {
+        return Ok(GONE);
+    };
+    let there = |inode: &Inode, place: &Place| {
+        find_link(inode, place).and_then(|at| inode.links.get(at).cloned())
+    };
+    let (Some(from), Some(to)) = (there(&first, a), there(&second, b)) else {
+        return Ok(Outcome::Void("an entry is gone"));
+    };
+    let cycle = (first.kind == Kind::Dir && is_below(rows, to.dir, ino)?)
+        || (second.kind == Kind::Dir && is_below(rows, from.dir, other)?);
+    if cycle {
+        return Ok(Outcome::Void("the move would make a cycle"));
+    }
+    move_entry(rows, op, ino, &from, &to)?;
+    move_entry(rows, op, other, &to, &from)?;
+    for (dir, change) in [(from.dir, &second), (to.dir, &first)] {
+        touch_dir(rows, dir, op.time, i32::from(change.kind == Kind::Dir))?;
+    }
+    for (dir, change) in [(from.dir, &first), (to.dir, &second)] {
+        touch_dir(rows, dir, op.time, -i32::from(change.kind == Kind::Dir))?;
+    }
+    Ok(Outcome::Applied)
+}
+
+/// Writes the entry of `ino` that was at `from` into the place `to`, whose old entry it overwrites.
+fn move_entry(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    from: &Link,
+    to: &Link,
+) -> Result<(), RowsError> {
+    let Some(mut inode) = state::inode(rows, ino)? else {
+        return Ok(());
+    };
+    let entry = Entry {
+        id: from.entry,
+        ino,
+        kind: inode.kind,
+    };
+    state::put_entry(rows, to.dir, &to.name, &entry)?;
+    if let Some(link) = inode.links.iter_mut().find(|l| l.entry == from.entry) {
+        (link.dir, link.name) = (to.dir, to.name.clone());
+    }
+    inode.ctime = op.time;
+    state::put_inode(rows, ino, &inode)
+}
