@@ -23,8 +23,9 @@ pub const XATTR_TOTAL_MAX: usize = 128 * 1024;
 /// Hard links of one inode; their places share its metadata row.
 pub const LINK_MAX: usize = 4096;
 
-/// Target length of a segment before padding: few requests, yet a retry costs little.
-pub const SEGMENT_TARGET: usize = 4 * 1024 * 1024;
+/// A segment ends before it would grow past this, a length that Padmé leaves alone: few requests, under 1 % of
+/// padding when full, yet a retry costs little.
+pub const SEGMENT_TARGET: usize = 8 * 1024 * 1024;
 /// Largest segment object that a reader accepts.
 pub const SEGMENT_MAX: usize = 64 * 1024 * 1024;
 /// Blocks in one segment.

@@ -1,1 +1,12 @@
+//! The contents of files: sealed blocks packed into segments (docs/format/segments.md), the journal
+//! that makes them survive a crash (docs/durability.md), their upload, and reading them back through caches.
+//! The journal entry is durable before whatever promised it is acknowledged; no bytes are used
+//! before their hash and their seal were checked.
 #![forbid(unsafe_code)]
+
+pub mod block;
+pub mod error;
+pub mod segment;
+
+pub use block::{Block, BlockRef};
+pub use error::{DataError, Flaw};
