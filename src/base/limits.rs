@@ -55,5 +55,9 @@ pub const CONTROL_MAX: usize = 1024 * 1024;
 pub const SLOTS_MAX: usize = 1024;
 /// Control records of one room that a reader accepts.
 pub const CONTROL_RECORDS_MAX: usize = 1 << 20;
+/// Parents of one control record: records that as many devices made at once.
+pub const CONTROL_PARENTS_MAX: usize = 64;
+/// Members, devices or recipients of one epoch: their envelopes must fit a control record.
+pub const EPOCH_RECIPIENTS_MAX: usize = 800;
 /// A label for people: device or person name, in bytes of UTF-8.
 pub const LABEL_MAX: usize = 64;
