@@ -5,7 +5,7 @@ use super::{Outcome, invent, invent_ino};
 use crate::op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place};
 use crate::rows::{Rows, RowsError};
 use crate::state::{self, Inode, Link};
-use skrin_base::{EntryId, Ino, OpId, Timestamp};
+use skrin_base::{Content, EntryId, Extent, Ino, OpId, Timestamp};
 
 /// A write without its operation around it.
 struct Change<'a> {
@@ -67,19 +67,24 @@ fn replace(
             inode.keys.push(key.clone());
         }
     }
-    let blocks = change.size.div_ceil(skrin_base::limits::BLOCK_LEN as u64);
     match change.body {
         Body::Inline(bytes) => {
             state::cut_extents(rows, ino, 0, u64::MAX)?;
             inode.inline = Some(bytes.clone());
         }
         Body::Extents { full, list } => {
-            inode.inline = None;
+            let stored = if inode.inline.take().is_some() {
+                0
+            } else {
+                blocks(inode.size)
+            };
+            let blocks = blocks(change.size);
             state::cut_extents(rows, ino, if *full { 0 } else { blocks }, u64::MAX)?;
             for extent in list.iter().filter_map(|e| e.clip(0, blocks)) {
                 state::cut_extents(rows, ino, extent.first_block, extent.end())?;
                 state::put_extent(rows, ino, &extent)?;
             }
+            fill_gaps(rows, ino, if *full { 0 } else { stored }, blocks)?;
         }
     }
     inode.size = change.size;
@@ -87,6 +92,34 @@ fn replace(
     inode.ctime = op.time;
     inode.version = op.id;
     state::put_inode(rows, ino, &inode)
+}
+
+fn blocks(size: u64) -> u64 {
+    size.div_ceil(skrin_base::limits::BLOCK_LEN as u64)
+}
+
+/// What no extent covers is lost, not zero: an honest device leaves no gap.
+fn fill_gaps(rows: &mut dyn Rows, ino: Ino, from: u64, to: u64) -> Result<(), RowsError> {
+    let mut next = from;
+    let mut gaps = Vec::new();
+    for extent in state::extents(rows, ino, from, to)? {
+        gaps.push((next, extent.first_block));
+        next = extent.end();
+    }
+    gaps.push((next, to));
+    for (mut start, end) in gaps {
+        while start < end {
+            let count = u32::try_from(end - start).unwrap_or(u32::MAX);
+            let lost = Extent {
+                first_block: start,
+                count,
+                content: Content::Lost,
+            };
+            state::put_extent(rows, ino, &lost)?;
+            start = lost.end();
+        }
+    }
+    Ok(())
 }
 
 /// A write whose base is no longer the newest: its bytes go into a file of their own beside the other.
@@ -98,17 +131,15 @@ fn fork(
     change: &Change<'_>,
 ) -> Result<Outcome, RowsError> {
     let other = state::inode(rows, ino)?.filter(|i| i.kind == Kind::File);
-    let copy = if other.is_some() || state::inode(rows, ino)?.is_some() {
-        invent_ino(op.id)
-    } else {
-        ino
-    };
     let (dir, name) = match other.as_ref().and_then(|i| i.links.first()) {
         Some(link) => (link.dir, link.name.clone()),
         None => (place.dir, place.name.clone()),
     };
     let dir = revive_dir(rows, dir, op)?;
     let free = free_name(rows, dir, &name, op)?;
+    // Only now: reviving the directory may have brought this number back.
+    let taken = state::inode(rows, ino)?.is_some() || ino.0 < Ino::FIRST_RANDOM;
+    let copy = if taken { invent_ino(op.id) } else { ino };
     let inode = match &other {
         Some(other) => {
             // A change of some extents is laid over what is there now: complete, if not what its device saw.
