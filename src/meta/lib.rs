@@ -2,9 +2,13 @@
 //! Metadata: operations, the state that they fold into, lanes of commits, checkpoints, and the cache.
 
 pub mod apply;
+pub mod cache;
+pub mod check;
 pub mod op;
+pub mod order;
 pub mod rows;
 pub mod state;
+pub mod undo;
 
 pub use apply::{Outcome, RULE_SET, apply};
 pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};

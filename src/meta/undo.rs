@@ -135,6 +135,9 @@ impl Rows for Recorder<'_> {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(RowKey, Row)>, RowsError> {
         self.rows.scan(from, to, limit)
     }
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(RowKey, Row)>, RowsError> {
+        self.rows.last(from, to)
+    }
 }
 
 #[cfg(test)]

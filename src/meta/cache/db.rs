@@ -1,0 +1,206 @@
+//! The encrypted database file: two ordered tables of bytes, written in transactions.
+
+use crate::rows::{Row, RowKey, RowsError};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Bytes of the file's write-ahead log after which it is copied back: 4096 pages of 4 KiB.
+const WAL_PAGES: u32 = 4096;
+const NAME_OF_IDENTITY: &[u8] = b"\0identity";
+
+/// A change to one row: a value, or `None` to delete it.
+pub(crate) type Change = (RowKey, Option<Row>);
+
+pub(super) fn failed(error: rusqlite::Error) -> RowsError {
+    RowsError::Cache(error.to_string())
+}
+
+/// Where the file is and what opens it.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    key: Zeroizing<String>,
+    page_cache_kib: usize,
+}
+
+impl Place {
+    pub(super) fn new(path: &Path, key: &[u8; 32], page_cache: usize) -> Self {
+        let mut hex = Zeroizing::new(String::with_capacity(64 + 4));
+        hex.push_str("x'");
+        for byte in key {
+            for nibble in [byte >> 4, byte & 15] {
+                hex.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+            }
+        }
+        hex.push('\'');
+        Self {
+            path: path.to_owned(),
+            key: hex,
+            page_cache_kib: (page_cache / 1024).max(256),
+        }
+    }
+
+    fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        let conn =
+            Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        // A damaged file is our error to tell, not the library's to print.
+        conn.pragma_update(None, "cipher_log_level", "NONE")?;
+        conn.pragma_update(None, "key", self.key.as_str())?;
+        conn.pragma_update(None, "temp_store", "MEMORY")?;
+        conn.pragma_update(None, "cache_size", -(self.page_cache_kib as i64))?;
+        // NORMAL rather than OFF: after a power loss the file is an older state, never a mixture.
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        conn.set_prepared_statement_cache_capacity(16);
+        Ok(conn)
+    }
+
+    /// Opens the file and its tables; whatever is wrong with it is an error here.
+    pub(super) fn open(&self, identity: &[u8]) -> rusqlite::Result<(Db, bool)> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let conn = self.connect(flags)?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+        conn.execute_batch(
+            "CREATE TABLE IF NOT EXISTS kv(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+             CREATE TABLE IF NOT EXISTS side(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
+        )?;
+        let db = Db { conn };
+        match db.get("side", NAME_OF_IDENTITY)? {
+            Some(found) if *found == *identity => Ok((db, true)),
+            Some(_) => Err(rusqlite::Error::InvalidQuery),
+            None => {
+                let fresh: Change = (NAME_OF_IDENTITY.into(), Some(identity.into()));
+                db.write(
+                    std::iter::empty(),
+                    std::iter::once((&*fresh.0, fresh.1.as_ref())),
+                    false,
+                )?;
+                Ok((db, false))
+            }
+        }
+    }
+
+    /// A second connection that reads the state of this moment for as long as it lives.
+    pub(super) fn snapshot(&self) -> rusqlite::Result<Db> {
+        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.pragma_update(None, "query_only", true)?;
+        conn.execute_batch("BEGIN")?;
+        // The state is fixed by the first read, not by BEGIN.
+        let db = Db { conn };
+        db.get("side", NAME_OF_IDENTITY)?;
+        Ok(db)
+    }
+
+    /// Removes the file with its companions.
+    pub(super) fn delete(&self) -> std::io::Result<()> {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let mut path = self.path.clone().into_os_string();
+            path.push(suffix);
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An open database.
+pub(super) struct Db {
+    conn: Connection,
+}
+
+impl Db {
+    pub(super) fn get(&self, table: &str, key: &[u8]) -> rusqlite::Result<Option<Row>> {
+        let sql = match table {
+            "kv" => "SELECT value FROM kv WHERE key = ?1",
+            _ => "SELECT value FROM side WHERE key = ?1",
+        };
+        let mut statement = self.conn.prepare_cached(sql)?;
+        statement
+            .query_row([key], |row| Ok(Row::from(row.get_ref(0)?.as_blob()?)))
+            .optional()
+    }
+
+    /// Rows with `from <= key < to`, ascending; `to` of `None` is the end.
+    pub(super) fn scan(
+        &self,
+        table: &str,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(RowKey, Row)>> {
+        let sql = match (table, to) {
+            ("kv", Some(_)) => {
+                "SELECT key, value FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            }
+            ("kv", None) => {
+                "SELECT key, value FROM kv WHERE key >= ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
+            }
+            (_, Some(_)) => {
+                "SELECT key, value FROM side WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+            }
+            (_, None) => {
+                "SELECT key, value FROM side WHERE key >= ?1 AND ?2 IS NULL ORDER BY key LIMIT ?3"
+            }
+        };
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![from, to, limit], |row| {
+            let key = RowKey::from(row.get_ref(0)?.as_blob()?);
+            Ok((key, Row::from(row.get_ref(1)?.as_blob()?)))
+        })?;
+        rows.collect()
+    }
+
+    /// The last row with `from <= key < to`.
+    pub(super) fn last(&self, from: &[u8], to: &[u8]) -> rusqlite::Result<Option<(RowKey, Row)>> {
+        let sql =
+            "SELECT key, value FROM kv WHERE key >= ?1 AND key < ?2 ORDER BY key DESC LIMIT 1";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        statement
+            .query_row([from, to], |row| {
+                let key = RowKey::from(row.get_ref(0)?.as_blob()?);
+                Ok((key, Row::from(row.get_ref(1)?.as_blob()?)))
+            })
+            .optional()
+    }
+
+    /// Writes everything in one transaction; with `clear`, both tables are emptied first, except
+    /// for the identity.
+    pub(super) fn write<'a>(
+        &self,
+        kv: impl Iterator<Item = (&'a [u8], Option<&'a Row>)>,
+        side: impl Iterator<Item = (&'a [u8], Option<&'a Row>)>,
+        clear: bool,
+    ) -> rusqlite::Result<()> {
+        let transaction = self.conn.unchecked_transaction()?;
+        if clear {
+            transaction.execute("DELETE FROM kv", [])?;
+            transaction.execute("DELETE FROM side WHERE key <> ?1", [NAME_OF_IDENTITY])?;
+        }
+        for (put, delete, changes) in [
+            (
+                "INSERT OR REPLACE INTO kv(key, value) VALUES (?1, ?2)",
+                "DELETE FROM kv WHERE key = ?1",
+                &mut kv.into_iter() as &mut dyn Iterator<Item = (&[u8], Option<&Row>)>,
+            ),
+            (
+                "INSERT OR REPLACE INTO side(key, value) VALUES (?1, ?2)",
+                "DELETE FROM side WHERE key = ?1",
+                &mut side.into_iter(),
+            ),
+        ] {
+            let mut put = transaction.prepare_cached(put)?;
+            let mut delete = transaction.prepare_cached(delete)?;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => put.execute(params![key, &value[..]])?,
+                    None => delete.execute([key])?,
+                };
+            }
+        }
+        transaction.commit()
+    }
+}
