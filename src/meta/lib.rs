@@ -4,6 +4,8 @@
 pub mod apply;
 pub mod cache;
 pub mod check;
+pub mod commit;
+pub mod lane;
 pub mod op;
 pub mod order;
 pub mod rows;
@@ -13,3 +15,6 @@ pub mod undo;
 pub use apply::{Outcome, RULE_SET, apply};
 pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};
 pub use rows::{MemoryRows, Row, RowKey, Rows, RowsError};
+
+#[cfg(test)]
+mod testing;

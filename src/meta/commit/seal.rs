@@ -1,0 +1,265 @@
+//! How a commit becomes an object and is believed again: signed inside, sealed outside.
+
+use super::Commit;
+use crate::lane::Head;
+use bytes::Bytes;
+use skrin_base::limits::{COMMIT_MAX, FORMAT_VERSION};
+use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
+use skrin_base::{DeviceId, Entropy, EpochId, Hash32, LaneId};
+use skrin_crypto::{
+    BadSignature, CommitAad, DeviceSigner, OpenError, Opened, RoomKeys, Roster, Signature,
+    SignatureKind, hash, open, pad_pow2, seal, unpad_pow2,
+};
+use std::sync::Arc;
+use thiserror::Error;
+
+const MAGIC: &[u8; 4] = b"SKRC";
+const SIGNATURE_LEN: usize = 64;
+/// Magic, version, hint, count, nonce, tag and padding: what the body may not use of `COMMIT_MAX`.
+const OVERHEAD: usize = 4 + 1 + 8;
+
+/// Why an object is not a commit that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Fault {
+    /// Its bytes are not those that its name promises.
+    #[error("its bytes are not those that its name promises: it was changed or cut short")]
+    Hash,
+    /// It does not begin as a commit does.
+    #[error("it does not begin as a commit does")]
+    Magic,
+    /// A later version of the format.
+    #[error("it has format version {0}, this program reads up to {FORMAT_VERSION}: update it")]
+    Version(u8),
+    /// Sealed under an epoch whose key is not known here.
+    #[error(
+        "it is sealed under an epoch that this device has no key of: refresh the control records"
+    )]
+    UnknownEpoch,
+    /// Sealed bytes that do not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Contents that are not canonical, or newer than this program.
+    #[error("its contents are malformed: {0}")]
+    Wire(#[from] WireError),
+    /// It says that it belongs to another place.
+    #[error("it says another {0} than the place where it lies")]
+    Place(&'static str),
+    /// It says another epoch or commitment than the one that opened it.
+    #[error("it says another epoch than {0}, whose key opened it")]
+    Epoch(EpochId),
+    /// Signed by nobody that is known.
+    #[error("device {0} is not in the control records: refresh them")]
+    UnknownDevice(DeviceId),
+    /// Not signed by the device.
+    #[error("device {device}: {source}")]
+    Signature {
+        /// Who is said to have signed it.
+        device: DeviceId,
+        /// What is wrong.
+        source: BadSignature,
+    },
+    /// The lane belongs to another device.
+    #[error("the lane is not one of device {0}")]
+    Lane(DeviceId),
+    /// Another commit precedes it than it says.
+    #[error("it does not follow the commit before it")]
+    Chain,
+    /// The Lamport time is computed, not declared.
+    #[error("it says Lamport time {said}, but what it follows gives {computed}")]
+    Lamport {
+        /// What it says.
+        said: u64,
+        /// What it must say.
+        computed: u64,
+    },
+    /// More than fits in a commit; only making one can fail so.
+    #[error("{0} bytes are too many for one commit")]
+    TooLong(usize),
+}
+
+impl Fault {
+    /// Whether newer control records may cure it.
+    pub fn may_be_cured(&self) -> bool {
+        matches!(self, Self::UnknownEpoch | Self::UnknownDevice(_))
+    }
+
+    /// Whether only a newer program can read it.
+    pub fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            Self::Version(_) | Self::Wire(WireError::Unknown { .. })
+        )
+    }
+}
+
+/// A sealed commit with its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealedCommit {
+    /// Its exact name.
+    pub head: Head,
+    /// The whole object.
+    pub bytes: Bytes,
+}
+
+/// A commit whose seal, signature and place were checked; whether what it follows is as it says is checked
+/// where that is known.
+#[derive(Clone, Debug)]
+pub struct CheckedCommit {
+    head: Head,
+    commit: Arc<Commit>,
+}
+
+impl CheckedCommit {
+    /// Its exact name.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// What it says.
+    pub fn commit(&self) -> &Arc<Commit> {
+        &self.commit
+    }
+
+    /// Rebuilds what was checked before it was put into the (authenticated) local cache.
+    pub(crate) fn from_cache(head: Head, commit: Arc<Commit>) -> Self {
+        Self { head, commit }
+    }
+}
+
+fn aad(commit_keys: &RoomKeys, lane: LaneId, seq: u64) -> CommitAad {
+    CommitAad {
+        vault: commit_keys.vault(),
+        room: commit_keys.room(),
+        lane,
+        seq,
+    }
+}
+
+/// Signs and seals a commit under the epoch that it names.
+///
+/// # Errors
+/// `UnknownEpoch`; `TooLong` when the object would be above the limit.
+pub fn seal_commit(
+    commit: &Commit,
+    keys: &RoomKeys,
+    signer: &DeviceSigner,
+    entropy: &dyn Entropy,
+) -> Result<SealedCommit, Fault> {
+    let lane_key = keys.lane_key(&commit.epoch, commit.lane);
+    let hint = keys.hint(&commit.epoch, commit.lane);
+    let (Some(lane_key), Some(hint)) = (lane_key, hint) else {
+        return Err(Fault::UnknownEpoch);
+    };
+    let mut plain = zeroize::Zeroizing::new(commit.to_bytes());
+    let signature = signer.sign(SignatureKind::Commit, &plain);
+    plain.extend_from_slice(&signature.0);
+    let padded = pad_pow2(&plain);
+    if padded.len() + skrin_crypto::SEAL_OVERHEAD + OVERHEAD > COMMIT_MAX {
+        return Err(Fault::TooLong(plain.len()));
+    }
+    let sealed = seal(
+        &lane_key,
+        &aad(keys, commit.lane, commit.seq),
+        &padded,
+        entropy,
+    );
+    let mut w = Writer::default();
+    w.raw(MAGIC);
+    w.u8(FORMAT_VERSION);
+    w.raw(&hint);
+    w.raw(&sealed);
+    let bytes = Bytes::from(w.into_bytes());
+    let head = Head {
+        lane: commit.lane,
+        seq: commit.seq,
+        hash: hash(&bytes),
+    };
+    Ok(SealedCommit { head, bytes })
+}
+
+/// Opens the object that `head` names and checks everything that does not need another commit.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn open_commit(
+    head: &Head,
+    bytes: &[u8],
+    keys: &RoomKeys,
+    roster: &Roster,
+) -> Result<CheckedCommit, Fault> {
+    if hash(bytes) != head.hash {
+        return Err(Fault::Hash);
+    }
+    let mut r = Reader::new(bytes);
+    if r.raw(MAGIC.len()) != Ok(MAGIC) {
+        return Err(Fault::Magic);
+    }
+    let version = r.u8()?;
+    if version == 0 || version > FORMAT_VERSION {
+        return Err(Fault::Version(version));
+    }
+    let hint = r.array()?;
+    let epoch = keys.epoch_by_hint(head.lane, &hint);
+    let epoch = epoch.ok_or(Fault::UnknownEpoch)?;
+    let lane_key = keys.lane_key(&epoch, head.lane);
+    let lane_key = lane_key.ok_or(Fault::UnknownEpoch)?;
+    let plain = open(&lane_key, &aad(keys, head.lane, head.seq), r.rest())?;
+    let commit = verify(&unpad_pow2(plain)?, roster)?;
+    check_place(&commit, head, &epoch, keys)?;
+    Ok(CheckedCommit {
+        head: *head,
+        commit: Arc::new(commit),
+    })
+}
+
+fn verify(plain: &Opened, roster: &Roster) -> Result<Commit, Fault> {
+    let split = plain.len().checked_sub(SIGNATURE_LEN);
+    let (body, signature) = split
+        .and_then(|at| plain.split_at_checked(at))
+        .ok_or(WireError::Short)?;
+    let signature = Signature::from_bytes(signature)?;
+    let commit = Commit::from_bytes(body)?;
+    let device = commit.device;
+    let known = roster.devices.get(&device);
+    let known = known.ok_or(Fault::UnknownDevice(device))?;
+    known
+        .key
+        .verify(SignatureKind::Commit, body, &signature)
+        .map_err(|source| Fault::Signature { device, source })?;
+    Ok(commit)
+}
+
+fn check_place(
+    commit: &Commit,
+    head: &Head,
+    epoch: &EpochId,
+    keys: &RoomKeys,
+) -> Result<(), Fault> {
+    let places = [
+        (commit.vault == keys.vault(), "vault"),
+        (commit.room == keys.room(), "room"),
+        (commit.lane == head.lane, "lane"),
+        (commit.seq == head.seq, "number"),
+    ];
+    if let Some((_, what)) = places.iter().find(|(same, _)| !same) {
+        return Err(Fault::Place(what));
+    }
+    if commit.epoch != *epoch || keys.commitment(epoch) != Some(commit.commitment) {
+        return Err(Fault::Epoch(*epoch));
+    }
+    if keys.lane_id(commit.device, commit.incarnation) != head.lane {
+        return Err(Fault::Lane(commit.device));
+    }
+    if (commit.seq == 0) != (commit.prev == Hash32::default()) {
+        return Err(Fault::Chain);
+    }
+    let own = |other: &&Head| other.lane == commit.lane;
+    if commit.heads.iter().any(|head| own(&head)) {
+        return Err(Fault::Chain);
+    }
+    let itself = |head: &Head| head.seq == commit.seq && head.hash == Hash32::default();
+    if commit.closes.iter().filter(own).any(|head| !itself(head)) {
+        return Err(Fault::Place("end of its own lane"));
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What the tests of this crate share: a room with some devices, and simple operations.
+
+use crate::commit::{Commit, Decided};
+use crate::op::{Kind, NewNode, Op, OpKind, Place};
+use skrin_base::clock::random;
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_base::{
+    DeviceId, EntryId, EpochId, Hash32, Ino, Name, OpId, PersonId, RoomId, Timestamp, VaultId,
+};
+use skrin_crypto::keys::{
+    derive_epoch_commitment, make_device_seed, make_epoch_key, make_room_secret,
+};
+use skrin_crypto::{DeviceSigner, EpochKey, RoomKeys, Roster, RosterDevice};
+use std::sync::Arc;
+
+/// A room of one person with several devices.
+pub(crate) struct World {
+    pub(crate) entropy: SeededEntropy,
+    pub(crate) keys: Arc<RoomKeys>,
+    devices: Vec<(DeviceId, Arc<DeviceSigner>)>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        let entropy = SeededEntropy::new(seed);
+        let (vault, room) = (VaultId(random(&entropy)), RoomId(random(&entropy)));
+        let secret = make_room_secret(&entropy);
+        let key: EpochKey = make_epoch_key(&entropy);
+        let commitment = derive_epoch_commitment(&key, vault, room);
+        let epoch = EpochId(random(&entropy));
+        let keys = RoomKeys::new(vault, room, &secret, epoch, key, commitment).unwrap();
+        let devices = (0..4).map(|_| {
+            let signer = DeviceSigner::derive(&make_device_seed(&entropy), vault);
+            (DeviceId(random(&entropy)), Arc::new(signer))
+        });
+        let devices = devices.collect();
+        Self {
+            entropy,
+            keys: Arc::new(keys),
+            devices,
+        }
+    }
+
+    pub(crate) fn device(&self, n: usize) -> DeviceId {
+        self.devices[n].0
+    }
+
+    pub(crate) fn signer(&self, n: usize) -> &Arc<DeviceSigner> {
+        &self.devices[n].1
+    }
+
+    pub(crate) fn roster(&self) -> Roster {
+        let device = |(n, (id, signer)): (usize, &(DeviceId, Arc<DeviceSigner>))| {
+            let device = RosterDevice {
+                key: signer.public(),
+                person: PersonId([1; 16]),
+                label: format!("device-{n}"),
+                revoked: false,
+            };
+            (*id, device)
+        };
+        Roster {
+            devices: self.devices.iter().enumerate().map(device).collect(),
+            control_heads: vec![Hash32([5; 32])],
+        }
+    }
+
+    /// The commit that opens the first lane of device `n`, without operations.
+    pub(crate) fn first_commit(&self, n: usize) -> Commit {
+        let (epoch, commitment) = self.keys.current();
+        Commit {
+            optional: 0,
+            vault: self.keys.vault(),
+            room: self.keys.room(),
+            lane: self.keys.lane_id(self.device(n), 0),
+            incarnation: 0,
+            seq: 0,
+            prev: Hash32::default(),
+            epoch,
+            commitment,
+            control: self.roster().control_heads,
+            device: self.device(n),
+            lamport: 1,
+            heads: Vec::new(),
+            time: Timestamp(1_790_000_000_000_000_000),
+            standing: None,
+            decided: Decided::default(),
+            verdicts: Vec::new(),
+            segments: Vec::new(),
+            closes: Vec::new(),
+            ops: Vec::new(),
+        }
+    }
+}
+
+/// Makes a file at the root.
+pub(crate) fn an_op(device: DeviceId, counter: u64, name: &[u8]) -> Op {
+    let id = OpId { device, counter };
+    let bits = blake3::hash(&[device.as_bytes().as_slice(), &counter.to_be_bytes()].concat());
+    let bits: [u8; 32] = *bits.as_bytes();
+    let mut number = [0; 8];
+    number.copy_from_slice(&bits[..8]);
+    let mut entry = [0; 16];
+    entry.copy_from_slice(&bits[16..]);
+    let place = Place {
+        dir: Ino::ROOT,
+        name: Name::new(name).unwrap(),
+        entry: EntryId(entry),
+    };
+    let node = NewNode {
+        kind: Kind::File,
+        mode: 0o644,
+        uid: 1000,
+        gid: 1000,
+        rdev: 0,
+        target: Vec::new(),
+    };
+    Op {
+        id,
+        time: Timestamp(1_790_000_000_000_000_000 + counter as i64),
+        kind: OpKind::Create {
+            place,
+            ino: Ino::from_random(u64::from_le_bytes(number)),
+            node,
+        },
+    }
+}
