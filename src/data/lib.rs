@@ -6,7 +6,9 @@
 
 pub mod block;
 pub mod error;
+pub mod journal;
 pub mod segment;
 
 pub use block::{Block, BlockRef};
 pub use error::{DataError, Flaw};
+pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment};

@@ -1,0 +1,359 @@
+//! Reading the log back after a crash or an unmount.
+
+use super::record::{FILE_HEADER_LEN, FileId, Framing, Lsn, Parsed, Record};
+use crate::error::DataError;
+use crate::segment::{Entry, Place};
+use skrin_base::ids::{LaneId, SegmentId, VaultId};
+use skrin_crypto::LocalKey;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Something that replay met and that somebody should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// The end of the last file was not wholly written when the machine stopped. Normal after a crash: nothing in it was ever
+    /// acknowledged by a sync.
+    TornTail {
+        /// The file.
+        file: PathBuf,
+        /// Where the whole records end.
+        offset: u64,
+    },
+    /// Records that had reached stable storage are damaged: acknowledged data may be lost. What could be read was kept.
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// Where the damage begins.
+        offset: u64,
+        /// Where the next good record stands, or the file ends.
+        end: u64,
+    },
+    /// A whole file is missing between two others.
+    MissingFile {
+        /// Its number.
+        number: u32,
+    },
+}
+
+/// A segment that is not declared yet, as the journal knows it.
+pub struct ReplayedSegment {
+    pub(crate) place: Place,
+    pub(crate) table_key: [u8; 32],
+    /// What each slot holds and where; `None` was given up or lost.
+    pub(crate) slots: Vec<Option<(Entry, BlockPos)>>,
+    /// The number of slots and the sealed table, when it was ended.
+    pub(crate) closed: Option<(u32, BlockPos)>,
+    /// Whether the storage had confirmed it.
+    pub(crate) durable: bool,
+}
+
+impl ReplayedSegment {
+    /// Its name.
+    pub fn id(&self) -> SegmentId {
+        self.place.segment
+    }
+
+    /// Bytes of sealed blocks in it.
+    pub fn bytes(&self) -> u64 {
+        self.slots
+            .iter()
+            .flatten()
+            .map(|(_, pos)| u64::from(pos.len))
+            .sum()
+    }
+}
+
+/// Where bytes stand in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockPos {
+    pub(crate) at: Lsn,
+    pub(crate) len: u32,
+}
+
+/// Everything that was accepted and is not yet on the storage for good.
+#[derive(Default)]
+pub struct Replay {
+    /// Operations that were not released, in the order in which they were appended: counter and bytes.
+    pub ops: Vec<(u64, Vec<u8>)>,
+    /// Segments that were not declared.
+    pub segments: Vec<ReplayedSegment>,
+    /// For each lane the first segment number that was certainly never used.
+    pub numbers: BTreeMap<LaneId, u64>,
+    /// The last operation known to be released; 0 when none.
+    pub released: u64,
+    /// What was not as it should be.
+    pub findings: Vec<Finding>,
+}
+
+/// A log file as replay leaves it.
+pub(super) struct OldFile {
+    pub(super) id: FileId,
+    pub(super) path: PathBuf,
+    pub(super) end: u32,
+    pub(super) max_op: u64,
+    pub(super) segments: BTreeSet<SegmentId>,
+}
+
+/// Replays files one after the other.
+pub(super) struct Replayer<'a> {
+    key: &'a LocalKey,
+    vault: VaultId,
+    replay: Replay,
+    segments: HashMap<SegmentId, ReplayedSegment>,
+    order: Vec<SegmentId>,
+    pub(super) files: Vec<OldFile>,
+}
+
+/// What ended the reading of a file.
+enum Stop {
+    /// The end of its bytes.
+    Clean,
+    /// Unsynced bytes that are no record.
+    Torn(usize),
+}
+
+impl<'a> Replayer<'a> {
+    pub(super) fn new(key: &'a LocalKey, vault: VaultId) -> Self {
+        Self {
+            key,
+            vault,
+            replay: Replay::default(),
+            segments: HashMap::new(),
+            order: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Reads one file; files come in the order of their numbers. Returns where its records end.
+    pub(super) fn file(&mut self, id: FileId, path: &Path, last: bool) -> Result<u64, DataError> {
+        let bytes =
+            std::fs::read(path).map_err(|e| DataError::disk("read the journal", path, e))?;
+        self.note_missing(id.number);
+        self.files.push(OldFile {
+            id,
+            path: path.to_owned(),
+            end: bytes.len() as u32,
+            max_op: 0,
+            segments: BTreeSet::new(),
+        });
+        let Stop::Torn(at) = self.records(id, path, &bytes, last) else {
+            return Ok(bytes.len() as u64);
+        };
+        if let Some(file) = self.files.last_mut() {
+            file.end = at as u32;
+        }
+        // Zeros, or remains of the file's earlier life, are no record that was begun.
+        if bytes
+            .get(at..)
+            .is_some_and(|rest| rest.starts_with(&id.marker))
+        {
+            let (file, offset) = (path.to_owned(), at as u64);
+            self.replay
+                .findings
+                .push(Finding::TornTail { file, offset });
+        }
+        Ok(at as u64)
+    }
+
+    fn note_missing(&mut self, number: u32) {
+        let Some(previous) = self.files.last() else {
+            return;
+        };
+        for number in previous.id.number.saturating_add(1)..number {
+            self.replay.findings.push(Finding::MissingFile { number });
+        }
+    }
+
+    fn records(&mut self, id: FileId, path: &Path, bytes: &[u8], last: bool) -> Stop {
+        let framing = Framing {
+            key: self.key,
+            vault: self.vault,
+            file: id,
+        };
+        let mut at = FILE_HEADER_LEN.min(bytes.len());
+        while at < bytes.len() {
+            let parsed = match framing.parse(bytes, at) {
+                Some(parsed) => parsed,
+                None => match self.after_damage(&framing, path, bytes, at, last) {
+                    Some((next, parsed)) => {
+                        let (file, offset, end) = (path.to_owned(), at as u64, next as u64);
+                        self.replay
+                            .findings
+                            .push(Finding::Corrupt { file, offset, end });
+                        parsed
+                    }
+                    None => return Stop::Torn(at),
+                },
+            };
+            at = parsed.payload.end;
+            self.apply(id, &parsed);
+        }
+        Stop::Clean
+    }
+
+    /// The next record behind a damaged place that had been synced; `None` where the rest is a tail that nobody was promised.
+    fn after_damage(
+        &self,
+        framing: &Framing<'_>,
+        path: &Path,
+        bytes: &[u8],
+        at: usize,
+        last: bool,
+    ) -> Option<(usize, Parsed)> {
+        let damaged = Lsn::new(framing.file.number, at as u32);
+        let mut from = at + 1;
+        while let Some((next, parsed)) = framing.find(bytes, from) {
+            // In an earlier file everything had been synced before the next file was begun.
+            if !last || parsed.synced > damaged {
+                return Some((next, parsed));
+            }
+            from = next + 1;
+        }
+        tracing::debug!(file = %path.display(), at, "the whole records of a journal file end here");
+        None
+    }
+
+    fn apply(&mut self, file: FileId, parsed: &Parsed) {
+        let Ok(record) = parsed.record() else { return };
+        let pos = BlockPos {
+            at: Lsn::new(file.number, parsed.payload.start as u32),
+            len: parsed.payload.len() as u32,
+        };
+        match record {
+            Record::Start {
+                previous,
+                released,
+                lanes,
+            } => self.start(file, previous, released, lanes),
+            Record::Op { counter, bytes } => {
+                self.replay.ops.push((counter, bytes.to_vec()));
+                if let Some(file) = self.files.last_mut() {
+                    file.max_op = file.max_op.max(counter);
+                }
+            }
+            Record::Begin {
+                room,
+                segment,
+                author,
+                number,
+                table_key,
+            } => {
+                let place = Place {
+                    vault: self.vault,
+                    room,
+                    segment,
+                    author,
+                    number,
+                };
+                self.order.push(segment);
+                self.uses(segment);
+                let fresh = ReplayedSegment {
+                    place,
+                    table_key,
+                    slots: Vec::new(),
+                    closed: None,
+                    durable: false,
+                };
+                self.segments.insert(segment, fresh);
+            }
+            Record::Block {
+                segment,
+                slot,
+                entry,
+            } => self.block(segment, slot, entry, pos),
+            Record::Close { segment, slots, .. } => {
+                if let Some(s) = self.segments.get_mut(&segment) {
+                    s.closed = Some((slots, pos));
+                    self.uses(segment);
+                }
+            }
+            Record::Durable { segment } => {
+                if let Some(s) = self.segments.get_mut(&segment) {
+                    s.durable = true;
+                }
+            }
+            Record::Declared { segment } => {
+                self.segments.remove(&segment);
+                self.files.iter_mut().for_each(|f| {
+                    f.segments.remove(&segment);
+                });
+            }
+            Record::Released { counter } => {
+                self.replay.released = self.replay.released.max(counter)
+            }
+            Record::Reserve { lane, until } => self.reserve(lane, until),
+        }
+    }
+
+    fn start(
+        &mut self,
+        file: FileId,
+        previous: Option<Lsn>,
+        released: u64,
+        lanes: Vec<(LaneId, u64)>,
+    ) {
+        self.replay.released = self.replay.released.max(released);
+        lanes
+            .into_iter()
+            .for_each(|(lane, until)| self.reserve(lane, until));
+        // Where the file before ended is known here: less than that was read means that its end is damaged.
+        let before = self
+            .files
+            .len()
+            .checked_sub(2)
+            .and_then(|i| self.files.get(i));
+        let (Some(before), Some(previous)) = (before, previous) else {
+            return;
+        };
+        if before.id.number != previous.file() || before.id.number == file.number {
+            return;
+        }
+        let (path, offset, end) = (
+            before.path.clone(),
+            before.end.into(),
+            previous.offset().into(),
+        );
+        let of_it = |f: &Finding| matches!(f, Finding::TornTail { file, .. } if *file == path);
+        self.replay.findings.retain(|f| !of_it(f));
+        if offset < end {
+            self.replay.findings.push(Finding::Corrupt {
+                file: path,
+                offset,
+                end,
+            });
+        }
+    }
+
+    fn block(&mut self, segment: SegmentId, slot: u32, entry: Entry, pos: BlockPos) {
+        // Blocks whose segment began in a file that is gone belong to a declared segment.
+        let Some(s) = self.segments.get_mut(&segment) else {
+            return;
+        };
+        let slot = slot as usize;
+        if s.slots.len() <= slot {
+            s.slots.resize(slot + 1, None);
+        }
+        s.slots[slot] = Some((entry, pos));
+        self.uses(segment);
+    }
+
+    fn uses(&mut self, segment: SegmentId) {
+        if let Some(file) = self.files.last_mut() {
+            file.segments.insert(segment);
+        }
+    }
+
+    fn reserve(&mut self, lane: LaneId, until: u64) {
+        let known = self.replay.numbers.entry(lane).or_default();
+        *known = until.max(*known);
+    }
+
+    /// What was found, and the files.
+    pub(super) fn finish(mut self) -> (Replay, Vec<OldFile>) {
+        let released = self.replay.released;
+        self.replay.ops.retain(|(counter, _)| *counter > released);
+        let segments = self.order.iter().filter_map(|id| self.segments.remove(id));
+        self.replay.segments = segments.collect();
+        (self.replay, self.files)
+    }
+}

@@ -1,0 +1,514 @@
+use super::record::FILE_HEADER_LEN;
+use super::*;
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_base::ids::RoomId;
+use skrin_crypto::hash;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use tempfile::TempDir;
+
+const SEGMENT: SegmentId = SegmentId([3; 16]);
+
+fn config(dir: &Path, file_len: u32) -> JournalConfig {
+    JournalConfig {
+        file_len,
+        patience: Duration::from_millis(20),
+        ..JournalConfig::new(
+            dir.to_owned(),
+            VaultId([1; 16]),
+            LocalKey::from_bytes([2; 32]),
+            1 << 20,
+        )
+    }
+}
+
+fn open_seeded(dir: &Path, file_len: u32, seed: u64) -> (Journal, Replay) {
+    Journal::open(config(dir, file_len), Arc::new(SeededEntropy::new(seed))).unwrap()
+}
+
+/// Each opening draws other random bytes, as the operating system's would be.
+fn open(dir: &Path) -> (Journal, Replay) {
+    let seed = fs::read_dir(dir).map_or(0, |d| d.count() as u64);
+    open_seeded(dir, 64 << 10, 1000 + seed)
+}
+
+fn place(segment: SegmentId) -> Place {
+    Place {
+        vault: VaultId([1; 16]),
+        room: RoomId([4; 16]),
+        segment,
+        author: LaneId([5; 16]),
+        number: 1,
+    }
+}
+
+fn sealed(seed: u8, len: usize) -> (Entry, Bytes) {
+    let bytes = vec![seed; len + 28];
+    let entry = Entry {
+        sealed_len: len as u32 + 28,
+        plain_len: len as u32,
+        flags: 0,
+        hash: hash(&bytes),
+    };
+    (entry, bytes.into())
+}
+
+/// Drops a journal as a killed process would: what was not written is gone.
+fn kill(journal: Journal) {
+    drop(journal);
+}
+
+fn logs(dir: &Path) -> Vec<PathBuf> {
+    let found = file::list(dir).unwrap();
+    found.logs.into_iter().map(|(_, path)| path).collect()
+}
+
+fn ops(replay: &Replay) -> Vec<u64> {
+    replay.ops.iter().map(|(counter, _)| *counter).collect()
+}
+
+#[test]
+fn what_was_synced_comes_back_in_order() {
+    let dir = TempDir::new().unwrap();
+    let (journal, replay) = open(dir.path());
+    assert!(replay.ops.is_empty() && replay.findings.is_empty());
+    for counter in 1..=5 {
+        journal.append_op(counter, &[counter as u8; 10]).unwrap();
+    }
+    journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
+    let (entry, bytes) = sealed(7, 100);
+    let block = journal
+        .append_block(SEGMENT, 2, entry, bytes.clone())
+        .unwrap();
+    journal.sync(block.lsn).unwrap();
+    journal.append_op(6, b"never synced").unwrap();
+    kill(journal);
+
+    for _ in 0..2 {
+        let (journal, replay) = open(dir.path());
+        assert_eq!(ops(&replay), [1, 2, 3, 4, 5]);
+        assert_eq!(replay.ops[3].1, [4; 10]);
+        assert_eq!(replay.findings, []);
+        let [segment] = &replay.segments[..] else {
+            panic!("one segment")
+        };
+        assert_eq!(
+            (segment.place, segment.table_key),
+            (place(SEGMENT), [6; 32])
+        );
+        assert_eq!(segment.slots[..2], [None, None]);
+        let (found, pos) = segment.slots[2].unwrap();
+        assert_eq!(found, entry);
+        assert_eq!(journal.read(pos).unwrap().unwrap(), bytes);
+        assert!(!segment.durable && segment.closed.is_none());
+    }
+}
+
+#[test]
+fn a_flushed_record_survives_the_process_but_promises_nothing_more() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    journal.append_op(1, b"x").unwrap();
+    journal.flush().unwrap();
+    kill(journal);
+    assert_eq!(ops(&open(dir.path()).1), [1]);
+}
+
+#[test]
+fn a_torn_tail_is_dropped_at_every_byte_of_the_last_record() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
+    let good = journal.append_op(1, b"kept").unwrap();
+    journal.sync(good).unwrap();
+    let (entry, bytes) = sealed(7, 300);
+    let last = journal.append_block(SEGMENT, 0, entry, bytes).unwrap().lsn;
+    journal.flush().unwrap();
+    kill(journal);
+    let [path] = &logs(dir.path())[..] else {
+        panic!("one file")
+    };
+    let whole = fs::read(path).unwrap();
+    let (start, end) = (good.offset() as usize, last.offset() as usize);
+    assert!(end - start > 300);
+    for cut in start..end {
+        for fill in [0u8, 0xff] {
+            let mut torn = whole.clone();
+            torn[cut..].fill(fill);
+            check_torn(&torn, path, start, cut > start + 8);
+        }
+        check_torn(&whole[..cut], path, start, cut > start + 8);
+    }
+}
+
+/// The torn file as the only one in a directory: everything up to `start` comes back, twice.
+fn check_torn(torn: &[u8], path: &Path, start: usize, begun: bool) {
+    let dir = TempDir::new().unwrap();
+    let copy = dir.path().join(path.file_name().unwrap());
+    fs::write(&copy, torn).unwrap();
+    let (journal, replay) = open(dir.path());
+    assert_eq!(ops(&replay), [1]);
+    assert!(replay.segments[0].slots.is_empty());
+    let finding = Finding::TornTail {
+        file: copy.clone(),
+        offset: start as u64,
+    };
+    assert!(!begun || replay.findings == [finding]);
+    assert_eq!(
+        fs::metadata(&copy).unwrap().len(),
+        start as u64,
+        "cut off for good"
+    );
+    let lsn = journal.append_op(2, b"after the crash").unwrap();
+    journal.sync(lsn).unwrap();
+    kill(journal);
+    let (_, again) = open(dir.path());
+    assert_eq!(ops(&again), [1, 2]);
+    assert_eq!(again.findings, [], "no trace of the torn tail is left");
+}
+
+#[test]
+fn damage_in_what_was_synced_is_reported_and_the_rest_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let mut ends = vec![];
+    for counter in 1..=4 {
+        let lsn = journal.append_op(counter, b"some operation").unwrap();
+        journal.sync(lsn).unwrap();
+        ends.push(lsn.offset() as usize);
+    }
+    kill(journal);
+    let [path] = &logs(dir.path())[..] else {
+        panic!("one file")
+    };
+    let whole = fs::read(path).unwrap();
+    for at in ends[0]..ends[1] {
+        let mut bad = whole.clone();
+        bad[at] ^= 0x40;
+        let dir = TempDir::new().unwrap();
+        let copy = dir.path().join(path.file_name().unwrap());
+        fs::write(&copy, bad).unwrap();
+        let (_, replay) = open(dir.path());
+        assert_eq!(ops(&replay), [1, 3, 4], "byte {at}");
+        let (offset, end) = (ends[0] as u64, ends[1] as u64);
+        assert_eq!(
+            replay.findings,
+            [Finding::Corrupt {
+                file: copy,
+                offset,
+                end
+            }]
+        );
+    }
+}
+
+#[test]
+fn pages_of_an_unsynced_tail_that_arrive_out_of_order_are_no_damage() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let first = journal.append_op(1, b"synced").unwrap();
+    journal.sync(first).unwrap();
+    journal.append_op(2, b"lost by the disk").unwrap();
+    journal.append_op(3, b"written by the disk").unwrap();
+    journal.flush().unwrap();
+    kill(journal);
+    let [path] = &logs(dir.path())[..] else {
+        panic!("one file")
+    };
+    let mut bytes = fs::read(path).unwrap();
+    bytes[first.offset() as usize..][..40].fill(0);
+    fs::write(path, bytes).unwrap();
+    let (_, replay) = open(dir.path());
+    assert_eq!(ops(&replay), [1], "what follows a gap was never promised");
+    assert_eq!(replay.findings, []);
+}
+
+#[test]
+fn the_header_of_a_file_is_only_for_people() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    journal.append_op(1, b"x").unwrap();
+    journal.sync_all().unwrap();
+    kill(journal);
+    let [path] = &logs(dir.path())[..] else {
+        panic!("one file")
+    };
+    let mut bytes = fs::read(path).unwrap();
+    bytes[..FILE_HEADER_LEN].fill(0xee);
+    fs::write(path, bytes).unwrap();
+    assert_eq!(ops(&open(dir.path()).1), [1]);
+}
+
+#[test]
+fn the_log_goes_on_in_new_files_and_released_ones_are_used_again() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let op = vec![1; 10_000];
+    for counter in 1..=100 {
+        let lsn = journal.append_op(counter, &op).unwrap();
+        journal.sync(lsn).unwrap();
+        if counter % 10 == 0 {
+            journal.release(counter - 3, &[]).unwrap();
+        }
+    }
+    assert!(
+        journal.allocated() < 5 * (80 << 10),
+        "{}",
+        journal.allocated()
+    );
+    kill(journal);
+    let (journal, replay) = open(dir.path());
+    assert_eq!(
+        replay.released, 87,
+        "the last mark was never synced: the operations come once more"
+    );
+    assert_eq!(ops(&replay), (88..=100).collect::<Vec<_>>());
+    assert_eq!(
+        replay.findings,
+        [],
+        "remains of an earlier life are no torn record"
+    );
+    journal.release(100, &[]).unwrap();
+    journal.append_op(101, &op).unwrap();
+    journal.close().unwrap();
+    assert!(matches!(
+        journal.append_op(102, &op),
+        Err(DataError::Stopped)
+    ));
+    kill(journal);
+    let (_, replay) = open(dir.path());
+    assert_eq!(ops(&replay), [101]);
+    let size: u64 = logs(dir.path())
+        .iter()
+        .map(|p| fs::metadata(p).unwrap().len())
+        .sum();
+    assert!(size < 130_000, "unused room was given back: {size}");
+}
+
+#[test]
+fn damage_at_the_end_of_a_file_that_has_a_successor_is_noticed() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    for counter in 1..=8 {
+        journal.append_op(counter, &[9; 20_000]).unwrap();
+    }
+    journal.sync_all().unwrap();
+    kill(journal);
+    let paths = logs(dir.path());
+    assert!(paths.len() > 2);
+    let mut bytes = fs::read(&paths[0]).unwrap();
+    let at = bytes.iter().rposition(|b| *b != 0).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&paths[0], bytes).unwrap();
+    let (journal, replay) = open(dir.path());
+    assert_eq!(ops(&replay), [1, 2, 4, 5, 6, 7, 8]);
+    let [Finding::Corrupt { file, .. }] = &replay.findings[..] else {
+        panic!("{:?}", replay.findings)
+    };
+    assert_eq!(file, &paths[0]);
+    kill(journal);
+    fs::remove_file(&paths[1]).unwrap();
+    let (_, replay) = open(dir.path());
+    assert!(
+        replay
+            .findings
+            .contains(&Finding::MissingFile { number: 2 })
+    );
+}
+
+#[test]
+fn blocks_wait_for_room_and_are_then_refused_but_operations_are_not() {
+    let dir = TempDir::new().unwrap();
+    let small = JournalConfig {
+        max_bytes: 150 << 10,
+        ..config(dir.path(), 64 << 10)
+    };
+    let (journal, _) = Journal::open(small, Arc::new(SeededEntropy::new(1))).unwrap();
+    journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
+    let mut accepted = 0;
+    let full = loop {
+        let (entry, bytes) = sealed(1, 20_000);
+        match journal.append_block(SEGMENT, accepted, entry, bytes) {
+            Ok(_) => accepted += 1,
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(accepted, 6);
+    assert!(matches!(full, DataError::Full { .. }), "{full}");
+    journal.append_op(1, &[0; 30_000]).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let (entry, bytes) = sealed(1, 60_000);
+            (0..500).find_map(|_| journal.append_block(SEGMENT, 9, entry, bytes.clone()).ok())
+        });
+        std::thread::sleep(Duration::from_millis(30));
+        journal.release(1, &[SEGMENT]).unwrap();
+        assert!(waiting.join().unwrap().is_some(), "releasing makes room");
+    });
+}
+
+#[test]
+fn many_threads_that_wait_for_a_sync_all_get_one() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let journal = &journal;
+            scope.spawn(move || {
+                for i in 0..50 {
+                    let lsn = journal
+                        .append_op(thread * 1000 + i + 1, &[thread as u8; 500])
+                        .unwrap();
+                    journal.sync(lsn).unwrap();
+                }
+            });
+        }
+    });
+    kill(journal);
+    let (_, replay) = open(dir.path());
+    let mut found: HashMap<u64, Vec<u64>> = HashMap::new();
+    for (counter, bytes) in &replay.ops {
+        assert!(bytes.iter().all(|b| u64::from(*b) == counter / 1000));
+        found.entry(counter / 1000).or_default().push(*counter);
+    }
+    assert_eq!(found.len(), 8);
+    for (thread, counters) in found {
+        assert_eq!(
+            counters,
+            (thread * 1000 + 1..=thread * 1000 + 50).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn segment_numbers_are_never_given_out_twice() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (LaneId([1; 16]), LaneId([2; 16]));
+    let mut next = 0;
+    for round in 0..40u64 {
+        let (journal, replay) = open_seeded(dir.path(), 16 << 10, round);
+        assert_eq!(replay.numbers.get(&a).copied().unwrap_or(0), next);
+        let range = journal.reserve(a).unwrap();
+        assert_eq!(range.start, next);
+        next = range.end;
+        assert_eq!(journal.reserve(a).unwrap().start, next);
+        next += NUMBERS_AT_ONCE;
+        journal.reserve(b).unwrap();
+        // Enough to begin new files and give up old ones.
+        let lsn = journal.append_op(round + 1, &[0; 9000]).unwrap();
+        journal.sync(lsn).unwrap();
+        journal.release(round + 1, &[]).unwrap();
+        kill(journal);
+    }
+    assert!(logs(dir.path()).len() < 6);
+}
+
+#[test]
+fn a_released_block_is_gone_rather_than_wrong() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
+    let (entry, bytes) = sealed(7, 30_000);
+    let block = journal.append_block(SEGMENT, 0, entry, bytes).unwrap();
+    journal.sync_all().unwrap();
+    assert!(journal.read(block.payload).unwrap().is_some());
+    journal.release(0, &[SEGMENT]).unwrap();
+    for counter in 1..=12 {
+        let lsn = journal.append_op(counter, &[0; 20_000]).unwrap();
+        journal.sync(lsn).unwrap();
+        journal.release(counter, &[]).unwrap();
+    }
+    assert_eq!(journal.read(block.payload).unwrap(), None);
+}
+
+#[test]
+fn the_state_of_segments_is_replayed() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let ids: Vec<_> = (1..=4).map(|n| SegmentId([n; 16])).collect();
+    for id in &ids {
+        journal.append_begin(&place(*id), &[6; 32]).unwrap();
+        let (entry, bytes) = sealed(id.0[0], 50);
+        journal.append_block(*id, 0, entry, bytes).unwrap();
+    }
+    for id in &ids[1..] {
+        journal
+            .append_close(*id, 1, hash(b"table"), Bytes::from_static(b"table"))
+            .unwrap();
+    }
+    journal.append_durable(ids[2]).unwrap();
+    journal.append_durable(ids[3]).unwrap();
+    journal.release(0, &[ids[3]]).unwrap();
+    journal.sync_all().unwrap();
+    kill(journal);
+    let (journal, replay) = open(dir.path());
+    let states: Vec<_> = replay
+        .segments
+        .iter()
+        .map(|s| (s.id(), s.closed.is_some(), s.durable))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            (ids[0], false, false),
+            (ids[1], true, false),
+            (ids[2], true, true)
+        ]
+    );
+    let (slots, table) = replay.segments[1].closed.unwrap();
+    assert_eq!(
+        (slots, journal.read(table).unwrap().unwrap()),
+        (1, b"table".to_vec())
+    );
+    assert_eq!(replay.segments[0].bytes(), 78);
+}
+
+/// Random appends, syncs, releases and crashes against a list in memory: what comes back is a prefix of what was appended
+/// that reaches at least to the last sync.
+#[test]
+fn a_crash_leaves_a_prefix_that_holds_everything_synced() {
+    for seed in 0..30 {
+        let dir = TempDir::new().unwrap();
+        let random = SeededEntropy::new(seed);
+        let (mut appended, mut synced, mut released) = (0u64, 0u64, 0u64);
+        for life in 0..6 {
+            let (journal, replay) = open_seeded(dir.path(), 16 << 10, seed * 100 + life);
+            assert_eq!(replay.findings, [], "seed {seed}");
+            let back = ops(&replay);
+            let last = back.last().copied().unwrap_or(replay.released);
+            assert!(
+                last >= synced && last <= appended,
+                "seed {seed}: {last} of {synced}..{appended}"
+            );
+            // A mark of release that was not synced is lost, the files that it freed are not back.
+            let first = back.first().copied().unwrap_or(last + 1);
+            assert!(
+                first > replay.released && first <= released + 1,
+                "seed {seed}"
+            );
+            assert_eq!(back, (first..=last).collect::<Vec<_>>(), "seed {seed}");
+            assert!(replay.released <= released);
+            (appended, synced) = (last, last);
+            for _ in 0..60 {
+                match random.u64() % 10 {
+                    0 => {
+                        journal.sync_all().unwrap();
+                        synced = appended;
+                    }
+                    1 => journal.flush().unwrap(),
+                    2 => {
+                        released = released.max(synced.saturating_sub(random.u64() % 5));
+                        journal.release(released, &[]).unwrap();
+                    }
+                    _ => {
+                        appended += 1;
+                        let bytes = vec![appended as u8; (random.u64() % 3000) as usize];
+                        journal.append_op(appended, &bytes).unwrap();
+                    }
+                }
+            }
+            kill(journal);
+        }
+    }
+}
