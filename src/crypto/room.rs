@@ -109,6 +109,11 @@ impl RoomKeys {
         self.epochs.keys().copied()
     }
 
+    /// The key of a known epoch, for wrapping it for somebody else; it seals nothing itself.
+    pub fn epoch_key(&self, epoch: &EpochId) -> Option<&EpochKey> {
+        self.epochs.get(epoch).map(|epoch| &epoch.key)
+    }
+
     /// Seals the commits of `lane`; `None` for an unknown epoch.
     pub fn lane_key(&self, epoch: &EpochId, lane: LaneId) -> Option<LaneKey> {
         let epoch = self.epochs.get(epoch)?;

@@ -1,1 +1,26 @@
+//! Who holds which key, and who may: the header, slots and words, the root, devices and the
+//! control records of rooms (docs/format/vault.md). A vault that is [`Unlocked`] is another type
+//! than a [`Header`], which is all that one knows without a secret.
 #![forbid(unsafe_code)]
+
+pub mod control;
+pub mod device;
+pub mod epoch;
+pub mod error;
+pub mod header;
+pub mod init;
+mod objects;
+pub mod record;
+pub mod room;
+pub mod slot;
+pub mod state;
+pub mod unlock;
+
+pub use device::{Device, open_device_file, seal_device_file};
+pub use error::{Class, VaultError};
+pub use header::{HEADER_NAME, Header, open_header};
+pub use init::{InitOptions, InitResult, init};
+pub use room::{Room, RoomReader};
+pub use skrin_crypto::passphrase::Argon2Params;
+pub use state::{ControlState, DeviceInfo, EpochInfo, Person};
+pub use unlock::{Anchor, Secret, SlotProblem, Unlocked, unlock};

@@ -1,0 +1,135 @@
+//! A control record as an object: signed inside, sealed outside.
+
+use crate::record::{Body, SignerRef};
+use crate::{VaultError, objects};
+use skrin_base::Entropy;
+use skrin_base::ids::{Hash32, RoomId, VaultId};
+use skrin_base::limits::CONTROL_MAX;
+use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
+use skrin_crypto::{
+    ControlAad, ControlKey, DeviceSigner, RootSigner, Signature, SignatureKind, VerifyingKey,
+    WordsSigner, hash, open, pad_pow2, seal, unpad_pow2,
+};
+use zeroize::Zeroizing;
+
+/// One of the keys that may sign a record.
+pub enum Signer<'a> {
+    /// The author's root.
+    Root(&'a RootSigner),
+    /// The author's words.
+    Words(&'a WordsSigner),
+    /// A device of the author.
+    Device(skrin_base::DeviceId, &'a DeviceSigner),
+}
+
+impl Signer<'_> {
+    /// How the record names it.
+    pub fn reference(&self) -> SignerRef {
+        match self {
+            Self::Root(_) => SignerRef::Root,
+            Self::Words(_) => SignerRef::Words,
+            Self::Device(id, _) => SignerRef::Device(*id),
+        }
+    }
+
+    fn sign(&self, body: &[u8]) -> Signature {
+        match self {
+            Self::Root(key) => key.sign(SignatureKind::Control, body),
+            Self::Words(key) => key.sign(SignatureKind::Control, body),
+            Self::Device(_, key) => key.sign(SignatureKind::Control, body),
+        }
+    }
+}
+
+/// A record that was opened and decoded; whether its signer may say so is not yet known.
+pub struct Opened {
+    /// The hash of the object, which is its name.
+    pub hash: Hash32,
+    /// What it says.
+    pub body: Body,
+    /// What stands behind the signature: envelopes, or nothing.
+    pub attachment: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
+    signature: Signature,
+}
+
+impl Opened {
+    /// Whether the holder of `key` signed it.
+    pub fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+        key.verify(SignatureKind::Control, &self.bytes, &self.signature)
+            .is_ok()
+    }
+
+    /// The object's name, for errors.
+    pub fn object(&self) -> String {
+        objects::control_name(self.body.room, self.hash)
+    }
+}
+
+/// Makes the object of a record and tells its hash.
+pub fn seal_record(
+    key: &ControlKey,
+    body: &Body,
+    signer: &Signer<'_>,
+    attachment: &[u8],
+    entropy: &dyn Entropy,
+) -> (Hash32, Vec<u8>) {
+    let bytes = Zeroizing::new(body.to_bytes());
+    let mut w = Writer::default();
+    w.bytes(&bytes);
+    signer.sign(&bytes).encode(&mut w);
+    w.bytes(attachment);
+    let aad = ControlAad {
+        vault: body.vault,
+        room: body.room,
+    };
+    let content = Zeroizing::new(w.into_bytes());
+    let object = seal(key, &aad, &pad_pow2(&content), entropy);
+    (hash(&object), object)
+}
+
+/// Opens the object that `name` promises.
+///
+/// # Errors
+/// `Integrity` and `NewerFeature`, naming the object.
+pub fn open_record(
+    key: &ControlKey,
+    vault: VaultId,
+    room: RoomId,
+    name: Hash32,
+    object: &[u8],
+) -> Result<Opened, VaultError> {
+    let path = || objects::control_name(room, name);
+    if hash(object) != name {
+        return Err(VaultError::integrity(
+            path(),
+            "its bytes are not those that its name promises",
+        ));
+    }
+    let content = open(key, &ControlAad { vault, room }, object)
+        .and_then(unpad_pow2)
+        .map_err(|e| VaultError::integrity(path(), e))?;
+    let opened = decode(name, &content).map_err(|e| VaultError::wire(path(), e))?;
+    if (opened.body.vault, opened.body.room) != (vault, room) {
+        return Err(VaultError::integrity(
+            path(),
+            "it belongs to another vault or room",
+        ));
+    }
+    Ok(opened)
+}
+
+fn decode(name: Hash32, content: &[u8]) -> Result<Opened, WireError> {
+    let mut r = Reader::new(content);
+    let bytes = Zeroizing::new(r.bytes("control body", CONTROL_MAX)?.to_vec());
+    let signature = Signature::decode(&mut r)?;
+    let attachment = r.bytes("attachment", CONTROL_MAX)?.to_vec();
+    r.finish()?;
+    Ok(Opened {
+        hash: name,
+        body: Body::from_bytes(&bytes)?,
+        attachment,
+        bytes,
+        signature,
+    })
+}

@@ -1,0 +1,167 @@
+//! A room as a member sees it: its keys, and who may sign in it.
+
+use crate::control::{self, open_record};
+use crate::epoch::{Binding, Purpose};
+use crate::record::Recipient;
+use crate::state::{ControlState, EpochInfo};
+use crate::{Anchor, Device, Unlocked, VaultError, objects};
+use skrin_base::ids::{EpochId, Hash32};
+use skrin_base::limits::CONTROL_RECORDS_MAX;
+use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite};
+use skrin_storage::{ObjectName, Store};
+
+/// What the control records of a room give a member.
+pub struct Room {
+    /// Opens and seals its objects.
+    pub keys: RoomKeys,
+    /// Judges its commits.
+    pub roster: Roster,
+    /// All that the records say.
+    pub state: ControlState,
+}
+
+/// Reads a room again and again without the root: control key, anchor, and the KEM keys of one recipient.
+pub struct RoomReader {
+    anchor: Anchor,
+    control: ControlKey,
+    recipient: Recipient,
+    secrets: Vec<KemSecret>,
+}
+
+impl RoomReader {
+    pub(crate) fn new(
+        anchor: Anchor,
+        control: ControlKey,
+        recipient: Recipient,
+        secrets: Vec<KemSecret>,
+    ) -> Self {
+        Self {
+            anchor,
+            control,
+            recipient,
+            secrets,
+        }
+    }
+
+    /// For a mounted device: what it can read stays readable after the root was wiped.
+    pub fn for_device(unlocked: &Unlocked, device: &Device) -> Self {
+        let vault = unlocked.vault();
+        let kem = |suite| KemSecret::derive_device(device.seed(), vault, suite);
+        Self::new(
+            *unlocked.anchor(),
+            unlocked.control_key(unlocked.root_room()),
+            Recipient::Device(device.id()),
+            vec![kem(Suite::X25519), kem(Suite::XWing)],
+        )
+    }
+
+    /// Reads and checks all control records, and opens the epochs.
+    ///
+    /// # Errors
+    /// `Integrity`, `Missing`, `NewerVersion`, `NewerFeature`, `WrongEpochKey`, `NotForUs`, `Storage`.
+    pub async fn load(&self, store: &dyn Store) -> Result<Room, VaultError> {
+        let records = self.fetch_records(store).await?;
+        let state = ControlState::fold(&self.anchor, records)?;
+        let keys = self.open_epochs(&state)?;
+        let roster = state.roster();
+        Ok(Room {
+            keys,
+            roster,
+            state,
+        })
+    }
+
+    async fn fetch_records(&self, store: &dyn Store) -> Result<Vec<control::Opened>, VaultError> {
+        let dir = format!("rooms/{}/control", self.anchor.room);
+        let listing = objects::list(store, dir.clone()).await?;
+        if listing.objects.len() > CONTROL_RECORDS_MAX {
+            let what = format!("it holds more than {CONTROL_RECORDS_MAX} objects");
+            return Err(VaultError::integrity(dir, what));
+        }
+        let mut names: Vec<(Hash32, ObjectName)> = Vec::new();
+        for object in listing.objects {
+            // Names that are not ours are never touched.
+            if let Some(hash) = Hash32::from_hex(object.name.file_name()) {
+                names.push((hash, object.name));
+            }
+        }
+        let paths: Vec<ObjectName> = names.iter().map(|(_, name)| name.clone()).collect();
+        let objects = objects::fetch(store, &paths).await?;
+        let (vault, room) = (self.anchor.vault, self.anchor.room);
+        names
+            .iter()
+            .zip(objects)
+            .map(|((hash, _), bytes)| open_record(&self.control, vault, room, *hash, &bytes))
+            .collect()
+    }
+
+    fn open_epochs(&self, state: &ControlState) -> Result<RoomKeys, VaultError> {
+        let heads = state.epoch_heads();
+        let Some(current) = heads.first() else {
+            let dir = format!("rooms/{}/control", self.anchor.room);
+            return Err(VaultError::integrity(
+                dir,
+                "no epoch is there: the storage lost or withholds it",
+            ));
+        };
+        let (vault, room) = (self.anchor.vault, self.anchor.room);
+        let mut keys = None;
+        for (id, info) in &state.epochs {
+            let Some(key) = self.open_epoch(state, id, info) else {
+                // Epochs from before one's time are not for everybody, but the current one is.
+                if id == current {
+                    return Err(VaultError::NotForUs(*id));
+                }
+                continue;
+            };
+            match &mut keys {
+                None => {
+                    let secret = &state.room_secret;
+                    let first = RoomKeys::new(vault, room, secret, *id, key, info.commitment)?;
+                    keys = Some(first);
+                }
+                Some(keys) => keys.add_epoch(*id, key, info.commitment)?,
+            }
+        }
+        let mut keys = keys.ok_or(VaultError::NotForUs(*current))?;
+        keys.set_current(*current);
+        Ok(keys)
+    }
+
+    /// Tries the epoch's own envelope, then grants.
+    fn open_epoch(&self, state: &ControlState, id: &EpochId, info: &EpochInfo) -> Option<EpochKey> {
+        let own = info
+            .envelopes
+            .iter()
+            .filter(|(recipient, _)| *recipient == self.recipient)
+            .map(|(_, envelope)| {
+                let binding = self.binding(info.author, info.signer);
+                (binding, Purpose::Epoch(info.core), envelope)
+            });
+        let granted = state
+            .grants
+            .iter()
+            .filter(|grant| grant.epoch == *id && grant.recipient == self.recipient)
+            .map(|grant| {
+                let binding = self.binding(grant.author, grant.signer);
+                (binding, Purpose::Grant(*id), &grant.envelope)
+            });
+        own.chain(granted).find_map(|(binding, purpose, envelope)| {
+            let mut secrets = self.secrets.iter();
+            secrets.find_map(|s| binding.unwrap(purpose, self.recipient, s, envelope))
+        })
+    }
+
+    fn binding(
+        &self,
+        author: skrin_base::ids::PersonId,
+        signer: crate::record::SignerRef,
+    ) -> Binding {
+        Binding {
+            vault: self.anchor.vault,
+            room: self.anchor.room,
+            author,
+            signer,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The order of records: parents before children, ties by hash.
+
+use crate::control::Opened;
+use crate::{Anchor, VaultError, objects};
+use skrin_base::ids::Hash32;
+use std::collections::{BTreeMap, BTreeSet};
+
+struct Node {
+    parents: Vec<Hash32>,
+    /// 1 + the largest of the parents: no ancestor has a higher one.
+    depth: u64,
+}
+
+/// The records that were accepted, by hash.
+#[derive(Default)]
+pub(super) struct Dag {
+    nodes: BTreeMap<Hash32, Node>,
+    heads: BTreeSet<Hash32>,
+}
+
+impl Dag {
+    /// Adds a record whose parents are in.
+    pub(super) fn add(&mut self, hash: Hash32, parents: &[Hash32]) {
+        let depths = parents.iter().filter_map(|p| self.nodes.get(p));
+        let depth = 1 + depths.map(|node| node.depth).max().unwrap_or(0);
+        for parent in parents {
+            self.heads.remove(parent);
+        }
+        self.heads.insert(hash);
+        let parents = parents.to_vec();
+        self.nodes.insert(hash, Node { parents, depth });
+    }
+
+    pub(super) fn contains(&self, hash: &Hash32) -> bool {
+        self.nodes.contains_key(hash)
+    }
+
+    pub(super) fn heads(&self) -> Vec<Hash32> {
+        self.heads.iter().copied().collect()
+    }
+
+    /// Whether `wanted` is one of `from` or an ancestor of one.
+    pub(super) fn is_ancestor(&self, wanted: &Hash32, from: &[Hash32]) -> bool {
+        let Some(floor) = self.nodes.get(wanted).map(|node| node.depth) else {
+            return false;
+        };
+        let mut seen = BTreeSet::new();
+        let mut todo = from.to_vec();
+        while let Some(hash) = todo.pop() {
+            if hash == *wanted {
+                return true;
+            }
+            match self.nodes.get(&hash) {
+                Some(node) if node.depth > floor && seen.insert(hash) => {
+                    todo.extend_from_slice(&node.parents);
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+}
+
+/// All records but the genesis, parents first.
+pub(super) fn order(
+    anchor: &Anchor,
+    records: &BTreeMap<Hash32, Opened>,
+) -> Result<Vec<Hash32>, VaultError> {
+    let mut waiting: BTreeMap<Hash32, usize> = BTreeMap::new();
+    let mut children: BTreeMap<Hash32, Vec<Hash32>> = BTreeMap::new();
+    for (hash, record) in records {
+        let parents = &record.body.parents;
+        if parents.is_empty() {
+            return Err(VaultError::integrity(
+                record.object(),
+                "it is a second genesis",
+            ));
+        }
+        for parent in parents {
+            if *parent != anchor.genesis && !records.contains_key(parent) {
+                return Err(VaultError::Missing {
+                    object: objects::control_name(anchor.room, *parent),
+                    named_by: record.object(),
+                });
+            }
+            children.entry(*parent).or_default().push(*hash);
+        }
+        waiting.insert(*hash, parents.len());
+    }
+    let mut ready = BTreeSet::from([anchor.genesis]);
+    let mut out = Vec::with_capacity(records.len());
+    while let Some(next) = ready.pop_first() {
+        if next != anchor.genesis {
+            out.push(next);
+        }
+        for child in children.remove(&next).unwrap_or_default() {
+            if let Some(count) = waiting.get_mut(&child) {
+                *count -= 1;
+                if *count == 0 {
+                    ready.insert(child);
+                }
+            }
+        }
+    }
+    Ok(out)
+}
