@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The place itself is not there: the folder (an unmounted disk?) or the bucket.
     NoPlace,
+    /// The server cannot prove who it is (its certificate), or sends us to another server.
+    Untrusted,
 }
 
 impl ErrorKind {
@@ -38,6 +40,9 @@ impl ErrorKind {
             }
             Self::Unsupported => "use another kind of storage",
             Self::NoPlace => "check the address; create the bucket or connect the disk first",
+            Self::Untrusted => {
+                "check the address, and name the CA's file if the server has its own"
+            }
         }
     }
 }
