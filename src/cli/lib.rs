@@ -1,6 +1,52 @@
+//! The command line: what was typed (`args`), what it means, and then the act (`commands`). Everything below this
+//! crate is a library; this one talks to people, to the terminal and to the operating system.
 #![forbid(unsafe_code)]
 
+mod args;
+mod commands;
+mod control;
+mod credentials;
+mod exit;
+mod harden;
+mod machine;
+mod mount_point;
+mod mount_table;
+mod print;
+mod progress;
+mod secret;
+mod state_dir;
+mod store;
+mod unlock;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Command, Typed};
+use exit::{Exit, Outcome};
+
 /// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    harden::no_dumps();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let outcome =
+        args::refuse_secrets(&arguments).and_then(|()| run(Typed::parse_from(&arguments).command));
+    let exit = match outcome {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            print::failure(&failure);
+            failure.exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Init(args) => commands::init::run(&args),
+        Command::Unmount(args) => commands::unmount::run(&args),
+        Command::Sync(args) => commands::sync::run(&args),
+        Command::Status(args) => commands::status::run(&args),
+        _ => Err(exit::Failure::new(Exit::Other, "not there yet")),
+    }
 }

@@ -1,0 +1,130 @@
+//! `skrin init`: a vault, its first identity, and the twelve words.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::args::InitArgs;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::machine::{OsEntropy, SystemClock};
+use crate::store::{SHORT_PATIENCE, StoreSpec};
+use crate::{print, secret};
+
+/// Makes a vault.
+///
+/// # Errors
+/// `Busy` where one is there already or the words file exists, `Usage` for a weak passphrase.
+pub(crate) fn run(args: &InitArgs) -> Outcome {
+    let spec = StoreSpec::new(&args.vault)?;
+    let passphrase = secret::new_passphrase(args.passphrase_file.as_deref())?;
+    // Before anything is written: words that cannot be kept would be lost.
+    let words_file = args
+        .words_file
+        .as_deref()
+        .map(WordsFile::create)
+        .transpose()?;
+    let mut options = skrin_vault::InitOptions::new(&owner(args));
+    options.passphrase = Some(Zeroizing::new(passphrase.expose().to_owned()));
+    let store = spec.open(true, SHORT_PATIENCE)?;
+    let made = super::runtime()?.block_on(skrin_vault::init(
+        &*store,
+        &options,
+        &SystemClock,
+        &OsEntropy,
+    ));
+    let made = made.map_err(Failure::from)?;
+    print::line(format!(
+        "made vault {} at {}",
+        made.anchor.vault,
+        store.place()
+    ));
+    match words_file {
+        Some(file) => file.keep(&made.words),
+        None => {
+            show(&made.words);
+            Ok(())
+        }
+    }
+}
+
+fn owner(args: &InitArgs) -> String {
+    let user = || std::env::var("USER").ok().filter(|name| !name.is_empty());
+    args.owner
+        .clone()
+        .or_else(user)
+        .unwrap_or_else(|| "owner".into())
+}
+
+fn show(words: &str) {
+    print::line(
+        "\nThese twelve words open the vault on any machine. They are shown only now: write them down,",
+    );
+    print::line("keep them where nobody else finds them, and never in a file beside the vault.\n");
+    let words: Vec<&str> = words.split(' ').collect();
+    for (row, four) in words.chunks(4).enumerate() {
+        let numbered = four
+            .iter()
+            .enumerate()
+            .map(|(i, word)| format!("{:2}. {word:<10}", row * 4 + i + 1));
+        print::line(format!("    {}", numbered.collect::<String>().trim_end()));
+    }
+}
+
+/// A new private file; removed again unless the words reach it.
+struct WordsFile<'a> {
+    path: &'a Path,
+    file: Option<std::fs::File>,
+}
+
+impl<'a> WordsFile<'a> {
+    fn create(path: &'a Path) -> Outcome<Self> {
+        let opened = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        let file = opened.map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => Failure::new(
+                Exit::Busy,
+                format!("{}: the words file is there already", path.display()),
+            )
+            .remedy("name a new file: other words may be in this one"),
+            _ => Failure::io(path, "cannot make the words file", &e),
+        })?;
+        Ok(Self {
+            path,
+            file: Some(file),
+        })
+    }
+
+    /// Writes the words; where that fails they are shown instead, for there is no second chance.
+    fn keep(mut self, words: &str) -> Outcome {
+        let written = self.file.take().map(|mut file| {
+            file.write_all(words.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()
+        });
+        match written {
+            Some(Err(error)) => {
+                print::note(Failure::io(self.path, "cannot write the words", &error));
+                show(words);
+                Ok(())
+            }
+            _ => {
+                print::line(format!("the twelve words are in {}", self.path.display()));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for WordsFile<'_> {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `skrin status`: pending, cache, lanes, last seen, errors.
+
+use indicatif::{HumanBytes, HumanDuration};
+
+use super::sync::{mount_of, silent};
+use crate::args::StatusArgs;
+use crate::control::{self, Answer, Request, Status};
+use crate::exit::Outcome;
+use crate::harden::KeyMemory;
+use crate::print;
+
+/// Shows one mount, or all of this user.
+///
+/// # Errors
+/// `Absent` where no vault is mounted.
+pub(crate) fn run(args: &StatusArgs) -> Outcome {
+    let found = match &args.dir {
+        None => control::all()?,
+        Some(dir) => {
+            let point = mount_of(dir)?;
+            match control::ask(&point, &Request::Status, &mut |_| {})? {
+                Some(Answer::Status(status)) => vec![*status],
+                _ => return Err(silent(&point)),
+            }
+        }
+    };
+    for status in &found {
+        if args.json {
+            print::json(status);
+        } else {
+            show(status);
+        }
+    }
+    if found.is_empty() && !args.json {
+        print::line("no vault is mounted");
+    }
+    Ok(())
+}
+
+fn show(status: &Status) {
+    let field =
+        |name: &str, value: &dyn std::fmt::Display| print::line(format!("  {name:<11}{value}"));
+    print::line(&status.mount_point);
+    field("vault", &format!("{} ({})", status.vault, status.vault_id));
+    let up = HumanDuration(std::time::Duration::from_secs(status.uptime_seconds));
+    let mode = if status.read_only { ", read-only" } else { "" };
+    field("process", &format!("{}, up {up}{mode}", status.pid));
+    let storage = match status.online {
+        Some(true) => "answers",
+        Some(false) => "does not answer",
+        None => "not asked yet",
+    };
+    field("storage", &storage);
+    match status.pending.is_nothing() {
+        true => field("pending", &"nothing"),
+        false => field(
+            "pending",
+            &format!(
+                "{} and {} changes",
+                HumanBytes(status.pending.bytes),
+                status.pending.operations
+            ),
+        ),
+    }
+    field("cache", &HumanBytes(status.cache_bytes));
+    let keys = match status.key_memory {
+        KeyMemory::Locked => "keys are locked in memory",
+        KeyMemory::NoSwap => "no swap that keys could reach",
+        KeyMemory::Unlocked => {
+            "KEYS MAY REACH THE SWAP: raise the limit of locked memory (ulimit -l) or encrypt the swap"
+        }
+    };
+    field(
+        "memory",
+        &format!("{}; {keys}", HumanBytes(status.memory_bytes)),
+    );
+    for lane in &status.lanes {
+        let own = if lane.own { " (this one)" } else { "" };
+        field(
+            "device",
+            &format!("{}{own}: {} commits seen", lane.device, lane.commit),
+        );
+    }
+    field("heads code", &status.heads_code);
+    for error in &status.errors {
+        field("error", error);
+    }
+}

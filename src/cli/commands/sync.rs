@@ -1,0 +1,56 @@
+//! `skrin sync`: return when everything is on the storage.
+
+use std::path::{Path, PathBuf};
+
+use crate::args::SyncArgs;
+use crate::control::{Request, ask};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::mount_table::{self, FS_TYPE};
+use crate::progress::Uploads;
+
+/// Waits until everything written before is on the storage.
+///
+/// # Errors
+/// `Absent` where no vault is mounted, `Unreachable` or `Other` where the storage refuses.
+pub(crate) fn run(args: &SyncArgs) -> Outcome {
+    let point = mount_of(&args.dir)?;
+    let mut bar = Uploads::new();
+    match ask(&point, &Request::Sync, &mut |left| bar.report(left))? {
+        Some(_) => Ok(()),
+        None => Err(silent(&point)),
+    }
+}
+
+/// The mount that a path lies in.
+///
+/// # Errors
+/// `Absent` where it lies in none of ours.
+pub(crate) fn mount_of(dir: &Path) -> Outcome<PathBuf> {
+    let path = mount_table::canonical(dir)?;
+    let lines = mount_table::mounts()?;
+    let around = lines
+        .into_iter()
+        .filter(|line| path.starts_with(&line.point));
+    match around.max_by_key(|line| line.point.as_os_str().len()) {
+        Some(line) if line.kind == FS_TYPE => Ok(line.point),
+        _ => Err(Failure::new(
+            Exit::Absent,
+            format!("{}: no vault is mounted there", path.display()),
+        )),
+    }
+}
+
+/// A mount that nobody answers for.
+pub(crate) fn silent(point: &Path) -> Failure {
+    Failure::new(
+        Exit::Absent,
+        format!(
+            "{}: the process behind this mount does not answer",
+            point.display()
+        ),
+    )
+    .remedy(format!(
+        "if it has ended, run: skrin unmount {}",
+        point.display()
+    ))
+}

@@ -1,0 +1,80 @@
+//! `skrin unmount`: upload what is pending, then let go of the directory.
+
+use std::path::Path;
+
+use indicatif::HumanBytes;
+
+use crate::args::UnmountArgs;
+use crate::control::{Answer, Pending, Request, ask};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::mount_table::{self, FS_TYPE};
+use crate::progress::Uploads;
+use crate::{mount_point, print};
+
+/// Ends a mount.
+///
+/// # Errors
+/// `Absent` where nothing of ours is mounted, `Busy` where it is in use, `Unreachable` where the upload fails.
+pub(crate) fn run(args: &UnmountArgs) -> Outcome {
+    let point = mount_table::canonical(&args.dir)?;
+    match mount_table::at(&point)? {
+        Some(line) if line.kind == FS_TYPE => {}
+        Some(line) => {
+            return Err(not_ours(&point).remedy(format!("what is mounted there is {}", line.kind)));
+        }
+        None => return Err(not_ours(&point)),
+    }
+    let mut bar = Uploads::new();
+    let request = Request::Unmount {
+        now: args.now,
+        lazy: args.lazy,
+    };
+    let answer = ask(&point, &request, &mut |left| bar.report(left))?;
+    drop(bar);
+    match answer {
+        Some(Answer::Done(left)) => {
+            say_left(left);
+            Ok(())
+        }
+        Some(_) => Err(Failure::new(
+            Exit::Other,
+            "the process behind the mount gave an answer that makes no sense",
+        )
+        .remedy("it may be of another version; stop it with SIGTERM")),
+        None if mount_point::is_dead(&point) => {
+            mount_point::detach(&point, true)?;
+            print::note(format!(
+                "{}: the process behind this mount had ended; what it had not uploaded is in the journal, and goes on when the vault is mounted again",
+                point.display()
+            ));
+            Ok(())
+        }
+        None => Err(Failure::new(
+            Exit::Other,
+            format!(
+                "{}: the process behind this mount does not answer",
+                point.display()
+            ),
+        )
+        .remedy(
+            "it may belong to another user; run this command as that user, or as root: umount",
+        )),
+    }
+}
+
+fn not_ours(point: &Path) -> Failure {
+    Failure::new(
+        Exit::Absent,
+        format!("{}: no vault is mounted there", point.display()),
+    )
+}
+
+fn say_left(left: Pending) {
+    if !left.is_nothing() {
+        print::line(format!(
+            "left in the journal: {} and {} changes; they are uploaded when the vault is mounted again here",
+            HumanBytes(left.bytes),
+            left.operations
+        ));
+    }
+}

@@ -1,0 +1,350 @@
+//! How `unmount`, `sync` and `status` talk to the process behind a mount: a Unix socket that only this user can
+//! reach, one JSON object a line; one request, then any number of reports of progress, then the end.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::harden::KeyMemory;
+use crate::state_dir::make_private;
+
+/// Longest line on the socket.
+const LINE_MAX: u64 = 1 << 20;
+
+/// What is asked of a mount.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Request {
+    /// How it goes.
+    Status,
+    /// Answer when everything written so far is on the storage.
+    Sync,
+    /// End.
+    Unmount {
+        /// Leave what is pending in the journal.
+        now: bool,
+        /// Detach even if it is in use.
+        lazy: bool,
+    },
+}
+
+/// What is not on the storage yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// Changes of files and directories.
+    pub operations: u64,
+}
+
+impl Pending {
+    /// Whether everything is on the storage.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.bytes == 0 && self.operations == 0
+    }
+}
+
+/// What `status` shows. With `--json` these names are a stable interface: fields are added, never renamed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The mount point.
+    pub mount_point: String,
+    /// Address of the vault, without secrets.
+    pub vault: String,
+    /// Its id.
+    pub vault_id: String,
+    /// The process behind the mount.
+    pub pid: u32,
+    /// Seconds since it was mounted.
+    pub uptime_seconds: u64,
+    /// Whether writing is refused.
+    pub read_only: bool,
+    /// Whether the last exchange with the storage worked; `None` before the first.
+    pub online: Option<bool>,
+    /// What is not on the storage yet.
+    pub pending: Pending,
+    /// Bytes in the encrypted cache on the local disk.
+    pub cache_bytes: u64,
+    /// Bytes that the process holds in memory.
+    pub memory_bytes: u64,
+    /// How the keys in memory are kept from the swap.
+    pub key_memory: KeyMemory,
+    /// One for each device that wrote.
+    pub lanes: Vec<LaneStatus>,
+    /// To compare with another device: equal codes have seen the same.
+    pub heads_code: String,
+    /// What went wrong last, newest first.
+    pub errors: Vec<String>,
+}
+
+/// One device's lane as this mount has seen it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LaneStatus {
+    /// The lane.
+    pub lane: String,
+    /// The device that writes it.
+    pub device: String,
+    /// Its newest commit.
+    pub commit: u64,
+    /// Whether it is this device's.
+    pub own: bool,
+}
+
+/// One line of the answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    /// Still at it.
+    Progress(Pending),
+    /// The end of `Status`.
+    Status(Box<Status>),
+    /// The end of `Sync` and `Unmount`, with what is left in the journal.
+    Done(Pending),
+    /// The end, for a reason.
+    Failed(Failure),
+}
+
+/// What a mount can do for its control socket.
+pub(crate) trait Served: Send + Sync + 'static {
+    /// How it goes.
+    fn status(&self) -> Status;
+
+    /// Returns when everything written before is on the storage.
+    ///
+    /// # Errors
+    /// Where the storage refuses.
+    fn sync(&self, progress: &mut dyn FnMut(Pending)) -> Outcome<Pending>;
+
+    /// Ends the mount; returns what is left in the journal.
+    ///
+    /// # Errors
+    /// `Busy` where it is in use.
+    fn unmount(&self, now: bool, lazy: bool, progress: &mut dyn FnMut(Pending))
+    -> Outcome<Pending>;
+}
+
+/// Where sockets lie: short (a socket's path has at most 107 bytes), private, and the same in every session of a user.
+///
+/// # Errors
+/// Where no such directory can be made.
+pub(crate) fn socket_dir() -> Outcome<PathBuf> {
+    let uid = rustix::process::geteuid();
+    let run = match uid.is_root() {
+        true => PathBuf::from("/run"),
+        false => PathBuf::from(format!("/run/user/{}", uid.as_raw())),
+    };
+    let dir = match run.is_dir() {
+        true => run.join("skrin"),
+        false => PathBuf::from(format!("/tmp/skrin-{}", uid.as_raw())),
+    };
+    make_private(&dir)?;
+    Ok(dir)
+}
+
+fn socket_path(mount_point: &Path) -> Outcome<PathBuf> {
+    let name = skrin_crypto::hash(mount_point.as_os_str().as_bytes()).to_string();
+    Ok(socket_dir()?.join(format!("{}.sock", name.get(..32).unwrap_or(&name))))
+}
+
+/// The listening end; its socket is removed when dropped.
+pub(crate) struct Server {
+    path: PathBuf,
+}
+
+impl Server {
+    /// Starts to answer for the mount at `mount_point`, on a thread of its own.
+    ///
+    /// # Errors
+    /// Where the socket cannot be made.
+    pub(crate) fn start(mount_point: &Path, served: Arc<dyn Served>) -> Outcome<Self> {
+        let path = socket_path(mount_point)?;
+        // What lies there belonged to a process that was killed: two mounts never share a mount point.
+        let _ = std::fs::remove_file(&path);
+        let fail = |e: std::io::Error| Failure::io(&path, "cannot make the control socket", &e);
+        let listener = UnixListener::bind(&path).map_err(fail)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
+        let accept = move || {
+            for stream in listener.incoming().flatten() {
+                let served = Arc::clone(&served);
+                let answer = move || answer(&stream, &*served);
+                let _ = std::thread::Builder::new()
+                    .name("control".into())
+                    .spawn(answer);
+            }
+        };
+        std::thread::Builder::new()
+            .name("control-accept".into())
+            .spawn(accept)
+            .map_err(fail)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn answer(stream: &UnixStream, served: &dyn Served) {
+    let request: Option<Request> = read_line(&mut BufReader::new(stream));
+    let mut progress = |pending| send(stream, &Answer::Progress(pending));
+    let end = match request {
+        None => return,
+        Some(Request::Status) => Answer::Status(Box::new(served.status())),
+        Some(Request::Sync) => ended(served.sync(&mut progress)),
+        Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
+    };
+    send(stream, &end);
+}
+
+fn ended(outcome: Outcome<Pending>) -> Answer {
+    match outcome {
+        Ok(left) => Answer::Done(left),
+        Err(failure) => Answer::Failed(failure),
+    }
+}
+
+/// Who does not read any more is no reason to stop.
+fn send(mut stream: &UnixStream, line: &impl Serialize) {
+    if let Ok(mut text) = serde_json::to_vec(line) {
+        text.push(b'\n');
+        let _ = stream.write_all(&text);
+    }
+}
+
+fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead) -> Option<T> {
+    let mut line = Vec::new();
+    from.take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
+    serde_json::from_slice(&line).ok()
+}
+
+/// Asks the mount at `mount_point`. `None`: nobody answers there.
+///
+/// # Errors
+/// What the mount says, and `Other` where it ends in the middle.
+pub(crate) fn ask(
+    mount_point: &Path,
+    request: &Request,
+    progress: &mut dyn FnMut(Pending),
+) -> Outcome<Option<Answer>> {
+    let Ok(stream) = UnixStream::connect(socket_path(mount_point)?) else {
+        return Ok(None);
+    };
+    ask_on(&stream, request, progress).map(Some)
+}
+
+fn ask_on(
+    stream: &UnixStream,
+    request: &Request,
+    progress: &mut dyn FnMut(Pending),
+) -> Outcome<Answer> {
+    send(stream, request);
+    let mut reader = BufReader::new(stream);
+    loop {
+        match read_line(&mut reader) {
+            Some(Answer::Progress(pending)) => progress(pending),
+            Some(Answer::Failed(failure)) => return Err(failure),
+            Some(end) => return Ok(end),
+            None => {
+                return Err(Failure::new(
+                    Exit::Other,
+                    "the process behind the mount ended in the middle of the answer",
+                )
+                .remedy("what it had not uploaded is in the journal; mount again to go on"));
+            }
+        }
+    }
+}
+
+/// The status of every mount of this user. Sockets that nobody answers on are removed.
+///
+/// # Errors
+/// Where the directory of sockets cannot be read.
+pub(crate) fn all() -> Outcome<Vec<Status>> {
+    let dir = socket_dir()?;
+    let entries =
+        std::fs::read_dir(&dir).map_err(|e| Failure::io(&dir, "cannot look for mounts", &e))?;
+    let mut found = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        match UnixStream::connect(&path) {
+            Ok(stream) => match ask_on(&stream, &Request::Status, &mut |_| {}) {
+                Ok(Answer::Status(status)) => found.push(*status),
+                // It is just ending.
+                _ => continue,
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+                drop(std::fs::remove_file(&path))
+            }
+            Err(_) => {}
+        }
+    }
+    found.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake;
+
+    impl Served for Fake {
+        fn status(&self) -> Status {
+            Status {
+                mount_point: "/m".into(),
+                vault: "/v".into(),
+                vault_id: "00".into(),
+                pid: 1,
+                uptime_seconds: 2,
+                read_only: false,
+                online: None,
+                pending: Pending::default(),
+                cache_bytes: 0,
+                memory_bytes: 0,
+                key_memory: KeyMemory::NoSwap,
+                lanes: Vec::new(),
+                heads_code: String::new(),
+                errors: Vec::new(),
+            }
+        }
+        fn sync(&self, progress: &mut dyn FnMut(Pending)) -> Outcome<Pending> {
+            progress(Pending {
+                bytes: 5,
+                operations: 1,
+            });
+            Ok(Pending::default())
+        }
+        fn unmount(&self, _: bool, _: bool, _: &mut dyn FnMut(Pending)) -> Outcome<Pending> {
+            Err(Failure::new(Exit::Busy, "in use"))
+        }
+    }
+
+    #[test]
+    fn requests_reach_the_mount_and_answers_come_back() {
+        let point = tempfile::tempdir().unwrap();
+        let server = Server::start(point.path(), Arc::new(Fake)).unwrap();
+        let mut seen = Vec::new();
+        let done = ask(point.path(), &Request::Sync, &mut |p| seen.push(p.bytes)).unwrap();
+        assert!(matches!(done, Some(Answer::Done(left)) if left.is_nothing()));
+        assert_eq!(seen, [5]);
+        let failure = ask(
+            point.path(),
+            &Request::Unmount {
+                now: true,
+                lazy: false,
+            },
+            &mut |_| {},
+        );
+        assert_eq!(failure.unwrap_err().exit, Exit::Busy);
+        drop(server);
+        let gone = ask(point.path(), &Request::Status, &mut |_| {}).unwrap();
+        assert!(gone.is_none());
+    }
+}

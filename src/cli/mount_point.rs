@@ -1,0 +1,214 @@
+//! The directory that a vault is mounted on: what is refused, and how it is guarded while nothing is mounted.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::mount_table::{self, FS_TYPE};
+use crate::print;
+
+/// A directory that may be mounted on.
+pub(crate) struct MountPoint {
+    path: PathBuf,
+    /// The directory below the mount, where we made it.
+    made: Option<File>,
+}
+
+impl MountPoint {
+    /// Checks the directory; with `make`, makes it first.
+    ///
+    /// # Errors
+    /// `Absent` for a missing one, `Busy` for one that is not empty or mounted on, `Usage` for what is no directory.
+    pub(crate) fn prepare(dir: &Path, make: bool) -> Outcome<Self> {
+        if make && !dir.exists() {
+            let built = DirBuilder::new().mode(0o700).create(dir);
+            built.map_err(|e| Failure::io(dir, "cannot make the mount point", &e))?;
+            let path = check(dir)?;
+            let opened = File::open(&path)
+                .map_err(|e| Failure::io(&path, "cannot open the mount point", &e))?;
+            return Ok(Self {
+                path,
+                made: Some(opened),
+            });
+        }
+        Ok(Self {
+            path: check(dir)?,
+            made: None,
+        })
+    }
+
+    /// Its absolute path, without symbolic links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes the directory below the mount, now that the mount hides it: nobody may write plain text into it when
+    /// the mount is gone. Root is kept out by the immutable flag, where the file system below has one.
+    pub(crate) fn guard(&self) {
+        let Some(below) = &self.made else { return };
+        let _ = below.set_permissions(Permissions::from_mode(0));
+        if let Ok(flags) = ioctl_getflags(below) {
+            let _ = ioctl_setflags(below, flags | IFlags::IMMUTABLE);
+        }
+    }
+
+    /// Removes the directory again, where we made it; to be called when nothing is mounted any more.
+    pub(crate) fn remove(self) {
+        let Some(below) = self.made else { return };
+        if let Ok(flags) = ioctl_getflags(&below)
+            && flags.contains(IFlags::IMMUTABLE)
+        {
+            let _ = ioctl_setflags(&below, flags - IFlags::IMMUTABLE);
+        }
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+fn check(dir: &Path) -> Outcome<PathBuf> {
+    let path = mount_table::canonical(dir)?;
+    if let Some(line) = mount_table::at(&path)? {
+        clear_dead(&path, &line.kind)?;
+    }
+    let meta = std::fs::metadata(&path).map_err(|e| {
+        let failure = Failure::io(&path, "the mount point cannot be used", &e);
+        match failure.exit {
+            Exit::Absent => failure.remedy("make it with mkdir, or let skrin make it with --mkdir"),
+            _ => failure,
+        }
+    })?;
+    if !meta.is_dir() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{}: the mount point is not a directory", path.display()),
+        ));
+    }
+    let mut entries = std::fs::read_dir(&path)
+        .map_err(|e| Failure::io(&path, "cannot look into the mount point", &e))?;
+    if entries.next().is_some() {
+        return Err(Failure::new(
+            Exit::Busy,
+            format!("{}: the mount point is not empty", path.display()),
+        )
+        .remedy("choose an empty directory: what lies there would be hidden"));
+    }
+    Ok(path)
+}
+
+/// Something is mounted there. Only a mount of ours whose process is gone is taken away.
+fn clear_dead(path: &Path, kind: &str) -> Outcome<()> {
+    if kind == FS_TYPE && is_dead(path) {
+        print::note(format!(
+            "{}: the process behind the mount that is here has ended; detaching it",
+            path.display()
+        ));
+        return detach(path, true);
+    }
+    Err(Failure::new(
+        Exit::Busy,
+        format!(
+            "{}: something is mounted there already ({kind})",
+            path.display()
+        ),
+    )
+    .remedy(format!(
+        "unmount it first: skrin unmount {}",
+        path.display()
+    )))
+}
+
+/// Whether the process behind a mount is gone; the kernel says so at once.
+pub(crate) fn is_dead(path: &Path) -> bool {
+    const ENOTCONN: i32 = 107;
+    std::fs::metadata(path).is_err_and(|e| e.raw_os_error() == Some(ENOTCONN))
+}
+
+/// Takes a mount away; `lazy` hides it at once and ends it when the last file is closed.
+///
+/// # Errors
+/// `Busy`, naming who uses it.
+pub(crate) fn detach(path: &Path, lazy: bool) -> Outcome<()> {
+    let flags = if lazy {
+        UnmountFlags::DETACH
+    } else {
+        UnmountFlags::empty()
+    };
+    match unmount(path, flags | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => Err(busy(path)),
+        Err(rustix::io::Errno::PERM) => detach_by_helper(path, lazy),
+        Err(e) => Err(Failure::io(path, "cannot unmount", &e.into())),
+    }
+}
+
+/// fusermount3 may unmount what this user mounted.
+fn detach_by_helper(path: &Path, lazy: bool) -> Outcome<()> {
+    let mut command = Command::new("fusermount3");
+    command
+        .arg(if lazy { "-uz" } else { "-u" })
+        .arg("--")
+        .arg(path);
+    let output = command.stdin(Stdio::null()).output().map_err(|e| {
+        Failure::io(Path::new("fusermount3"), "cannot run it", &e)
+            .remedy("install the package fuse3")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("busy") {
+        return Err(busy(path));
+    }
+    Err(Failure::new(
+        Exit::Other,
+        format!("{}: cannot unmount: {}", path.display(), said.trim()),
+    ))
+}
+
+fn busy(path: &Path) -> Failure {
+    let holders = mount_table::holders(path);
+    let by = match holders.as_slice() {
+        [] => "by a process of another user, or a mount below it".to_owned(),
+        some => format!("by {}", some.join(", ")),
+    };
+    Failure::new(Exit::Busy, format!("{}: still in use {by}", path.display()))
+        .remedy("close what is open there and try again, or use --lazy")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(dir: &Path) -> Failure {
+        MountPoint::prepare(dir, false).err().unwrap()
+    }
+
+    #[test]
+    fn a_mount_point_must_be_an_empty_directory() {
+        let base = tempfile::tempdir().unwrap();
+        let missing = base.path().join("missing");
+        assert_eq!(refused(&missing).exit, Exit::Absent);
+        assert!(!missing.exists());
+        let file = base.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        assert_eq!(refused(&file).exit, Exit::Usage);
+        assert_eq!(refused(base.path()).exit, Exit::Busy);
+        assert_eq!(refused(Path::new("/proc")).exit, Exit::Busy);
+    }
+
+    #[test]
+    fn a_directory_that_was_made_is_closed_and_removed_again() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("m");
+        let point = MountPoint::prepare(&dir, true).unwrap();
+        point.guard();
+        let mode = std::fs::metadata(&dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0);
+        point.remove();
+        assert!(!dir.exists());
+    }
+}

@@ -1,0 +1,167 @@
+//! What the kernel says about mounts and about who uses them.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::exit::{Failure, Outcome};
+
+/// The kind under which our mounts stand in the mount table.
+pub(crate) const FS_TYPE: &str = "fuse.skrin";
+
+/// One line of /proc/self/mountinfo.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MountLine {
+    /// Where.
+    pub point: PathBuf,
+    /// What, such as `fuse.skrin`.
+    pub kind: String,
+}
+
+/// All mounts that this process sees, in the order they were made.
+///
+/// # Errors
+/// Where /proc is not mounted.
+pub(crate) fn mounts() -> Outcome<Vec<MountLine>> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text =
+        std::fs::read(path).map_err(|e| Failure::io(path, "cannot read the mount table", &e))?;
+    Ok(parse(&text))
+}
+
+/// The topmost mount at exactly this path.
+///
+/// # Errors
+/// As [`mounts`].
+pub(crate) fn at(point: &Path) -> Outcome<Option<MountLine>> {
+    Ok(mounts()?.into_iter().rev().find(|line| line.point == point))
+}
+
+fn parse(text: &[u8]) -> Vec<MountLine> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
+}
+
+/// proc_pid_mountinfo(5): the mount point is field 5, the kind the first after a lone `-`.
+fn parse_line(line: &[u8]) -> Option<MountLine> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let point = unescape(fields.nth(4)?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some(MountLine {
+        point: PathBuf::from(OsString::from_vec(point)),
+        kind: String::from_utf8_lossy(kind).into_owned(),
+    })
+}
+
+/// Space, tab, newline and backslash stand as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
+            let text = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 8).ok()
+        });
+        match octal {
+            Some(value) => {
+                out.push(value);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+/// The absolute path of a mount point without looking at the mount itself, which may be dead or slow.
+///
+/// # Errors
+/// Where the parent directory is not there.
+pub(crate) fn canonical(dir: &Path) -> Outcome<PathBuf> {
+    let absolute = std::path::absolute(dir)
+        .map_err(|e| Failure::io(dir, "cannot make the path absolute", &e))?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Ok(absolute);
+    };
+    if name == ".." || absolute.is_symlink() {
+        return absolute
+            .canonicalize()
+            .map_err(|e| Failure::io(dir, "cannot resolve it", &e));
+    }
+    let parent = parent
+        .canonicalize()
+        .map_err(|e| Failure::io(parent, "cannot resolve it", &e))?;
+    Ok(parent.join(name))
+}
+
+/// Whoever keeps a mount busy: processes that we may look at, with an open file, a working directory or a
+/// program below it, as `pid (name)`.
+pub(crate) fn holders(point: &Path) -> Vec<String> {
+    let own = std::process::id().to_string();
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    pids.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()) && *pid != own)
+        .filter(|pid| uses(Path::new("/proc").join(pid), point))
+        .map(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            format!("{pid} ({})", name.trim_end())
+        })
+        .collect()
+}
+
+/// Reads links only: touching what they point at could hang on a dead mount.
+fn uses(process: PathBuf, point: &Path) -> bool {
+    let below =
+        |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(point));
+    if ["cwd", "root", "exe"]
+        .iter()
+        .any(|link| below(process.join(link)))
+    {
+        return true;
+    }
+    let descriptors = std::fs::read_dir(process.join("fd"));
+    descriptors.is_ok_and(|entries| entries.flatten().any(|entry| below(entry.path())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_is_read_with_its_escapes_and_optional_fields() {
+        let text = b"36 35 98:0 / /mnt/a\\040b\\134c rw shared:1 master:2 - fuse.skrin skrin rw\n\
+            37 35 0:5 / /proc rw - proc proc rw\nnoise\n";
+        let lines = parse(text);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].point, Path::new("/mnt/a b\\c"));
+        assert_eq!(lines[0].kind, FS_TYPE);
+        assert_eq!(lines[1].kind, "proc");
+    }
+
+    #[test]
+    fn the_real_table_has_proc() {
+        assert_eq!(at(Path::new("/proc")).unwrap().unwrap().kind, "proc");
+    }
+
+    #[test]
+    fn an_open_file_is_found_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .current_dir(dir.path())
+            .spawn()
+            .unwrap();
+        let found = holders(&dir.path().canonicalize().unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [format!("{} (sleep)", child.id())]);
+    }
+}

@@ -1,0 +1,85 @@
+//! The one printer: names that others chose cannot move the cursor, colour the terminal or reverse the text.
+
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use crate::exit::Failure;
+
+/// Shows foreign text with everything escaped that a terminal would obey: control characters, the bidirectional
+/// overrides of Unicode (UAX 9), zero-width and line separators.
+pub(crate) struct Shown<'a>(pub &'a str);
+
+fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| {
+            if is_hostile(c) {
+                write!(f, "{}", c.escape_unicode())
+            } else {
+                write!(f, "{c}")
+            }
+        })
+    }
+}
+
+/// Shows a path; bytes that are not UTF-8 become the replacement character.
+pub(crate) fn shown_path(path: &Path) -> String {
+    Shown(&path.to_string_lossy()).to_string()
+}
+
+/// Prints one line of result on standard output: escaped for a terminal, raw on a pipe. A closed pipe is nobody's fault.
+pub(crate) fn line(text: impl fmt::Display) {
+    let text = text.to_string();
+    let mut out = std::io::stdout().lock();
+    let _ = if out.is_terminal() {
+        writeln!(out, "{}", Shown(&text))
+    } else {
+        writeln!(out, "{text}")
+    };
+}
+
+/// Prints a value as one line of JSON.
+pub(crate) fn json(value: &impl serde::Serialize) {
+    if let Ok(text) = serde_json::to_string(value) {
+        let _ = writeln!(std::io::stdout().lock(), "{text}");
+    }
+}
+
+/// Prints something that a person should know but that is no failure.
+pub(crate) fn note(text: impl fmt::Display) {
+    let _ = writeln!(
+        std::io::stderr().lock(),
+        "skrin: {}",
+        Shown(&text.to_string())
+    );
+}
+
+/// Prints why a command ended.
+pub(crate) fn failure(failure: &Failure) {
+    let text = failure.to_string();
+    let _ = writeln!(std::io::stderr().lock(), "skrin: error: {}", Shown(&text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_colour_or_reverse_the_terminal() {
+        let shown = Shown("a\x1b[31m\u{202e}fdp.exe\r\n").to_string();
+        assert_eq!(shown, "a\\u{1b}[31m\\u{202e}fdp.exe\\u{d}\\u{a}");
+    }
+
+    #[test]
+    fn ordinary_names_stay_as_they_are() {
+        assert_eq!(
+            Shown("Übung 日本 (1).odt").to_string(),
+            "Übung 日本 (1).odt"
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! The local state of one vault: `$XDG_STATE_HOME/skrin/<vault id>/`, private, and used by one process at a time.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use skrin_base::VaultId;
+
+use crate::exit::{Exit, Failure, Outcome};
+
+/// Where the state of all vaults lies.
+///
+/// # Errors
+/// `Usage` where neither the option nor the environment says.
+pub(crate) fn base(option: Option<&Path>) -> Outcome<PathBuf> {
+    if let Some(dir) = option {
+        return std::path::absolute(dir)
+            .map_err(|e| Failure::io(dir, "cannot make the path absolute", &e));
+    }
+    // The XDG specification: a relative path there is invalid and must be ignored.
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .map(|dir| dir.join("skrin"))
+        .ok_or_else(|| {
+            Failure::new(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set")
+                .remedy("use --state-dir")
+        })
+}
+
+/// Makes a directory and its parents for this user alone; one that is there must be ours and closed to others.
+///
+/// # Errors
+/// Names the directory.
+pub(crate) fn make_private(dir: &Path) -> Outcome<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Failure::io(dir, "cannot make the directory", &e))?;
+    let meta =
+        std::fs::symlink_metadata(dir).map_err(|e| Failure::io(dir, "cannot look at it", &e))?;
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return Err(Failure::new(
+            Exit::Other,
+            format!("{}: belongs to another user", dir.display()),
+        )
+        .remedy("choose another directory"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+            .map_err(|e| Failure::io(dir, "cannot close it to other users", &e))?;
+    }
+    Ok(())
+}
+
+/// The state directory of one vault, locked until dropped.
+pub(crate) struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes and locks the directory of `vault` below `base`.
+    ///
+    /// # Errors
+    /// `Busy` where another process holds it.
+    pub(crate) fn open(base: &Path, vault: VaultId) -> Outcome<Self> {
+        let path = base.join(vault.to_string());
+        make_private(&path)?;
+        let lock = lock(&path.join("lock"))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn lock(path: &Path) -> Outcome<File> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| Failure::io(path, "cannot open the lock file", &e))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(held(path, &mut file)),
+        Err(e) => return Err(Failure::io(path, "cannot lock it", &e.into())),
+    }
+    // Only for the message of whoever comes second; the lock itself is what counts.
+    let _ = file.set_len(0);
+    let _ = file.rewind();
+    let _ = write!(file, "{}", std::process::id());
+    Ok(file)
+}
+
+fn held(path: &Path, file: &mut File) -> Failure {
+    let mut pid = String::new();
+    let _ = file.take(16).read_to_string(&mut pid);
+    let dir = path.parent().unwrap_or(path).display();
+    let by = match pid.trim().parse::<u32>() {
+        Ok(pid) => format!("process {pid}"),
+        Err(_) => "another process".into(),
+    };
+    Failure::new(
+        Exit::Busy,
+        format!("{dir}: this vault is in use with this state directory, by {by}"),
+    )
+    .remedy("unmount it there, or give this mount its own --state-dir")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_busy_and_names_the_holder() {
+        let base = tempfile::tempdir().unwrap();
+        let vault = VaultId([7; 16]);
+        let first = StateDir::open(base.path(), vault).unwrap();
+        let failure = StateDir::open(base.path(), vault).err().unwrap();
+        assert_eq!(failure.exit, Exit::Busy);
+        assert!(
+            failure
+                .to_string()
+                .contains(&std::process::id().to_string())
+        );
+        drop(first);
+        StateDir::open(base.path(), vault).unwrap();
+    }
+
+    #[test]
+    fn the_directory_is_closed_to_others() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::open(base.path(), VaultId([1; 16])).unwrap();
+        let mode = std::fs::metadata(state.path()).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}
