@@ -246,15 +246,18 @@ fn root_cause(error: &reqwest::Error) -> String {
 }
 
 fn is_certificate(error: &reqwest::Error) -> bool {
-    chain(error).any(|cause| {
-        let io = cause.downcast_ref::<std::io::Error>();
-        let inner = io.and_then(std::io::Error::get_ref);
-        let tls = cause
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        matches!(
+    chain(error).any(|cause| is_bad_certificate(cause))
+}
+
+/// An I/O error's own source skips the error that it wraps, so that one is looked at here.
+fn is_bad_certificate(cause: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return matches!(
             tls,
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
-        )
-    })
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented
+        );
+    }
+    let io = cause.downcast_ref::<std::io::Error>();
+    let inner = io.and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| is_bad_certificate(inner))
 }
