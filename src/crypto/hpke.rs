@@ -3,7 +3,7 @@
 
 use crate::kdf::kdf;
 use crate::keys::{DeviceSeed, RootSeed, WordsEntropy};
-use hpke::aead::AesGcm256;
+use hpke::aead::{Aead, AesGcm256};
 use hpke::kdf::HkdfSha256;
 use hpke::kem::{Kem, X25519HkdfSha256, XWing};
 use hpke::rand_core::{TryCryptoRng, TryRng};
@@ -13,6 +13,9 @@ use skrin_base::{Entropy, VaultId};
 use std::convert::Infallible;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+#[cfg(test)]
+mod tests;
 
 /// The longest message in an envelope: keys only.
 const MESSAGE_MAX: usize = 1024;
@@ -217,8 +220,10 @@ pub fn wrap(
 ) -> Result<Envelope, HpkeError> {
     check_lengths(info, secret.len())?;
     let body = match public.suite {
-        Suite::X25519 => seal_to::<X25519HkdfSha256>(&public.bytes, info, secret, entropy)?,
-        Suite::XWing => seal_to::<XWing>(&public.bytes, info, secret, entropy)?,
+        Suite::X25519 => {
+            seal_to::<AesGcm256, X25519HkdfSha256>(&public.bytes, info, b"", secret, entropy)?
+        }
+        Suite::XWing => seal_to::<AesGcm256, XWing>(&public.bytes, info, b"", secret, entropy)?,
     };
     let mut out = vec![public.suite.number()];
     out.extend_from_slice(&body);
@@ -246,8 +251,10 @@ pub fn unwrap(
         .ok_or(HpkeError::Open)?;
     check_lengths(info, sealed.len().saturating_sub(TAG_LEN))?;
     match secret.suite {
-        Suite::X25519 => open_from::<X25519HkdfSha256>(&secret.bytes, encapped, info, sealed),
-        Suite::XWing => open_from::<XWing>(&secret.bytes, encapped, info, sealed),
+        Suite::X25519 => {
+            open_from::<AesGcm256, X25519HkdfSha256>(&secret.bytes, encapped, info, b"", sealed)
+        }
+        Suite::XWing => open_from::<AesGcm256, XWing>(&secret.bytes, encapped, info, b"", sealed),
     }
 }
 
@@ -269,19 +276,20 @@ fn public_of<K: Kem>(secret: &[u8; 32]) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-fn seal_to<K: Kem>(
+fn seal_to<A: Aead, K: Kem>(
     public: &[u8],
     info: &[u8],
+    aad: &[u8],
     secret: &[u8],
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, HpkeError> {
     let public = parse::<K::PublicKey>(public).ok_or(HpkeError::PublicKey)?;
-    let (encapped, sealed) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, K>(
+    let (encapped, sealed) = hpke::single_shot_seal_with_rng::<A, HkdfSha256, K>(
         &OpModeS::Base,
         &public,
         info,
         secret,
-        b"",
+        aad,
         &mut Random(entropy),
     )
     .map_err(|_| HpkeError::PublicKey)?;
@@ -290,21 +298,22 @@ fn seal_to<K: Kem>(
     Ok(out)
 }
 
-fn open_from<K: Kem>(
+fn open_from<A: Aead, K: Kem>(
     secret: &[u8; 32],
     encapped: &[u8],
     info: &[u8],
+    aad: &[u8],
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, HpkeError> {
     let secret = parse::<K::PrivateKey>(secret).ok_or(HpkeError::Open)?;
     let encapped = parse::<K::EncappedKey>(encapped).ok_or(HpkeError::Open)?;
-    hpke::single_shot_open::<AesGcm256, HkdfSha256, K>(
+    hpke::single_shot_open::<A, HkdfSha256, K>(
         &OpModeR::Base,
         &secret,
         &encapped,
         info,
         sealed,
-        b"",
+        aad,
     )
     .map(Zeroizing::new)
     .map_err(|_| HpkeError::Open)

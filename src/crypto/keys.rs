@@ -8,6 +8,9 @@ use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Entropy, LaneId, RoomId, VaultId};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+#[cfg(test)]
+mod tests;
+
 macro_rules! key {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*

@@ -15,6 +15,11 @@ pub mod seal;
 pub mod sign;
 pub mod words;
 
+#[cfg(test)]
+mod frozen;
+#[cfg(test)]
+mod testing;
+
 pub use aad::{
     BlockAad, CheckpointAad, CommitAad, ControlAad, LocalAad, PageAad, SlotAad, TableAad,
 };

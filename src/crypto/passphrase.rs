@@ -9,6 +9,9 @@ use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
+#[cfg(test)]
+mod tests;
+
 /// Longest passphrase, in bytes.
 pub const PASSPHRASE_MAX: usize = 4096;
 /// Shortest passphrase that a slot is made with, in characters.

@@ -186,3 +186,78 @@ pub struct Roster {
     /// The heads of the control records, in ascending order; a commit names them.
     pub control_heads: Vec<Hash32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::derive_epoch_commitment;
+
+    const VAULT: VaultId = VaultId([1; 16]);
+    const ROOM: RoomId = RoomId([2; 16]);
+    const LANE: LaneId = LaneId([3; 16]);
+
+    fn epoch(n: u8) -> (EpochId, EpochKey, EpochCommitment) {
+        let key = EpochKey::from_bytes([n; 32]);
+        let commitment = derive_epoch_commitment(&key, VAULT, ROOM);
+        (EpochId([n; 32]), key, commitment)
+    }
+
+    fn room() -> RoomKeys {
+        let (id, key, commitment) = epoch(1);
+        let secret = RoomSecret::from_bytes([9; 32]);
+        RoomKeys::new(VAULT, ROOM, &secret, id, key, commitment).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_its_record_does_not_commit_to_is_refused() {
+        let (id, key, _) = epoch(2);
+        let wrong = epoch(3).2;
+        let mut room = room();
+        assert_eq!(room.add_epoch(id, key, wrong), Err(WrongEpochKey(id)));
+        assert_eq!(room.epochs().count(), 1);
+        let (_, key, _) = epoch(2);
+        let secret = RoomSecret::from_bytes([9; 32]);
+        assert!(RoomKeys::new(VAULT, ROOM, &secret, id, key, wrong).is_err());
+    }
+
+    #[test]
+    fn a_hint_finds_its_epoch_and_only_in_its_lane() {
+        let mut room = room();
+        let (old, (new, key, commitment)) = (room.current().0, epoch(2));
+        room.add_epoch(new, key, commitment).unwrap();
+        assert_eq!(room.current().0, old, "adding does not switch");
+        assert!(room.set_current(new));
+        assert_eq!(room.current(), (new, commitment));
+        for id in [old, new] {
+            let hint = room.hint(&id, LANE).unwrap();
+            assert_eq!(room.epoch_by_hint(LANE, &hint), Some(id));
+            assert_eq!(room.epoch_by_hint(LaneId([4; 16]), &hint), None);
+        }
+    }
+
+    #[test]
+    fn unknown_epochs_have_no_keys_and_do_not_become_current() {
+        let mut room = room();
+        let unknown = EpochId([7; 32]);
+        assert!(room.lane_key(&unknown, LANE).is_none());
+        assert!(room.hint(&unknown, LANE).is_none());
+        assert!(room.page_key(&unknown).is_none());
+        assert!(room.checkpoint_key(&unknown).is_none());
+        assert!(!room.set_current(unknown));
+        assert_eq!(room.current().0, EpochId([1; 32]));
+    }
+
+    #[test]
+    fn names_depend_on_room_device_incarnation_and_number_but_not_on_the_epoch() {
+        let mut room = room();
+        let device = DeviceId([5; 16]);
+        let lane = room.lane_id(device, 1);
+        assert_ne!(lane, room.lane_id(device, 2));
+        assert_ne!(lane, room.lane_id(DeviceId([6; 16]), 1));
+        assert_ne!(room.segment_id(lane, 1), room.segment_id(lane, 2));
+        let (id, key, commitment) = epoch(2);
+        room.add_epoch(id, key, commitment).unwrap();
+        room.set_current(id);
+        assert_eq!(lane, room.lane_id(device, 1));
+    }
+}

@@ -16,6 +16,9 @@ use std::ops::Deref;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+#[cfg(test)]
+mod tests;
+
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
 /// How much longer the sealed bytes are: nonce and tag.

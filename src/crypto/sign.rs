@@ -8,6 +8,9 @@ use skrin_base::VaultId;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use thiserror::Error;
 
+#[cfg(test)]
+mod tests;
+
 /// What is signed; the label in front of the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SignatureKind {
@@ -107,11 +110,14 @@ impl VerifyingKey {
         body: &'a [u8],
         signature: &Signature,
     ) -> Result<Verified<&'a [u8]>, BadSignature> {
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        self.0
-            .verify_strict(&kind.message(body), &signature)
-            .map_err(|_| BadSignature)?;
+        self.verify_message(&kind.message(body), signature)?;
         Ok(Verified(body))
+    }
+
+    fn verify_message(&self, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        let verified = self.0.verify_strict(message, &signature);
+        verified.map_err(|_| BadSignature)
     }
 }
 

@@ -6,6 +6,9 @@ use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::{Zeroize, Zeroizing};
 
+#[cfg(test)]
+mod tests;
+
 /// How many words there are.
 pub const WORDS: usize = 12;
 /// Longest text that is looked at, in bytes.
