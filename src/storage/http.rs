@@ -246,7 +246,7 @@ fn root_cause(error: &reqwest::Error) -> String {
 }
 
 fn is_certificate(error: &reqwest::Error) -> bool {
-    chain(error).any(|cause| is_bad_certificate(cause))
+    chain(error).any(is_bad_certificate)
 }
 
 /// An I/O error's own source skips the error that it wraps, so that one is looked at here.

@@ -4,8 +4,11 @@
 
 #[cfg(any(test, feature = "testutil"))]
 pub mod conformance;
+mod count;
 mod durable;
 mod error;
+#[cfg(any(test, feature = "testutil"))]
+pub mod fault;
 mod http;
 mod limit;
 mod local;
@@ -20,6 +23,7 @@ mod url;
 mod webdav;
 pub mod xml;
 
+pub use count::{Count, Counters, Counts};
 pub use durable::{Durable, TRAILER_LEN, VERIFIED_MAX, put_confirmed, put_verified};
 pub use error::{ErrorKind, StoreError};
 pub use http::Times;
@@ -31,6 +35,6 @@ pub use open::{OpenOptions, open};
 pub use retry::{Retry, RetryPolicy};
 pub use s3::S3Store;
 pub use secret::{Credentials, Secret};
-pub use store::{Capacity, LIST_MAX, Listed, Listing, Store};
+pub use store::{Capacity, LIST_MAX, Listed, Listing, Store, Verb};
 pub use url::{BadUrl, DavUrl, S3Url, VaultUrl};
 pub use webdav::WebDavStore;

@@ -37,6 +37,35 @@ pub struct Capacity {
     pub available: Option<u64>,
 }
 
+/// The operations of a [`Store`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// [`Store::put`]
+    Put,
+    /// [`Store::get`]
+    Get,
+    /// [`Store::get_range`]
+    GetRange,
+    /// [`Store::list`]
+    List,
+    /// [`Store::delete`]
+    Delete,
+    /// [`Store::capacity`]
+    Capacity,
+}
+
+impl Verb {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 6] = [
+        Self::Put,
+        Self::Get,
+        Self::GetRange,
+        Self::List,
+        Self::Delete,
+        Self::Capacity,
+    ];
+}
+
 /// A place that keeps immutable objects under names.
 ///
 /// What every implementation promises, and the conformance suite checks:

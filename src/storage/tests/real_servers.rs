@@ -1,6 +1,6 @@
 //! The conformance suite on real servers, each test with a server of its own so that they run side by side.
 //! A server that is missing fails its test: `.ci/install-test-deps` installs them all.
-#![allow(clippy::unwrap_used)] // Helpers of tests; the lint only excuses the test functions themselves.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests; the lint only excuses the test functions themselves.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,607 @@
+//! Servers that lie, redirect, stall and never end, over a socket of our own.
+#![allow(clippy::unwrap_used)] // Helpers of tests; the lint only excuses the test functions themselves.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_storage::{
+    Credentials, ErrorKind, ObjectName, OpenOptions, Prefix, Secret, Store, Times, VaultUrl, open,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+/// What is sent for a request.
+enum Answer {
+    /// These bytes, and then the connection stays.
+    Send(String),
+    /// These bytes, and then it is closed.
+    Close(String),
+    /// These bytes, and then one more every so often without end.
+    Drip(String, Duration),
+    /// These bytes, and then as many as the client takes.
+    Endless(String),
+}
+
+/// A server that answers by a function of the request's head, and remembers all heads.
+struct Hostile {
+    port: u16,
+    heads: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hostile {
+    async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (answer, seen) = (Arc::new(answer), Arc::clone(&heads));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
+                tokio::spawn(async move { serve(stream, &*answer, &seen).await });
+            }
+        });
+        Self { port, heads, task }
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().clone()
+    }
+
+    fn count(&self, method: &str) -> usize {
+        let heads = self.heads();
+        heads.iter().filter(|head| head.starts_with(method)).count()
+    }
+
+    fn webdav(&self, user: Option<&str>) -> Arc<dyn Store> {
+        let credentials = match user {
+            Some(user) => Credentials::Password {
+                user: user.into(),
+                password: Secret::new("hunter2"),
+                origin: "the test".into(),
+            },
+            None => Credentials::Anonymous,
+        };
+        let url = format!("webdav://127.0.0.1:{}/v", self.port);
+        open(&VaultUrl::parse(&url).unwrap(), options(credentials)).unwrap()
+    }
+
+    fn s3(&self) -> Arc<dyn Store> {
+        let keys = Credentials::Keys {
+            access_key: "AK".into(),
+            secret_key: Secret::new("hunter2"),
+            session_token: None,
+            origin: "the test".into(),
+        };
+        let url = format!("s3://bucket/v?endpoint=http://127.0.0.1:{}", self.port);
+        open(&VaultUrl::parse(&url).unwrap(), options(keys)).unwrap()
+    }
+}
+
+/// Quick to give up.
+fn options(credentials: Credentials) -> OpenOptions {
+    OpenOptions {
+        credentials,
+        patience: Duration::from_millis(1500),
+        times: Times {
+            connect: Duration::from_secs(2),
+            answer: Duration::from_secs(1),
+            stall: Duration::from_millis(500),
+            slowest: 1 << 20,
+        },
+        ..OpenOptions::new(Arc::new(SeededEntropy::new(3)))
+    }
+}
+
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let len = head.split("content-length: ").nth(1);
+    let len = len.map_or(0, |rest| {
+        rest.split_once("\r\n").unwrap().0.parse().unwrap()
+    });
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(head)
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    answer: &(dyn Fn(&str) -> Answer + Send + Sync),
+    seen: &Mutex<Vec<String>>,
+) {
+    while let Some(head) = read_head(&mut stream).await {
+        seen.lock().push(head.clone());
+        let answer = answer(&head);
+        let (Answer::Send(bytes)
+        | Answer::Close(bytes)
+        | Answer::Drip(bytes, _)
+        | Answer::Endless(bytes)) = &answer;
+        if stream.write_all(bytes.as_bytes()).await.is_err() {
+            return;
+        }
+        match answer {
+            Answer::Send(_) => {}
+            Answer::Close(_) => return,
+            Answer::Drip(_, every) => loop {
+                tokio::time::sleep(every).await;
+                if stream.write_all(b"x").await.is_err() {
+                    return;
+                }
+            },
+            Answer::Endless(_) => while stream.write_all(&[b'x'; 4096]).await.is_ok() {},
+        }
+    }
+}
+
+fn http(status: &str, headers: &str, body: &str) -> String {
+    let len = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\n{headers}\r\n{body}")
+}
+
+fn name(s: &str) -> ObjectName {
+    ObjectName::new(s).unwrap()
+}
+
+const BASIC: &str = "WWW-Authenticate: Basic realm=\"x\"\r\n";
+
+#[tokio::test]
+async fn a_redirect_to_another_host_is_refused_and_carries_nothing_there() {
+    let thief = Hostile::start(|_| Answer::Send(http("200 OK", "", "loot"))).await;
+    // The same machine under another port is another server already.
+    let location = format!("Location: http://127.0.0.1:{}/v/x\r\n", thief.port);
+    let server = Hostile::start(move |head| {
+        if head.contains("authorization: ") {
+            Answer::Send(http("302 Found", &location, ""))
+        } else {
+            Answer::Send(http("401 Unauthorized", BASIC, ""))
+        }
+    })
+    .await;
+    let store = server.webdav(Some("anna"));
+    for error in [
+        store.get(&name("x"), 10).await.map(drop),
+        store.put(&name("x"), Bytes::from_static(b"1")).await,
+        store.list(&Prefix::root()).await.map(drop),
+        store.delete(&name("x")).await,
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+        assert!(error.to_string().contains("127.0.0.1"), "{error}");
+    }
+    assert!(thief.heads().is_empty());
+    // From http to https of the same host, too.
+    let elsewhere = Hostile::start(|_| {
+        let location = "Location: https://127.0.0.1/v/x\r\n";
+        Answer::Send(http("301 Moved", location, ""))
+    })
+    .await;
+    for store in [elsewhere.webdav(None), elsewhere.s3()] {
+        let error = store.get(&name("x"), 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_within_the_server_is_followed_a_few_times() {
+    let server = Hostile::start(|head| {
+        if head.starts_with("get /v/x ") {
+            Answer::Send(http("307 Moved", "Location: /elsewhere/x\r\n", ""))
+        } else if head.starts_with("get /elsewhere/x ") {
+            Answer::Send(http("200 OK", "", "found"))
+        } else {
+            Answer::Send(http("302 Found", "Location: loop\r\n", ""))
+        }
+    })
+    .await;
+    let store = server.webdav(None);
+    assert_eq!(store.get(&name("x"), 10).await.unwrap(), "found");
+    let error = store.get(&name("y"), 10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+    assert!(server.heads().len() < 10);
+}
+
+#[tokio::test]
+async fn a_refused_password_is_sent_once_however_many_ask() {
+    let server = Hostile::start(|_| Answer::Send(http("401 Unauthorized", BASIC, ""))).await;
+    let store = server.webdav(Some("anna"));
+    let tasks: Vec<_> = (0..30)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.get(&name("x"), 10).await.unwrap_err() })
+        })
+        .collect();
+    for task in tasks {
+        let error = task.await.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.to_string().contains("anna"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+    let tried = server.heads();
+    let tried = tried.iter().filter(|head| head.contains("authorization: "));
+    assert_eq!(tried.count(), 1);
+}
+
+#[tokio::test]
+async fn a_forbidden_object_is_not_asked_for_again() {
+    let server = Hostile::start(|_| Answer::Send(http("403 Forbidden", "", "no"))).await;
+    for (store, n) in [(server.webdav(None), 1), (server.s3(), 2)] {
+        let error = store.get(&name("x"), 10).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert_eq!(server.count("get"), n);
+    }
+}
+
+#[tokio::test]
+async fn busy_servers_are_given_the_pause_that_they_ask_for() {
+    for status in [
+        "429 Too Many Requests",
+        "503 Service Unavailable",
+        "423 Locked",
+    ] {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let times = Arc::clone(&asked);
+        let server = Hostile::start(move |_| {
+            let mut times = times.lock();
+            times.push(Instant::now());
+            match times.len() % 2 {
+                1 => Answer::Send(http(status, "Retry-After: 1\r\n", "")),
+                _ => Answer::Send(http("200 OK", "", "ok")),
+            }
+        })
+        .await;
+        for store in [server.webdav(None), server.s3()] {
+            asked.lock().clear();
+            assert_eq!(store.get(&name("x"), 10).await.unwrap(), "ok");
+            let times = asked.lock().clone();
+            assert_eq!(times.len(), 2, "{status}");
+            assert!(times[1] - times[0] >= Duration::from_secs(1), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_an_hour_is_not_waited_for() {
+    let server = Hostile::start(|_| {
+        Answer::Send(http("503 Service Unavailable", "Retry-After: 3600\r\n", ""))
+    })
+    .await;
+    let begin = Instant::now();
+    let error = server.webdav(None).get(&name("x"), 10).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert_eq!(error.pause(), Some(Duration::from_secs(3600)));
+    assert!(begin.elapsed() < Duration::from_secs(2));
+}
+
+/// What a server answers to "bytes 10-19", and what that must lead to.
+async fn range_of(
+    answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+) -> [Result<Bytes, ErrorKind>; 2] {
+    let server = Hostile::start(answer).await;
+    let mut results = [Ok(Bytes::new()), Ok(Bytes::new())];
+    for (result, store) in results.iter_mut().zip([server.webdav(None), server.s3()]) {
+        let range = store.get_range(&name("x"), 10, 10).await;
+        *result = range.map_err(|error| error.kind());
+    }
+    assert!(
+        server
+            .heads()
+            .iter()
+            .all(|head| head.contains("range: bytes=10-19\r\n"))
+    );
+    results
+}
+
+#[tokio::test]
+async fn ranges_are_believed_only_where_they_are_exact() {
+    let whole = "0123456789abcdefghijklmnop";
+    let part = |range: &'static str, body: &'static str| {
+        move |_: &str| {
+            let header = format!("Content-Range: bytes {range}\r\n");
+            Answer::Send(http("206 Partial Content", &header, body))
+        }
+    };
+    let good: Bytes = "abcdefghij".into();
+    let all = |result: Result<Bytes, ErrorKind>| [result.clone(), result];
+    assert_eq!(
+        range_of(part("10-19/26", "abcdefghij")).await,
+        all(Ok(good.clone()))
+    );
+    assert_eq!(
+        range_of(part("10-19/*", "abcdefghij")).await,
+        all(Ok(good.clone()))
+    );
+    // A server that ignores ranges, and one that says 200 but sends the range (rclone's S3).
+    let ignores = move |_: &str| Answer::Send(http("200 OK", "", whole));
+    assert_eq!(range_of(ignores).await, all(Ok(good.clone())));
+    let mislabels = |_: &str| {
+        Answer::Send(http(
+            "200 OK",
+            "Content-Range: bytes 10-19/26\r\n",
+            "abcdefghij",
+        ))
+    };
+    assert_eq!(range_of(mislabels).await, all(Ok(good)));
+    let broken = all(Err(ErrorKind::Broken));
+    for (range, body) in [
+        ("0-9/26", "abcdefghij"),
+        ("10-20/26", "abcdefghijk"),
+        ("11-20/26", "bcdefghijk"),
+        ("10-14/15", "abcde"),
+        ("10-19/26", "abcdefghijk"),
+        ("10-19/26", "abcde"),
+        ("nonsense", "abcdefghij"),
+    ] {
+        assert_eq!(range_of(part(range, body)).await, broken, "{range} {body}");
+    }
+    let without_range = |_: &str| Answer::Send(http("206 Partial Content", "", "abcdefghij"));
+    assert_eq!(range_of(without_range).await, broken);
+    let short = |_: &str| Answer::Send(http("200 OK", "", "0123456789abc"));
+    assert_eq!(range_of(short).await, broken);
+    let beyond = |_: &str| Answer::Send(http("416 Range Not Satisfiable", "", ""));
+    assert_eq!(range_of(beyond).await, broken);
+}
+
+#[tokio::test]
+async fn an_object_without_end_is_refused_at_its_bound() {
+    for head in [
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n",
+    ] {
+        let server = Hostile::start(move |_| Answer::Endless(head.to_owned())).await;
+        for store in [server.webdav(None), server.s3()] {
+            let error = store.get(&name("x"), 100_000).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_without_end_is_refused() {
+    let xml = r#"<multistatus xmlns="DAV:">"#;
+    let head = format!("HTTP/1.1 207 Multi-Status\r\n\r\n{xml}");
+    let server = Hostile::start(move |_| Answer::Endless(head.clone())).await;
+    let error = server.webdav(None).list(&Prefix::root()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+    // Pages that always promise another one, new or the same.
+    for token in ["same", "other"] {
+        let n = std::sync::atomic::AtomicUsize::new(0);
+        let server = Hostile::start(move |_| {
+            let n = n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let token = if token == "same" { 0 } else { n };
+            let body = format!(
+                "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken></ListBucketResult>"
+            );
+            Answer::Send(http("200 OK", "", &body))
+        })
+        .await;
+        let error = server.s3().list(&Prefix::root()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn slow_and_silent_servers_are_given_up() {
+    let second = Duration::from_secs(3600);
+    let slowly = Duration::from_millis(100);
+    for (answer, wait) in [
+        ("", second),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", second),
+        // One byte at a time, each in time: the whole has a deadline.
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", slowly),
+        ("HTTP/1.1 200 OK\r\nX-Endless: ", slowly),
+    ] {
+        let server = Hostile::start(move |_| Answer::Drip(answer.to_owned(), wait)).await;
+        let begin = Instant::now();
+        let error = server
+            .webdav(None)
+            .get(&name("x"), 100_000)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+        assert!(
+            begin.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_no_object() {
+    for head in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+        "",
+        "nonsense\r\n\r\n",
+    ] {
+        let server = Hostile::start(move |_| Answer::Close(head.to_owned())).await;
+        for store in [server.webdav(None), server.s3()] {
+            let error = store.get(&name("x"), 100).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_breaks_off_is_no_shorter_listing() {
+    let part = r#"<multistatus xmlns="DAV:"><response><href>/v/a</href></response>"#;
+    for head in [
+        format!("HTTP/1.1 207 Multi-Status\r\n\r\n{part}"),
+        format!("HTTP/1.1 207 Multi-Status\r\nContent-Length: 4000\r\n\r\n{part}"),
+    ] {
+        let server = Hostile::start(move |_| Answer::Close(head.clone())).await;
+        assert!(server.webdav(None).list(&Prefix::root()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_by_507_or_by_the_quota() {
+    let quota = |available: u64| {
+        format!(
+            r#"<multistatus xmlns="DAV:"><response><href>/v/</href><propstat><prop>
+            <quota-available-bytes>{available}</quota-available-bytes><quota-used-bytes>7</quota-used-bytes>
+            </prop><status>HTTP/1.1 200 OK</status></propstat></response></multistatus>"#
+        )
+    };
+    for (status, available, kind) in [
+        ("507 Insufficient Storage", 1 << 30, ErrorKind::Full),
+        ("500 Internal Server Error", 3, ErrorKind::Full),
+        ("405 Method Not Allowed", 3, ErrorKind::Full),
+        ("500 Internal Server Error", 1 << 30, ErrorKind::Transient),
+        ("413 Too Large", 3, ErrorKind::Unsupported),
+    ] {
+        let server = Hostile::start(move |head| {
+            if head.starts_with("put ") {
+                Answer::Send(http(status, "", ""))
+            } else {
+                Answer::Send(http("207 Multi-Status", "", &quota(available)))
+            }
+        })
+        .await;
+        let store = server.webdav(None);
+        let bytes = Bytes::from_static(b"ten bytes.");
+        let error = store.put(&name("x"), bytes).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let capacity = store.capacity().await.unwrap();
+        assert_eq!(capacity.total, Some(available + 7));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_webdav_is_named_as_such() {
+    for status in ["405 Method Not Allowed", "501 Not Implemented", "200 OK"] {
+        let server = Hostile::start(move |_| Answer::Send(http(status, "", "<html>"))).await;
+        let error = server.webdav(None).list(&Prefix::root()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert_eq!(server.heads().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn requests_hold_no_more_than_they_need_to() {
+    let server = Hostile::start(|head| {
+        let status = if head.starts_with("put") {
+            "201 Created"
+        } else {
+            "204 No Content"
+        };
+        Answer::Send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
+    })
+    .await;
+    let store = server.webdav(None);
+    store.put(&name("a/b"), Bytes::new()).await.unwrap();
+    store.delete(&name("a/b")).await.unwrap();
+    let heads = server.heads();
+    assert!(heads[0].starts_with("put /v/a/b http/1.1") && heads[0].contains("content-length: 0"));
+    assert!(heads[1].contains("x-nc-skip-trashbin: true"));
+    for head in &heads {
+        for unwanted in [
+            "referer",
+            "cookie",
+            "if-match",
+            "if-none-match",
+            "authorization",
+            "expect",
+        ] {
+            assert!(!head.contains(&format!("\r\n{unwanted}: ")), "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_of_s3_say_what_to_do() {
+    let cases = [
+        (
+            "403 Forbidden",
+            "SignatureDoesNotMatch",
+            ErrorKind::Denied,
+            "the test",
+        ),
+        (
+            "403 Forbidden",
+            "RequestTimeTooSkewed",
+            ErrorKind::Denied,
+            "clock",
+        ),
+        (
+            "404 Not Found",
+            "NoSuchBucket",
+            ErrorKind::NoPlace,
+            "bucket",
+        ),
+        (
+            "404 Not Found",
+            "NoSuchKey",
+            ErrorKind::Absent,
+            "no such object",
+        ),
+        (
+            "301 Moved",
+            "PermanentRedirect",
+            ErrorKind::Untrusted,
+            "region=eu-west-1",
+        ),
+        (
+            "400 Bad Request",
+            "RequestTimeout",
+            ErrorKind::Transient,
+            "RequestTimeout",
+        ),
+        (
+            "503 Slow Down",
+            "SlowDown",
+            ErrorKind::Transient,
+            "SlowDown",
+        ),
+    ];
+    for (status, code, kind, says) in cases {
+        let server = Hostile::start(move |_| {
+            let body = format!("<Error><Code>{code}</Code></Error>");
+            Answer::Send(http(status, "x-amz-bucket-region: eu-west-1\r\n", &body))
+        })
+        .await;
+        let error = server.s3().get(&name("x"), 10).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let shown = error.to_string();
+        assert!(shown.contains(says), "{shown}");
+        assert!(!shown.contains("X-Amz-Signature") && !shown.contains("hunter2"));
+    }
+}
+
+#[tokio::test]
+async fn nothing_listens_there() {
+    let port = {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let url = format!("webdav://127.0.0.1:{port}/v");
+    let store = open(
+        &VaultUrl::parse(&url).unwrap(),
+        options(Credentials::Anonymous),
+    )
+    .unwrap();
+    let error = store.get(&name("x"), 10).await.unwrap_err();
+    assert!(error.is_transient());
+    let mut shown = Vec::new();
+    write!(shown, "{error}").unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(
+        shown.contains("cannot be reached") && shown.contains(&url),
+        "{shown}"
+    );
+}
