@@ -1,0 +1,176 @@
+//! How mounts begin and end.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::harness::{Dice, Mount, Run, Vault, is_alive, is_mounted, kill, wait_for};
+use crate::storages::On;
+
+#[test]
+fn unmount_now_says_what_is_left_and_the_next_mount_uploads_it() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount_with("a", &["--offline"]);
+    let body = Dice(41).bytes(3_000_000);
+    std::fs::write(mount.join("file"), &body).unwrap();
+    let pending = mount.status()["pending"]["bytes"].as_u64().unwrap();
+    let said = mount.unmount_with(&["--now"]);
+    assert!(said.contains("left in the journal"), "{said}");
+    assert!(pending >= 3_000_000, "{pending}");
+    let other = vault.mount("b");
+    assert!(!other.join("file").exists());
+    other.unmount();
+    let mount = vault.mount("a");
+    assert!(std::fs::read(mount.join("file")).unwrap() == body);
+    mount.unmount();
+    let other = vault.mount("b");
+    assert!(std::fs::read(other.join("file")).unwrap() == body);
+    other.unmount();
+}
+
+#[test]
+fn sigterm_unmounts_cleanly() {
+    for signal in ["TERM", "INT"] {
+        let vault = Vault::new(On::Local);
+        let mount = vault.mount("a");
+        std::fs::write(mount.join("file"), signal).unwrap();
+        kill(mount.pid(), signal);
+        wait_for("the process to end", || !is_alive(mount.pid()));
+        assert!(!is_mounted(mount.path()));
+        drop(mount);
+        let mount = vault.mount("a");
+        assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), signal);
+        mount.unmount();
+    }
+}
+
+#[test]
+fn foreground_stays_until_it_is_told_to_end() {
+    let vault = Vault::new(On::Local);
+    let point = vault.point("a");
+    let mut child = vault
+        .mount_command("a", &point, &["--foreground"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("mounted")));
+    let mount = Mount::adopt(&vault, point);
+    assert!(is_alive(mount.pid()));
+    kill(mount.pid(), "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(mount);
+}
+
+#[test]
+fn a_mount_point_that_mount_made_takes_no_plain_text_and_goes_with_the_mount() {
+    let vault = Vault::new(On::Local);
+    let point = vault.path("made");
+    vault.mount_command("a", &point, &["--mkdir"]).output_ok();
+    let mount = Mount::adopt(&vault, point.clone());
+    std::fs::write(mount.join("file"), "x").unwrap();
+    mount.unmount();
+    assert!(!point.exists());
+    // After a crash it is there, and closed: even to root where the file system has immutable directories.
+    vault.mount_command("a", &point, &["--mkdir"]).output_ok();
+    let mount = Mount::adopt(&vault, point.clone());
+    mount.crash();
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&point).unwrap());
+    assert_eq!(mode & 0o777, 0);
+    crate::harness::command("chattr")
+        .arg("-i")
+        .arg(&point)
+        .finish();
+}
+
+#[test]
+fn a_dead_mount_is_cleared_by_mount_and_by_unmount() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    kill(mount.pid(), "KILL");
+    wait_for("the process to be gone", || !is_alive(mount.pid()));
+    assert!(is_mounted(mount.path()));
+    let said = vault.skrin(&["unmount"]).arg(mount.path()).output_ok();
+    assert!(!is_mounted(mount.path()), "{said}");
+    drop(mount);
+    let mount = vault.mount("a");
+    kill(mount.pid(), "KILL");
+    wait_for("the process to be gone", || !is_alive(mount.pid()));
+    let again = vault.mount("a");
+    assert!(std::fs::read_dir(again.path()).unwrap().next().is_none());
+    again.unmount();
+    drop(mount);
+}
+
+#[test]
+fn a_busy_mount_is_6_and_names_who_holds_it() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("file"), "x").unwrap();
+    let held = std::fs::File::open(mount.join("file")).unwrap();
+    let (code, said) = vault.skrin(&["unmount"]).arg(mount.path()).code();
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains(&std::process::id().to_string()), "{said}");
+    assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), "x");
+    std::fs::write(mount.join("file"), "still writable").unwrap();
+    drop(held);
+    mount.unmount();
+}
+
+#[test]
+fn there_are_no_core_dumps_and_keys_are_locked() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", mount.pid())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    let key_memory = mount.status()["key_memory"].as_str().unwrap().to_owned();
+    assert!(
+        ["locked", "no-swap"].contains(&key_memory.as_str()),
+        "{key_memory}"
+    );
+    mount.unmount();
+}
+
+#[test]
+fn the_local_cache_may_be_deleted_at_any_time() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    crate::rsync::copy(crate::tree::small_tree(), mount.path());
+    mount.unmount();
+    let state = std::fs::read_dir(vault.state("a"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    for entry in std::fs::read_dir(&state).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with("meta.db") {
+            std::fs::remove_file(entry.path()).unwrap();
+        } else if name == "cache" {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    let mount = vault.mount("a");
+    crate::rsync::assert_same(crate::tree::small_tree(), mount.path());
+    mount.unmount();
+}
+
+#[test]
+fn status_without_a_directory_lists_all_mounts() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let all = vault.skrin(&["status", "--json"]).output_ok();
+    assert!(
+        all.lines()
+            .any(|line| line.contains(mount.path().to_str().unwrap())),
+        "{all}"
+    );
+    mount.unmount();
+}

@@ -1,0 +1,22 @@
+//! Black box: the real program, mounted, over a local folder, WebDAV (Apache, TLS, a CA of its own) and S3 (Ceph's
+//! radosgw), driven by the programs that people use. Nothing of ours is linked here but the starter of servers.
+//! Every test leaves no mount and no process behind, or fails.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod big_file;
+mod crash;
+mod damage;
+mod devices;
+mod export;
+mod git;
+mod harness;
+mod leaks;
+mod lifecycle;
+mod office;
+mod posix;
+mod rsync;
+mod small_files;
+mod sqlite;
+mod storages;
+mod tree;

@@ -1,0 +1,184 @@
+//! The three kinds of storage that vaults live on here, and what an onlooker there can count and break.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use skrin_servers::{BUCKET, Kind, PASSWORD, Server, USER};
+use tempfile::TempDir;
+
+use crate::harness::{Run, command, files_below};
+
+/// Which kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    Local,
+    WebDav,
+    S3,
+}
+
+/// An empty place for one vault; what is in it goes with it.
+pub enum Storage {
+    Local(TempDir),
+    Server {
+        server: &'static Server,
+        path: String,
+    },
+}
+
+fn shared(kind: Kind, cell: &'static OnceLock<Server>) -> &'static Server {
+    cell.get_or_init(|| Server::start(kind).unwrap())
+}
+
+impl Storage {
+    /// A place that no other test uses. Servers are shared by all tests, and end with the program.
+    pub fn new(on: On) -> Self {
+        static WEB_DAV: OnceLock<Server> = OnceLock::new();
+        static S3: OnceLock<Server> = OnceLock::new();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let path = format!("vault-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        match on {
+            On::Local => Self::Local(
+                tempfile::Builder::new()
+                    .prefix("skrin-vault-")
+                    .tempdir()
+                    .unwrap(),
+            ),
+            On::WebDav => Self::Server {
+                server: shared(Kind::ApacheTls, &WEB_DAV),
+                path,
+            },
+            On::S3 => Self::Server {
+                server: shared(Kind::Radosgw, &S3),
+                path,
+            },
+        }
+    }
+
+    /// What the command line is given.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Local(dir) => dir.path().to_str().unwrap().to_owned(),
+            Self::Server { server, path } => server.vault_url(path),
+        }
+    }
+
+    /// Credentials.
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Local(_) => Vec::new(),
+            Self::Server { server, .. } => server.env(),
+        }
+    }
+
+    /// Where the objects lie as files; not on S3.
+    fn dir(&self) -> Option<PathBuf> {
+        match self {
+            Self::Local(dir) => Some(dir.path().to_owned()),
+            Self::Server { server, path } => server.data_dir().map(|data| data.join(path)),
+        }
+    }
+
+    /// The folder of a local vault.
+    pub fn local(&self) -> &Path {
+        match self {
+            Self::Local(dir) => dir.path(),
+            Self::Server { .. } => panic!("only a local vault has a folder"),
+        }
+    }
+
+    /// rclone on the bucket, which knows nothing of us.
+    fn rclone(&self, verb: &[&str]) -> String {
+        let Self::Server { server, path } = self else {
+            panic!("not on a server")
+        };
+        let endpoint = format!("http://127.0.0.1:{}", server.port());
+        command("rclone")
+            .args([
+                "--config",
+                "/dev/null",
+                "--s3-provider",
+                "Ceph",
+                "--s3-force-path-style",
+            ])
+            .args([
+                "--s3-access-key-id",
+                USER,
+                "--s3-secret-access-key",
+                PASSWORD,
+                "--s3-endpoint",
+                &endpoint,
+            ])
+            .args(verb)
+            .arg(format!(":s3:{BUCKET}/{path}"))
+            .output_ok()
+    }
+
+    /// Length of every object, by name.
+    pub fn objects(&self) -> Vec<(String, u64)> {
+        let Some(dir) = self.dir() else {
+            let lines = self.rclone(&[
+                "lsf",
+                "-R",
+                "--files-only",
+                "--format",
+                "ps",
+                "--separator",
+                "\t",
+            ]);
+            return lines
+                .lines()
+                .map(|line| line.split_once('\t').unwrap())
+                .map(|(name, size)| (name.to_owned(), size.parse().unwrap()))
+                .collect();
+        };
+        let files = files_below(&dir).into_iter();
+        let named = files.map(|file| {
+            let name = file
+                .strip_prefix(&dir)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
+            (name, std::fs::metadata(&file).unwrap().len())
+        });
+        // Where objects are staged, and what servers keep beside them, is no object.
+        named
+            .filter(|(name, _)| !name.split('/').any(|part| part.starts_with('.')))
+            .collect()
+    }
+
+    /// Bytes of all objects.
+    pub fn bytes(&self) -> u64 {
+        self.objects().iter().map(|(_, len)| len).sum()
+    }
+}
+
+impl Drop for Storage {
+    /// radosgw and Apache keep what they have in memory and on the disk until the end of the program.
+    fn drop(&mut self) {
+        if let Self::Server { .. } = self {
+            match self.dir() {
+                Some(dir) => drop(std::fs::remove_dir_all(dir)),
+                None if std::thread::panicking() => {}
+                None => drop(self.rclone(&["purge"])),
+            }
+        }
+    }
+}
+
+/// Makes three tests of one function that takes `On`.
+#[macro_export]
+macro_rules! on_every_storage {
+    ($($name:ident;)*) => {
+        mod local {
+            $(#[test] fn $name() { super::$name($crate::storages::On::Local) })*
+        }
+        mod webdav {
+            $(#[test] fn $name() { super::$name($crate::storages::On::WebDav) })*
+        }
+        mod s3 {
+            $(#[test] fn $name() { super::$name($crate::storages::On::S3) })*
+        }
+    };
+}

@@ -1,0 +1,134 @@
+//! A tree of real files to copy: documentation of the toolchain and sources of crates, with everything that is
+//! awkward about real trees.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::harness::{Dice, Run, command, files_below};
+
+/// At least so many real files, as the rsync suite asks for.
+const FILES: usize = 3200;
+
+/// The tree; made once, never changed.
+pub fn real_tree() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| make("tree", FILES))
+}
+
+/// A smaller one, for tests that copy many times.
+pub fn small_tree() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| make("small-tree", 500))
+}
+
+fn make(name: &str, count: usize) -> PathBuf {
+    let root =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let files = sources(count);
+    assert!(
+        files.len() >= count,
+        "only {} real files were found",
+        files.len()
+    );
+    for (from, to) in files {
+        let to = root.join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(&from, &to).unwrap();
+    }
+    odd_ones(&root.join("odd"));
+    root
+}
+
+/// Half documentation of the toolchain where it is installed, the rest sources of crates.
+fn sources(count: usize) -> Vec<(PathBuf, PathBuf)> {
+    let sysroot = command("rustc").args(["--print", "sysroot"]).output_ok();
+    let docs = Path::new(sysroot.trim()).join("share");
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo =
+        cargo.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cargo"));
+    let mut chosen = take(&docs, "doc", count / 2);
+    let rest = count - chosen.len();
+    chosen.extend(take(&cargo.join("registry/src"), "src", rest));
+    chosen
+}
+
+/// Files spread over the whole of `from`, without the few huge ones.
+fn take(from: &Path, below: &str, count: usize) -> Vec<(PathBuf, PathBuf)> {
+    let small = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|meta| meta.len() < 1 << 20);
+    let all: Vec<PathBuf> = files_below(from).into_iter().filter(small).collect();
+    let step = (all.len() / count.max(1)).max(1);
+    let named = |file: PathBuf| {
+        let name = Path::new(below).join(file.strip_prefix(from).unwrap());
+        (file, name)
+    };
+    all.into_iter()
+        .step_by(step)
+        .take(count)
+        .map(named)
+        .collect()
+}
+
+/// Names, kinds, sizes and attributes that naive copies lose.
+fn odd_ones(dir: &Path) {
+    std::fs::create_dir_all(dir.join("empty directory")).unwrap();
+    let longest = "x".repeat(255);
+    let names: [&[u8]; 8] = [
+        b"-rf",
+        b" leading and trailing ",
+        b"new\nline",
+        b"tab\t\"quote\" 'and' \\",
+        "Übung 日本語 🦀".as_bytes(),
+        b"latin1-\xe9",
+        b"..hidden",
+        longest.as_bytes(),
+    ];
+    for name in names {
+        std::fs::write(dir.join(OsStr::from_bytes(name)), name).unwrap();
+    }
+    std::fs::write(dir.join("empty"), b"").unwrap();
+    std::fs::write(dir.join("one block"), Dice(1).bytes(65536)).unwrap();
+    std::fs::write(dir.join("one byte more"), Dice(2).bytes(65537)).unwrap();
+    std::fs::write(dir.join("large"), Dice(3).bytes(20_000_000)).unwrap();
+    let sparse = std::fs::File::create(dir.join("sparse")).unwrap();
+    sparse.set_len(50_000_000).unwrap();
+    sparse.write_all_at(b"island", 30_000_000).unwrap();
+    std::fs::hard_link(dir.join("large"), dir.join("the same as large")).unwrap();
+    std::fs::hard_link(
+        dir.join("empty"),
+        dir.join("empty directory/the same as empty"),
+    )
+    .unwrap();
+    symlink("large", dir.join("link")).unwrap();
+    symlink("/nowhere/at all", dir.join("broken link")).unwrap();
+    symlink("..", dir.join("link to a directory")).unwrap();
+    symlink("x".repeat(4000), dir.join("longest link")).unwrap();
+    for (name, mode) in [
+        ("-rf", 0o400),
+        ("empty", 0o777),
+        ("one block", 0o600),
+        ("sparse", 0o640),
+    ] {
+        std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    std::fs::set_permissions(
+        dir.join("empty directory"),
+        std::fs::Permissions::from_mode(0o1755),
+    )
+    .unwrap();
+    command("setfattr")
+        .args(["-n", "user.skrin test", "-v", "0x00ff0a00"])
+        .arg(dir.join("large"))
+        .output_ok();
+    command("setfattr")
+        .args(["-n", "user.mime", "-v", "text/plain"])
+        .arg(dir.join("empty directory"))
+        .output_ok();
+    command("touch")
+        .args(["-h", "-d", "1985-10-26 01:21:00.123456789 UTC"])
+        .arg(dir.join("link"))
+        .arg(dir.join("empty"))
+        .output_ok();
+}
