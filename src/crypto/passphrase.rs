@@ -42,14 +42,14 @@ impl Argon2Params {
         lanes: 64,
     };
     /// For tests: quick, and refused by release builds.
-    #[cfg(any(debug_assertions, feature = "testutil"))]
+    #[cfg(any(test, debug_assertions, feature = "testutil"))]
     pub const WEAK_FOR_TESTS: Self = Self {
         memory_kib: 64,
         passes: 1,
         lanes: 1,
     };
 
-    const FLOOR: Self = if cfg!(any(debug_assertions, feature = "testutil")) {
+    const FLOOR: Self = if cfg!(any(test, debug_assertions, feature = "testutil")) {
         Self {
             memory_kib: 64,
             passes: 1,

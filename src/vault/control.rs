@@ -75,16 +75,27 @@ pub fn seal_record(
     entropy: &dyn Entropy,
 ) -> (Hash32, Vec<u8>) {
     let bytes = Zeroizing::new(body.to_bytes());
-    let mut w = Writer::default();
-    w.bytes(&bytes);
-    signer.sign(&bytes).encode(&mut w);
-    w.bytes(attachment);
     let aad = ControlAad {
         vault: body.vault,
         room: body.room,
     };
+    seal_body(key, &aad, &bytes, signer, attachment, entropy)
+}
+
+pub(crate) fn seal_body(
+    key: &ControlKey,
+    aad: &ControlAad,
+    body: &[u8],
+    signer: &Signer<'_>,
+    attachment: &[u8],
+    entropy: &dyn Entropy,
+) -> (Hash32, Vec<u8>) {
+    let mut w = Writer::default();
+    w.bytes(body);
+    signer.sign(body).encode(&mut w);
+    w.bytes(attachment);
     let content = Zeroizing::new(w.into_bytes());
-    let object = seal(key, &aad, &pad_pow2(&content), entropy);
+    let object = seal(key, aad, &pad_pow2(&content), entropy);
     (hash(&object), object)
 }
 

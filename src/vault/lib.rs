@@ -16,6 +16,9 @@ pub mod slot;
 pub mod state;
 pub mod unlock;
 
+#[cfg(test)]
+mod suite;
+
 pub use device::{Device, open_device_file, seal_device_file};
 pub use error::{Class, VaultError};
 pub use header::{HEADER_NAME, Header, open_header};

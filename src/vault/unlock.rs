@@ -275,6 +275,21 @@ impl Unlocked {
         &self.anchor
     }
 
+    /// Compares with what this device remembered from an earlier time.
+    ///
+    /// # Errors
+    /// `Integrity` if it is another vault, or its beginnings were exchanged.
+    pub fn check_pin(&self, pin: &Anchor) -> Result<(), VaultError> {
+        if self.anchor == *pin {
+            return Ok(());
+        }
+        let what = format!(
+            "this is not the vault that this device knows: found vault {} with genesis {}, remembered {} with {}",
+            self.anchor.vault, self.anchor.genesis, pin.vault, pin.genesis
+        );
+        Err(VaultError::integrity(HEADER_NAME, what))
+    }
+
     /// The vault's id.
     pub fn vault(&self) -> VaultId {
         self.anchor.vault

@@ -176,7 +176,12 @@ fn device_add(
         body.author == record.person && !matches!(body.signer, SignerRef::Device(_)),
         "a device is added by somebody who may not: only root or words of its person may",
     )?;
-    let log = &person(state, &record.person, "the device's person is not known")?.key_log;
+    let owner = person(state, &record.person, "the device's person is not known")?;
+    require(
+        record.kem.suite() >= owner.keys.root_kem.suite(),
+        "its key is of a weaker suite than its person's",
+    )?;
+    let log = &owner.key_log;
     require(
         log.contains(&record.previous) && state.dag.is_ancestor(&record.previous, &body.parents),
         "it does not follow the key log of its person",
@@ -234,6 +239,13 @@ fn epoch(
     require(
         envelopes.len() == core.recipients.len(),
         "it has another number of envelopes than of recipients",
+    )?;
+    let number = core.suite.number();
+    require(
+        envelopes
+            .iter()
+            .all(|e| e.as_bytes().first() == Some(&number)),
+        "it has an envelope of another suite than it says",
     )?;
     let info = EpochInfo {
         parents: core.parents.clone(),
@@ -326,6 +338,10 @@ fn grant(state: &mut ControlState, body: &Body, record: &Grant) -> Result<(), Re
     require(
         device.is_some_and(|d| d.person == body.author),
         "it grants an epoch to a device that is not certified, or not of its author",
+    )?;
+    require(
+        record.envelope.as_bytes().first() == Some(&epoch.suite.number()),
+        "its envelope is of another suite than the epoch",
     )?;
     state.grants.push(GrantInfo {
         epoch: record.epoch,
