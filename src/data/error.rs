@@ -14,6 +14,9 @@ pub enum Flaw {
     /// Not the bytes that a signed commit (for a table) or the table (for a block) names.
     #[error("its hash is not the one that was recorded when it was written")]
     Hash,
+    /// Not as long as declared.
+    #[error("it is not as long as declared")]
+    Length,
     /// The hash fits but the seal does not open: another key, place or file.
     #[error("its seal does not open with the key and place that are recorded for it")]
     Seal,

@@ -34,6 +34,9 @@ const QUEUE_MAX: usize = 8 * 1024 * 1024;
 /// Segment numbers reserved at a time: one synced record for so many segments.
 const NUMBERS_AT_ONCE: u64 = 1024;
 
+/// More than the record of a block takes without the block.
+const BLOCK_HEAD_MAX: u64 = 128;
+
 /// How a journal is opened.
 pub struct JournalConfig {
     /// Its directory; made if it is not there.
@@ -64,11 +67,13 @@ impl JournalConfig {
     }
 }
 
-/// Which appends may use the room kept for what makes room.
+/// Who may use the last file's room, which is kept for what makes room.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    Block,
-    Needed,
+    /// A new block, which can wait.
+    New,
+    /// What was admitted already, operations and marks.
+    Admitted,
 }
 
 /// The log. All methods may be called from any thread; they block on the local disk only.
@@ -173,7 +178,7 @@ impl Journal {
             ));
         }
         let record = Record::Op { counter, bytes };
-        let appended = self.append(&record, Bytes::new(), Class::Needed, |file| {
+        let appended = self.append(&record, Bytes::new(), Class::Admitted, |file| {
             file.max_op = file.max_op.max(counter);
         })?;
         Ok(appended.lsn)
@@ -199,11 +204,20 @@ impl Journal {
             number,
             table_key: *table_key,
         };
-        let appended = self.append(&record, Bytes::new(), Class::Block, |f| f.holds(segment))?;
+        let appended = self.append(&record, Bytes::new(), Class::Admitted, |f| f.holds(segment))?;
         Ok(appended.lsn)
     }
 
-    /// Appends a sealed block of a segment that was begun.
+    /// Waits until a new block of `len` bytes may be written.
+    ///
+    /// # Errors
+    /// `Full` after the configured patience, `LocalDisk`.
+    pub(crate) fn admit(&self, len: usize) -> Result<(), DataError> {
+        self.with_room(framed_len(&[], len) + BLOCK_HEAD_MAX, Class::New)
+            .map(drop)
+    }
+
+    /// Appends a sealed block of a segment that was begun; it was admitted before.
     pub(crate) fn append_block(
         &self,
         segment: SegmentId,
@@ -216,7 +230,7 @@ impl Journal {
             slot,
             entry,
         };
-        self.append(&record, sealed, Class::Block, |f| f.holds(segment))
+        self.append(&record, sealed, Class::Admitted, |f| f.holds(segment))
     }
 
     /// Notes that a segment was ended, with its sealed table.
@@ -232,7 +246,7 @@ impl Journal {
             slots,
             table_hash,
         };
-        self.append(&record, table, Class::Needed, |f| f.holds(segment))
+        self.append(&record, table, Class::Admitted, |f| f.holds(segment))
     }
 
     /// Notes that the storage has a segment. Losing the note costs a repeated upload.
@@ -240,7 +254,7 @@ impl Journal {
         self.append(
             &Record::Durable { segment },
             Bytes::new(),
-            Class::Needed,
+            Class::Admitted,
             |_| (),
         )
         .map(drop)
@@ -254,7 +268,7 @@ impl Journal {
         let from = self.state.lock().lanes.get(&lane).copied().unwrap_or(0);
         let until = from + NUMBERS_AT_ONCE;
         let record = Record::Reserve { lane, until };
-        let appended = self.append(&record, Bytes::new(), Class::Needed, |_| ())?;
+        let appended = self.append(&record, Bytes::new(), Class::Admitted, |_| ())?;
         self.sync(appended.lsn)?;
         self.state.lock().lanes.insert(lane, until);
         Ok(from..until)
@@ -269,13 +283,13 @@ impl Journal {
         let known = self.state.lock().released;
         for segment in segments {
             let record = Record::Declared { segment: *segment };
-            self.append(&record, Bytes::new(), Class::Needed, |_| ())?;
+            self.append(&record, Bytes::new(), Class::Admitted, |_| ())?;
         }
         if counter > known {
             self.append(
                 &Record::Released { counter },
                 Bytes::new(),
-                Class::Needed,
+                Class::Admitted,
                 |_| (),
             )?;
         }
@@ -461,7 +475,7 @@ impl Journal {
                 return Ok(s);
             }
             let len = need.max(self.config.file_len.into()) + 4096;
-            let extra = if class == Class::Needed { len } else { 0 };
+            let extra = if class == Class::Admitted { len } else { 0 };
             let (used, limit) = (s.needed(), self.config.max_bytes);
             if used + len <= limit + extra || used == 0 {
                 self.begin_file(&mut s, len)?;

@@ -7,8 +7,14 @@
 pub mod block;
 pub mod error;
 pub mod journal;
+pub mod read_ahead;
 pub mod segment;
+pub mod store;
 
 pub use block::{Block, BlockRef};
 pub use error::{DataError, Flaw};
 pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment};
+pub use read_ahead::ReadAhead;
+pub use store::{
+    BlockRead, DataConfig, DataCounters, DataParts, DataStore, PendingSummary, Verified,
+};

@@ -199,6 +199,11 @@ impl Table {
             .into()
     }
 
+    /// Roughly the bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> u32 {
+        (self.entries.len() * (size_of::<Entry>() + 4) + 256) as u32
+    }
+
     /// Seals the table under its segment's key.
     pub fn seal(&self, key: &TableKey, entropy: &dyn Entropy) -> Vec<u8> {
         seal(key, &self.place.aad(), &self.to_bytes(), entropy)
@@ -336,11 +341,10 @@ pub fn declare(table: &Table, key: &TableKey, sealed_table: &[u8]) -> SegmentInf
     }
 }
 
-/// Starts an object: the header. Blocks follow in the order of their slots.
-pub fn begin_object(info: &SegmentInfo) -> Vec<u8> {
-    let mut object = Vec::with_capacity(info.object_len as usize);
+/// Starts an object in an empty buffer: the header. Blocks follow in the order of their slots.
+pub fn begin_object(object: &mut Vec<u8>, info: &SegmentInfo) {
+    object.reserve_exact(info.object_len as usize);
     object.extend_from_slice(&header());
-    object
 }
 
 /// Ends an object behind its last block: padding and table.
@@ -352,12 +356,12 @@ pub fn finish_object(object: &mut Vec<u8>, info: &SegmentInfo, sealed_table: &[u
 /// The sealed table at the end of a whole object, after its length was checked.
 ///
 /// # Errors
-/// `Hash` for an object of another length than declared.
+/// `Length` for an object of another length than declared.
 pub fn table_part<'a>(info: &SegmentInfo, object: &'a [u8]) -> Result<&'a [u8], Flaw> {
     if object.len() as u64 != info.object_len {
-        return Err(Flaw::Hash);
+        return Err(Flaw::Length);
     }
-    object.get(info.table_offset as usize..).ok_or(Flaw::Hash)
+    object.get(info.table_offset as usize..).ok_or(Flaw::Length)
 }
 
 /// What does not belong to blocks or table of a whole object: its header and its padding.

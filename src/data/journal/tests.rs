@@ -263,7 +263,12 @@ fn the_log_goes_on_in_new_files_and_released_ones_are_used_again() {
         replay.released, 87,
         "the last mark was never synced: the operations come once more"
     );
-    assert_eq!(ops(&replay), (88..=100).collect::<Vec<_>>());
+    let back = ops(&replay);
+    assert!(
+        (88..=98).contains(&back[0]),
+        "what still stands in a file comes once more"
+    );
+    assert_eq!(back, (back[0]..=100).collect::<Vec<_>>());
     assert_eq!(
         replay.findings,
         [],
@@ -329,7 +334,8 @@ fn blocks_wait_for_room_and_are_then_refused_but_operations_are_not() {
     let mut accepted = 0;
     let full = loop {
         let (entry, bytes) = sealed(1, 20_000);
-        match journal.append_block(SEGMENT, accepted, entry, bytes) {
+        let admitted = journal.admit(bytes.len());
+        match admitted.and_then(|()| journal.append_block(SEGMENT, accepted, entry, bytes)) {
             Ok(_) => accepted += 1,
             Err(e) => break e,
         }
@@ -338,10 +344,7 @@ fn blocks_wait_for_room_and_are_then_refused_but_operations_are_not() {
     assert!(matches!(full, DataError::Full { .. }), "{full}");
     journal.append_op(1, &[0; 30_000]).unwrap();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            let (entry, bytes) = sealed(1, 60_000);
-            (0..500).find_map(|_| journal.append_block(SEGMENT, 9, entry, bytes.clone()).ok())
-        });
+        let waiting = scope.spawn(|| (0..500).find(|_| journal.admit(60_000).is_ok()));
         std::thread::sleep(Duration::from_millis(30));
         journal.release(1, &[SEGMENT]).unwrap();
         assert!(waiting.join().unwrap().is_some(), "releasing makes room");

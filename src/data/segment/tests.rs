@@ -36,7 +36,8 @@ fn object(lens: &[u32]) -> (SegmentInfo, Vec<u8>) {
     let key = make_table_key(&entropy);
     let sealed = table.seal(&key, &entropy);
     let info = declare(&table, &key, &sealed);
-    let mut object = begin_object(&info);
+    let mut object = Vec::new();
+    begin_object(&mut object, &info);
     blocks.iter().for_each(|b| object.extend_from_slice(b));
     finish_object(&mut object, &info, &sealed);
     (info, object)

@@ -1,0 +1,123 @@
+//! How far to read ahead of a reader.
+
+use skrin_base::limits::BLOCK_LEN;
+use std::ops::Range;
+
+/// The first step: a few blocks, as many files are small.
+const WINDOW_MIN: u64 = 256 * 1024 / BLOCK_LEN as u64;
+/// The largest: two full segments.
+const WINDOW_MAX: u64 = 16 * 1024 * 1024 / BLOCK_LEN as u64;
+/// A window from which on whole extents, hence whole segments, are fetched.
+const WINDOW_WHOLE: u64 = 2 * 1024 * 1024 / BLOCK_LEN as u64;
+/// The kernel's own read-ahead sends requests in parallel: this far out of order is still in sequence.
+const SLACK: u64 = 16;
+
+/// The reading pattern of one open file; in blocks.
+#[derive(Debug, Clone, Default)]
+pub struct ReadAhead {
+    /// Where a sequential reader reads next.
+    next: u64,
+    /// What was asked for ahead ends here.
+    ahead: u64,
+    window: u64,
+}
+
+impl ReadAhead {
+    /// Notes that `blocks` are read, and says which to prefetch now, if any. The window doubles while reading is sequential (from the start
+    /// of a file at once, elsewhere from the second read in sequence on) and closes otherwise. `extent_end` gives
+    /// the block after the extent that holds a block: a large window fetches extents whole. The caller cuts the answer at the file's end.
+    pub fn on_read(
+        &mut self,
+        blocks: Range<u64>,
+        extent_end: impl Fn(u64) -> u64,
+    ) -> Option<Range<u64>> {
+        let distance = blocks.start.abs_diff(self.next);
+        let again = blocks.start < self.next && blocks.end <= self.next;
+        if distance > SLACK && !(again && blocks.start + self.window >= self.next) {
+            *self = Self {
+                next: blocks.end,
+                ahead: blocks.end,
+                window: 0,
+            };
+            return None;
+        }
+        self.next = self.next.max(blocks.end);
+        self.ahead = self.ahead.max(self.next);
+        // Half of what was asked for is still ahead.
+        if self.ahead - self.next > self.window / 2 {
+            return None;
+        }
+        self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
+        let start = self.ahead;
+        let mut end = self.next + self.window;
+        if self.window >= WINDOW_WHOLE {
+            end = end.max(extent_end(end.saturating_sub(1)).min(end + WINDOW_MAX));
+        }
+        self.ahead = end;
+        (start < end).then_some(start..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `count` blocks one after the other with extents of 127; returns what was prefetched.
+    fn sequential(count: u64) -> Vec<Range<u64>> {
+        let mut reader = ReadAhead::default();
+        let reads = (0..count).step_by(2).map(|b| b..b + 2);
+        reads
+            .filter_map(|r| reader.on_read(r, |b| b - b % 127 + 127))
+            .collect()
+    }
+
+    #[test]
+    fn sequential_reading_is_covered_once_and_the_window_grows() {
+        let fetched = sequential(5000);
+        assert_eq!(fetched[0], 2..6);
+        assert!(
+            fetched.windows(2).all(|w| w[0].end == w[1].start),
+            "{fetched:?}"
+        );
+        assert!(fetched.last().unwrap().end >= 5000);
+        let large = fetched.iter().filter(|r| r.end - r.start >= 64).count();
+        assert!(large >= fetched.len() - 8, "{fetched:?}");
+        assert!(
+            fetched
+                .iter()
+                .all(|r| r.end - r.start <= 2 * WINDOW_MAX + SLACK)
+        );
+        let whole = fetched.iter().skip(5).filter(|r| r.end % 127 == 0).count();
+        assert_eq!(
+            whole,
+            fetched.len() - 5,
+            "large windows end with an extent: {fetched:?}"
+        );
+    }
+
+    #[test]
+    fn random_reading_fetches_nothing_ahead() {
+        let mut reader = ReadAhead::default();
+        for i in 1..200u64 {
+            let at = 1000 + i * 7919 % 100_000;
+            assert_eq!(reader.on_read(at..at + 1, |b| b + 1), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_starts_in_the_middle_is_followed_from_its_second_read_on() {
+        let mut reader = ReadAhead::default();
+        assert_eq!(reader.on_read(500..501, |b| b + 1), None);
+        assert_eq!(reader.on_read(501..502, |b| b + 1), Some(502..506));
+    }
+
+    #[test]
+    fn requests_that_overtake_each_other_are_still_in_sequence() {
+        let mut reader = ReadAhead::default();
+        for start in [2, 0, 6, 4, 10, 8] {
+            reader.on_read(start..start + 2, |b| b + 1);
+        }
+        assert!(reader.window >= WINDOW_MIN, "{reader:?}");
+        assert_eq!(reader.next, 12);
+    }
+}

@@ -1,0 +1,352 @@
+//! Writes blocks into segments, keeps what is not yet on the storage, uploads it, and reads everything back.
+
+mod disk;
+mod fetch;
+mod flight;
+mod open;
+mod pending;
+mod read;
+mod upload;
+mod verify;
+mod write;
+
+use crate::block::{Block, BlockRef, Pool};
+use crate::error::DataError;
+use crate::journal::{Journal, Replay};
+use crate::segment::Table;
+use disk::DiskCache;
+use flight::Flights;
+use moka::policy::EvictionPolicy;
+use parking_lot::Mutex;
+use pending::Pending;
+use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
+use skrin_base::{Entropy, SegmentInfo};
+use skrin_crypto::FileKey;
+use skrin_storage::Store;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+pub use verify::Verified;
+
+/// Bounds and choices; bytes where nothing else is said.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// Whose.
+    pub vault: VaultId,
+    /// The one room whose files are kept here.
+    pub room: RoomId,
+    /// zstd level 1 to 3 for blocks where it gains; `None` is off.
+    pub compression: Option<i32>,
+    /// Plain blocks in memory.
+    pub cache_bytes: u64,
+    /// Sealed blocks in memory that wait for their upload; above it they are read back from the journal.
+    pub pending_bytes: u64,
+    /// Segments uploaded at the same time; each takes its length in memory.
+    pub uploads: usize,
+    /// Answers of the storage in memory at the same time.
+    pub fetch_bytes: u64,
+    /// Blocks that wait for `prefetch` at the same time; what is above it is not fetched ahead.
+    pub prefetch_bytes: u64,
+    /// Two blocks of a segment no further apart than this are fetched by one request.
+    pub gap: u64,
+    /// What a fetch takes along of the segment around it, as what was written together is read together. Only with a disk cache.
+    pub neighbours: u64,
+    /// Directory and size of the cache of sealed blocks; of no use above a local folder.
+    pub disk_cache: Option<(PathBuf, u64)>,
+}
+
+impl DataConfig {
+    /// Splits a bound for the memory of the whole data layer; without a disk cache.
+    pub fn with_memory(vault: VaultId, room: RoomId, memory: u64) -> Self {
+        let part = |n: u64, d: u64, least: u64| (memory * n / d).max(least);
+        Self {
+            vault,
+            room,
+            compression: None,
+            cache_bytes: part(5, 16, 4 << 20),
+            pending_bytes: part(3, 16, 4 << 20),
+            uploads: (part(1, 8, 8 << 20) >> 23).clamp(1, 4) as usize,
+            fetch_bytes: part(3, 16, 16 << 20),
+            prefetch_bytes: part(1, 8, 4 << 20),
+            gap: 128 << 10,
+            neighbours: 1 << 20,
+            disk_cache: None,
+        }
+    }
+}
+
+/// Names of segments: a function of lane and number that only members can compute.
+pub type SegmentNames = dyn Fn(LaneId, u64) -> SegmentId + Send + Sync;
+
+/// What the data layer stands on.
+pub struct DataParts {
+    /// The storage, with its decorators.
+    pub store: Arc<dyn Store>,
+    /// The journal.
+    pub journal: Arc<Journal>,
+    /// Names of segments.
+    pub names: Arc<SegmentNames>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where uploads and fetches run.
+    pub runtime: Handle,
+}
+
+/// One block to read: where it is and what its seal is bound to.
+#[derive(Clone)]
+pub struct BlockRead {
+    /// Segment and slot.
+    pub at: BlockRef,
+    /// The declaration of the segment; `None` while it is one of this device's that is not declared yet.
+    pub info: Option<Arc<SegmentInfo>>,
+    /// Names the file key.
+    pub key_id: KeyId,
+    /// The file key.
+    pub key: Arc<FileKey>,
+    /// The inode for which the block was sealed.
+    pub origin_file: Ino,
+    /// The block of that inode.
+    pub origin_block: u64,
+}
+
+/// What is not on the storage yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PendingSummary {
+    /// Bytes of sealed blocks.
+    pub bytes: u64,
+    /// Segments.
+    pub segments: usize,
+}
+
+/// Counters since the start, for `status` and tests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DataCounters {
+    /// Requests that fetched something of a segment.
+    pub fetches: u64,
+    /// Bytes that they brought.
+    pub fetched_bytes: u64,
+    /// Entries of the disk cache that were damaged and dropped.
+    pub bad_cache_entries: u64,
+    /// Blocks found in the disk cache.
+    pub disk_hits: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    fetches: AtomicU64,
+    fetched_bytes: AtomicU64,
+}
+
+/// The contents of the files of one room. Cheap to clone; all clones are the same store.
+#[derive(Clone)]
+pub struct DataStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: DataConfig,
+    parts: DataParts,
+    pool: Arc<Pool>,
+    objects: upload::ObjectPool,
+    writer: Mutex<write::Writer>,
+    pending: Mutex<HashMap<SegmentId, Arc<Pending>>>,
+    /// Sealed bytes that `pending` holds in memory.
+    in_memory: AtomicU64,
+    blocks: moka::sync::Cache<BlockRef, Block>,
+    tables: moka::sync::Cache<SegmentId, Arc<Table>>,
+    disk: Option<DiskCache>,
+    flights: Flights,
+    uploads: Semaphore,
+    fetches: Semaphore,
+    prefetches: Arc<Semaphore>,
+    counters: Counters,
+}
+
+/// One permit of a semaphore over bytes.
+const PERMIT: u64 = 1024;
+
+/// How many permits so many bytes take, at most what the semaphore has.
+fn permits(bytes: u64, bound: u64) -> u32 {
+    u32::try_from((bytes.min(bound) / PERMIT).max(1)).unwrap_or(u32::MAX)
+}
+
+impl DataStore {
+    /// Opens the store with what the journal held: segments that were not ended are ended, and all that are not declared start
+    /// uploading.
+    ///
+    /// # Errors
+    /// `LocalDisk`.
+    pub fn open(
+        config: DataConfig,
+        parts: DataParts,
+        replay: &mut Replay,
+    ) -> Result<Self, DataError> {
+        let disk = match &config.disk_cache {
+            Some((dir, bytes)) => Some(DiskCache::open(dir.clone(), *bytes)?),
+            None => None,
+        };
+        let inner = Inner {
+            pool: Arc::default(),
+            objects: upload::ObjectPool::new(config.uploads),
+            writer: Mutex::default(),
+            pending: Mutex::default(),
+            in_memory: AtomicU64::new(0),
+            blocks: moka::sync::Cache::builder()
+                // What was prefetched has not been read yet: no admission by frequency.
+                .eviction_policy(EvictionPolicy::lru())
+                .max_capacity(config.cache_bytes)
+                .weigher(|_, block: &Block| block.len() as u32 + 256)
+                .build(),
+            tables: moka::sync::Cache::builder()
+                .max_capacity((config.cache_bytes / 16).max(1 << 20))
+                .weigher(|_, table: &Arc<Table>| table.memory())
+                .build(),
+            disk,
+            flights: Flights::default(),
+            uploads: Semaphore::new(config.uploads.max(1)),
+            fetches: Semaphore::new(permits(config.fetch_bytes, u64::MAX) as usize),
+            prefetches: Arc::new(Semaphore::new(
+                permits(config.prefetch_bytes, u64::MAX) as usize
+            )),
+            counters: Counters::default(),
+            config,
+            parts,
+        };
+        let store = Self {
+            inner: Arc::new(inner),
+        };
+        store.inner.adopt(std::mem::take(&mut replay.segments))?;
+        Ok(store)
+    }
+
+    /// Sets the lane in which segments are written from now on; the open segment is ended. Nothing can be written before.
+    ///
+    /// # Errors
+    /// `LocalDisk`, `Full`.
+    pub fn set_lane(&self, lane: LaneId) -> Result<(), DataError> {
+        self.inner.set_lane(lane)
+    }
+
+    /// Seals a block of 1 to 65,536 bytes into the open segment and appends it to the journal; `Journal::sync` makes it durable. Any
+    /// thread may call it; it blocks on the local disk only, and up to the journal's patience when that is full.
+    ///
+    /// # Errors
+    /// `Full`, `LocalDisk`, `Invalid`.
+    pub fn write_block(
+        &self,
+        key_id: KeyId,
+        key: &FileKey,
+        origin: (Ino, u64),
+        plain: &[u8],
+    ) -> Result<BlockRef, DataError> {
+        self.inner.write_block(key_id, key, origin, plain)
+    }
+
+    /// Puts a plain block that was just written into the cache.
+    pub fn remember(&self, at: BlockRef, plain: &[u8]) {
+        let mut bytes = self.inner.pool.take();
+        bytes.extend_from_slice(plain);
+        self.inner.blocks.insert(at, self.inner.pool.block(bytes));
+    }
+
+    /// Puts segments of this device on the storage, ending them first, and returns what a commit must declare of each. Several are
+    /// uploaded at once. Segments that are durable already cost nothing.
+    ///
+    /// # Errors
+    /// The first failure; the others go on, and another call tries again what failed. `Missing` for an id that is not pending.
+    pub async fn make_durable(
+        &self,
+        ids: &[SegmentId],
+    ) -> Result<Vec<skrin_storage::Durable<SegmentInfo>>, DataError> {
+        Arc::clone(&self.inner).make_durable(ids.to_vec()).await
+    }
+
+    /// The segments that are not released, durable or not, in no order.
+    pub fn undeclared(&self) -> Vec<SegmentId> {
+        self.inner.pending.lock().keys().copied().collect()
+    }
+
+    /// Forgets operations up to `counter` and the segments that a confirmed commit declares; their log files are freed.
+    ///
+    /// # Errors
+    /// `LocalDisk`.
+    pub fn release(&self, counter: u64, segments: &[SegmentId]) -> Result<(), DataError> {
+        self.inner.parts.journal.release(counter, segments)?;
+        let gone: Vec<_> = {
+            let mut pending = self.inner.pending.lock();
+            segments
+                .iter()
+                .filter_map(|id| pending.remove(id))
+                .collect()
+        };
+        gone.iter()
+            .for_each(|segment| self.inner.forget_memory(segment));
+        Ok(())
+    }
+
+    /// What is not on the storage yet.
+    pub fn pending(&self) -> PendingSummary {
+        let pending = self.inner.pending.lock();
+        let waiting = pending.values().filter(|s| !s.is_durable());
+        waiting.fold(PendingSummary::default(), |sum, segment| PendingSummary {
+            bytes: sum.bytes + segment.bytes(),
+            segments: sum.segments + 1,
+        })
+    }
+
+    /// A block that can be had at once, from memory: for answering without a task switch. Opens a block that waits for its upload in
+    /// memory; `None` means `read`.
+    pub fn cached(&self, read: &BlockRead) -> Option<Block> {
+        self.inner
+            .blocks
+            .get(&read.at)
+            .or_else(|| self.inner.from_memory(read))
+    }
+
+    /// Reads blocks, in the order given. Blocks of one segment that lie near each other are fetched by one request.
+    pub async fn read(&self, reads: Vec<BlockRead>) -> Vec<Result<Block, DataError>> {
+        Arc::clone(&self.inner).read(reads).await
+    }
+
+    /// Starts reading blocks that will be wanted soon. A hint: above the bound on prefetched bytes it does nothing.
+    pub fn prefetch(&self, reads: Vec<BlockRead>) {
+        Arc::clone(&self.inner).prefetch(reads);
+    }
+
+    /// Reads a whole segment and checks everything that can be checked: length, header, table, hash of each block, padding; and opens the
+    /// blocks for which `reads` has keys.
+    ///
+    /// # Errors
+    /// The first error for the whole object; damaged blocks are listed in `Verified`.
+    pub async fn verify_segment(
+        &self,
+        info: Arc<SegmentInfo>,
+        reads: Vec<BlockRead>,
+    ) -> Result<Verified, DataError> {
+        Arc::clone(&self.inner).verify(info, reads).await
+    }
+
+    /// The journal, for operations and syncs.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.inner.parts.journal
+    }
+
+    /// Counters since the start.
+    pub fn counters(&self) -> DataCounters {
+        let c = &self.inner.counters;
+        let (bad, hits) = self.inner.disk.as_ref().map_or((0, 0), DiskCache::counters);
+        DataCounters {
+            fetches: c.fetches.load(Ordering::Relaxed),
+            fetched_bytes: c.fetched_bytes.load(Ordering::Relaxed),
+            bad_cache_entries: bad,
+            disk_hits: hits,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

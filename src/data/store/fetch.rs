@@ -1,0 +1,421 @@
+//! Fetching parts of one segment from the disk cache and the storage.
+
+use super::flight::{Boarding, TABLE, WHOLE};
+use super::read::{Got, Want, flaw};
+use super::{Inner, permits};
+use crate::error::{DataError, Flaw};
+use crate::segment::{self, HEADER_LEN, Table};
+use bytes::Bytes;
+use skrin_base::{SegmentId, SegmentInfo};
+use skrin_storage::StoreError;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How often to look again after waiting for somebody else's fetch, before fetching the same once more.
+const PATIENCE: usize = 4;
+
+/// What to ask the storage for.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    Whole,
+    Table,
+    /// Ranges of slots, in order.
+    Slots(Vec<Range<u32>>),
+}
+
+impl Inner {
+    /// Answers all wants, which are of one segment.
+    pub(super) async fn fetch(self: Arc<Self>, mut wants: Vec<Want>) -> Vec<Got> {
+        let Some(id) = wants.first().map(|(_, read)| read.at.segment) else {
+            return Vec::new();
+        };
+        let info = wants
+            .iter()
+            .find_map(|(_, read)| read.info.clone())
+            .filter(|info| info.id == id);
+        let Some(info) = info else {
+            return fail(wants, &DataError::Missing(id));
+        };
+        let mut got = Vec::with_capacity(wants.len());
+        for round in 0.. {
+            wants = self.from_caches(&info, wants, &mut got).await;
+            if wants.is_empty() {
+                break;
+            }
+            match self
+                .attempt(&info, wants, &mut got, round >= PATIENCE)
+                .await
+            {
+                Ok(rest) => wants = rest,
+                Err((rest, e)) => {
+                    got.extend(fail(rest, &e));
+                    break;
+                }
+            }
+        }
+        got
+    }
+
+    /// Takes what came into memory or the disk cache meanwhile; returns the rest.
+    async fn from_caches(
+        self: &Arc<Self>,
+        info: &Arc<SegmentInfo>,
+        wants: Vec<Want>,
+        got: &mut Vec<Got>,
+    ) -> Vec<Want> {
+        let mut rest = Vec::with_capacity(wants.len());
+        for (i, read) in wants {
+            match self.blocks.get(&read.at) {
+                Some(block) => got.push((i, Ok(block))),
+                None => rest.push((i, read)),
+            }
+        }
+        if rest.is_empty() || self.disk.is_none() {
+            return rest;
+        }
+        let (inner, info) = (Arc::clone(self), Arc::clone(info));
+        let looked = self
+            .parts
+            .runtime
+            .spawn_blocking(move || inner.from_disk(&info, rest));
+        // A panic there would be a bug; the wants are then answered as stopped by their caller.
+        let (found, rest) = looked.await.unwrap_or_default();
+        got.extend(found);
+        rest
+    }
+
+    fn from_disk(&self, info: &SegmentInfo, wants: Vec<Want>) -> (Vec<Got>, Vec<Want>) {
+        let (Some(disk), Some(table)) = (&self.disk, self.local_table(info)) else {
+            return (Vec::new(), wants);
+        };
+        let (mut found, mut rest) = (Vec::new(), Vec::new());
+        for (i, read) in wants {
+            let sealed = table
+                .entry(read.at.slot)
+                .zip(disk.block(&table, read.at.slot));
+            match sealed {
+                Some((entry, bytes)) => {
+                    found.push((i, self.open_block(info.author, entry, &read, &bytes)))
+                }
+                None => rest.push((i, read)),
+            }
+        }
+        (found, rest)
+    }
+
+    /// The table, as far as it can be had without the storage.
+    fn local_table(&self, info: &SegmentInfo) -> Option<Arc<Table>> {
+        if let Some(table) = self.tables.get(&info.id) {
+            return Some(table);
+        }
+        let disk = self.disk.as_ref()?;
+        let opened = self.open_table(info, &disk.table(info.id)?);
+        if opened.is_err() {
+            disk.bad_table(info.id);
+        }
+        opened.ok()
+    }
+
+    /// Checks a table and keeps it in memory.
+    fn open_table(&self, info: &SegmentInfo, sealed: &[u8]) -> Result<Arc<Table>, DataError> {
+        let table = Table::open(self.config.vault, self.config.room, info, sealed)
+            .map_err(|flaw| DataError::flawed(info.id, None, flaw))?;
+        let table = Arc::new(table);
+        self.tables.insert(info.id, Arc::clone(&table));
+        Ok(table)
+    }
+
+    /// One request, or a wait for somebody else's. Returns what is still wanted.
+    async fn attempt(
+        self: &Arc<Self>,
+        info: &Arc<SegmentInfo>,
+        wants: Vec<Want>,
+        got: &mut Vec<Got>,
+        impatient: bool,
+    ) -> Result<Vec<Want>, (Vec<Want>, DataError)> {
+        let table = self.tables.get(&info.id);
+        let plan = match &table {
+            Some(table) => {
+                let wants = drop_unknown(table, wants, got);
+                (self.plan_slots(info, table, &slots(&wants)), wants)
+            }
+            None => (self.plan_blind(info, wants.len()), wants),
+        };
+        let (plan, wants) = plan;
+        let claim = match &plan {
+            Plan::Whole => vec![WHOLE],
+            Plan::Table => vec![TABLE],
+            Plan::Slots(ranges) => ranges.clone(),
+        };
+        let needs_table = table.is_none();
+        let wanted = |flying: &Range<u32>| {
+            let overlaps = wants.iter().any(|(_, r)| flying.contains(&r.at.slot));
+            !impatient && (overlaps || (needs_table && flying.end > TABLE.start))
+        };
+        let _lead = match self.flights.board(info.id, wanted, claim) {
+            Boarding::Lead(lead) => lead,
+            Boarding::Wait(mut landed) => {
+                // Closed or changed, it is over.
+                let _ = landed.changed().await;
+                return Ok(wants);
+            }
+        };
+        match (plan, table) {
+            (Plan::Whole, _) => self.get_whole(info, wants, got).await,
+            (Plan::Slots(ranges), Some(table)) => {
+                self.get_ranges(info, table, ranges, wants, got).await
+            }
+            _ => self
+                .get_table(info)
+                .await
+                .map_or_else(|e| Err((wants.clone(), e)), |()| Ok(wants.clone())),
+        }
+    }
+
+    /// Without the table: the whole object where most of it is wanted or it is small, else the table first.
+    fn plan_blind(&self, info: &SegmentInfo, wanted: usize) -> Plan {
+        let most = wanted * 2 >= info.slots as usize;
+        if most || info.object_len <= self.config.neighbours.max(segment::SEGMENT_FLOOR as u64) {
+            Plan::Whole
+        } else {
+            Plan::Table
+        }
+    }
+
+    /// Joins wanted slots (in order) across small gaps; takes neighbours along where they can be kept.
+    fn plan_slots(&self, info: &SegmentInfo, table: &Table, wanted: &[u32]) -> Plan {
+        let len = |r: &Range<u32>| table.range(r.clone()).map_or(0, |b| b.end - b.start);
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        for slot in wanted {
+            match ranges.last_mut() {
+                Some(last) if len(&(last.end..(*slot).max(last.end))) <= self.config.gap => {
+                    last.end = last.end.max(slot + 1);
+                }
+                _ => ranges.push(*slot..slot + 1),
+            }
+        }
+        if self.disk.is_some() {
+            let widened = ranges
+                .into_iter()
+                .map(|r| widen(r, info.slots, self.config.neighbours, &len));
+            ranges = widened.fold(Vec::new(), |mut done: Vec<Range<u32>>, r| {
+                match done.last_mut() {
+                    Some(last) if r.start <= last.end => last.end = last.end.max(r.end),
+                    _ => done.push(r),
+                }
+                done
+            });
+        }
+        let all = table.blocks_end() - HEADER_LEN as u64;
+        let sum: u64 = ranges.iter().map(&len).sum();
+        // One long answer costs less than many requests.
+        if ranges.len() > 1 && sum * 2 >= all {
+            ranges = vec![0..info.slots];
+        }
+        Plan::Slots(ranges)
+    }
+
+    async fn get_table(self: &Arc<Self>, info: &Arc<SegmentInfo>) -> Result<(), DataError> {
+        let sealed = self
+            .get_range(info.id, info.table_offset..info.object_len)
+            .await?;
+        self.open_table(info, &sealed)?;
+        if self.disk.is_some() {
+            let (inner, id) = (Arc::clone(self), info.id);
+            self.parts.runtime.spawn_blocking(move || {
+                if let Some(disk) = &inner.disk {
+                    disk.put_table(id, &sealed);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn get_whole(
+        self: &Arc<Self>,
+        info: &Arc<SegmentInfo>,
+        wants: Vec<Want>,
+        got: &mut Vec<Got>,
+    ) -> Result<Vec<Want>, (Vec<Want>, DataError)> {
+        let object = match self.get_object(info).await {
+            Ok(object) => object,
+            Err(e) => return Err((wants, e)),
+        };
+        let (inner, info, all) = (Arc::clone(self), Arc::clone(info), wants.clone());
+        let opened = self.parts.runtime.spawn_blocking(move || {
+            let flawed = |flaw| DataError::flawed(info.id, None, flaw);
+            let sealed = segment::table_part(&info, &object).map_err(flawed)?;
+            let table = inner.open_table(&info, sealed)?;
+            if let Some(disk) = &inner.disk {
+                disk.put_table(info.id, sealed);
+            }
+            let blocks = object.slice(HEADER_LEN..table.blocks_end() as usize);
+            let mut got = Vec::new();
+            let wants = drop_unknown(&table, all, &mut got);
+            got.extend(inner.open_range(&table, 0..info.slots, &blocks, wants));
+            Ok(got)
+        });
+        match opened.await.unwrap_or(Err(DataError::Stopped)) {
+            Ok(found) => got.extend(found),
+            Err(e) => return Err((wants, e)),
+        }
+        Ok(Vec::new())
+    }
+
+    async fn get_ranges(
+        self: &Arc<Self>,
+        info: &Arc<SegmentInfo>,
+        table: Arc<Table>,
+        ranges: Vec<Range<u32>>,
+        mut wants: Vec<Want>,
+        got: &mut Vec<Got>,
+    ) -> Result<Vec<Want>, (Vec<Want>, DataError)> {
+        for slots in ranges {
+            let (now, later): (Vec<_>, Vec<_>) = wants
+                .into_iter()
+                .partition(|(_, read)| slots.contains(&read.at.slot));
+            wants = later;
+            let fetched = match table.range(slots.clone()) {
+                Some(range) => self.get_range(info.id, range).await,
+                None => Err(DataError::flawed(info.id, Some(slots.start), Flaw::NoSlot)),
+            };
+            let bytes = match fetched {
+                Ok(bytes) => bytes,
+                Err(e) => {
+                    got.extend(fail(now, &e));
+                    continue;
+                }
+            };
+            let (inner, table) = (Arc::clone(self), Arc::clone(&table));
+            let opened = self
+                .parts
+                .runtime
+                .spawn_blocking(move || inner.open_range(&table, slots, &bytes, now));
+            got.extend(opened.await.unwrap_or_default());
+        }
+        Ok(wants)
+    }
+
+    /// Opens wanted blocks out of the bytes of consecutive slots, and keeps the bytes in the disk cache. Blocks that nobody wants and
+    /// that are damaged are noticed when they are read from there.
+    fn open_range(
+        &self,
+        table: &Table,
+        slots: Range<u32>,
+        bytes: &Bytes,
+        wants: Vec<Want>,
+    ) -> Vec<Got> {
+        let got = wants.into_iter().map(|(i, read)| {
+            let slot = read.at.slot;
+            let place = table
+                .range(slots.start..slot)
+                .zip(table.range(slot..slot + 1));
+            let sealed = place.and_then(|(before, own)| {
+                let start = (before.end - before.start) as usize;
+                bytes.get(start..start + (own.end - own.start) as usize)
+            });
+            let result = match (sealed, table.entry(slot)) {
+                (Some(sealed), Some(entry)) => {
+                    self.open_block(table.place().author, entry, &read, sealed)
+                }
+                _ => Err(flaw(&read, Flaw::NoSlot)),
+            };
+            (i, result)
+        });
+        let got: Vec<_> = got.collect();
+        if let Some(disk) = &self.disk
+            && got.iter().all(|(_, result)| result.is_ok())
+        {
+            disk.put(table.place().segment, slots, bytes);
+        }
+        got
+    }
+
+    /// A whole object.
+    pub(super) async fn get_object(&self, info: &SegmentInfo) -> Result<Bytes, DataError> {
+        let name = segment::object_name(info.id)
+            .map_err(|e| DataError::storage(info.id, StoreError::from(e)))?;
+        let _permits = self.permit(info.object_len).await?;
+        let object = self.parts.store.get(&name, info.object_len as usize).await;
+        self.count(info.id, object)
+    }
+
+    async fn get_range(&self, id: SegmentId, range: Range<u64>) -> Result<Bytes, DataError> {
+        let name =
+            segment::object_name(id).map_err(|e| DataError::storage(id, StoreError::from(e)))?;
+        let len = range.end - range.start;
+        let _permits = self.permit(len).await?;
+        let bytes = self
+            .parts
+            .store
+            .get_range(&name, range.start, len as usize)
+            .await;
+        self.count(id, bytes)
+    }
+
+    async fn permit(&self, bytes: u64) -> Result<tokio::sync::SemaphorePermit<'_>, DataError> {
+        let need = permits(bytes, self.config.fetch_bytes);
+        self.fetches
+            .acquire_many(need)
+            .await
+            .map_err(|_| DataError::Stopped)
+    }
+
+    fn count(&self, id: SegmentId, answer: Result<Bytes, StoreError>) -> Result<Bytes, DataError> {
+        self.counters.fetches.fetch_add(1, Ordering::Relaxed);
+        let bytes = answer.map_err(|e| DataError::storage(id, e))?;
+        self.counters
+            .fetched_bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
+
+fn fail(wants: Vec<Want>, error: &DataError) -> Vec<Got> {
+    wants
+        .into_iter()
+        .map(|(i, _)| (i, Err(error.clone())))
+        .collect()
+}
+
+/// Answers wants of slots that the table does not have; returns the others.
+fn drop_unknown(table: &Table, wants: Vec<Want>, got: &mut Vec<Got>) -> Vec<Want> {
+    let (known, unknown): (Vec<_>, Vec<_>) = wants
+        .into_iter()
+        .partition(|(_, read)| table.entry(read.at.slot).is_some());
+    got.extend(
+        unknown
+            .into_iter()
+            .map(|(i, read)| (i, Err(flaw(&read, Flaw::NoSlot)))),
+    );
+    known
+}
+
+/// The wanted slots in order.
+fn slots(wants: &[Want]) -> Vec<u32> {
+    let mut slots: Vec<_> = wants.iter().map(|(_, read)| read.at.slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    slots
+}
+
+/// Grows a range of slots, forwards first, until it is `target` bytes long or the segment ends.
+fn widen(
+    range: Range<u32>,
+    count: u32,
+    target: u64,
+    len: &impl Fn(&Range<u32>) -> u64,
+) -> Range<u32> {
+    let mut wide = range;
+    let mut size = len(&wide);
+    while wide.end < count && size < target {
+        size += len(&(wide.end..wide.end + 1));
+        wide.end += 1;
+    }
+    while wide.start > 0 && size < target {
+        wide.start -= 1;
+        size += len(&(wide.start..wide.start + 1));
+    }
+    wide
+}

@@ -1,0 +1,192 @@
+//! Reading: memory, then what waits for its upload, then the local disk, then the storage.
+
+use super::{BlockRead, Inner, PERMIT, permits};
+use crate::block::{Block, expand};
+use crate::error::{DataError, Flaw};
+use crate::segment::Entry;
+use skrin_base::ids::{LaneId, SegmentId};
+use skrin_base::limits::BLOCK_LEN;
+use skrin_crypto::{BlockAad, hash, open_block_into};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// A block that is wanted, and its place in the caller's list.
+pub(super) type Want = (usize, BlockRead);
+/// What became of it.
+pub(super) type Got = (usize, Result<Block, DataError>);
+
+impl Inner {
+    pub(super) async fn read(
+        self: Arc<Self>,
+        reads: Vec<BlockRead>,
+    ) -> Vec<Result<Block, DataError>> {
+        let mut out: Vec<_> = reads.iter().map(|_| Err(DataError::Stopped)).collect();
+        let mut wanted = Vec::new();
+        for (i, read) in reads.into_iter().enumerate() {
+            match self.blocks.get(&read.at) {
+                Some(block) => out[i] = Ok(block),
+                None => wanted.push((i, read)),
+            }
+        }
+        let remote = self.read_pending(wanted, &mut out).await;
+        let mut by_segment: HashMap<SegmentId, Vec<Want>> = HashMap::new();
+        for want in remote {
+            by_segment.entry(want.1.at.segment).or_default().push(want);
+        }
+        let mut groups = by_segment.into_values();
+        if groups.len() == 1 {
+            let got = Arc::clone(&self)
+                .fetch(groups.next().unwrap_or_default())
+                .await;
+            got.into_iter().for_each(|(i, result)| out[i] = result);
+            return out;
+        }
+        let mut tasks = JoinSet::new();
+        for group in groups {
+            tasks.spawn_on(Arc::clone(&self).fetch(group), &self.parts.runtime);
+        }
+        while let Some(got) = tasks.join_next().await {
+            got.unwrap_or_default()
+                .into_iter()
+                .for_each(|(i, result)| out[i] = result);
+        }
+        out
+    }
+
+    /// Answers what is in segments that are not declared yet; returns the rest.
+    async fn read_pending(
+        self: &Arc<Self>,
+        wanted: Vec<Want>,
+        out: &mut [Result<Block, DataError>],
+    ) -> Vec<Want> {
+        let (here, remote): (Vec<_>, Vec<_>) = {
+            let pending = self.pending.lock();
+            wanted
+                .into_iter()
+                .partition(|(_, read)| pending.contains_key(&read.at.segment))
+        };
+        if here.is_empty() {
+            return remote;
+        }
+        let inner = Arc::clone(self);
+        let opened = self.parts.runtime.spawn_blocking(move || {
+            let open = |(i, read): Want| (i, inner.open_pending(&read), read);
+            here.into_iter().map(open).collect::<Vec<_>>()
+        });
+        let mut rest = remote;
+        for (i, result, read) in opened.await.unwrap_or_default() {
+            match result {
+                Some(result) => out[i] = result,
+                None => rest.push((i, read)),
+            }
+        }
+        rest
+    }
+
+    /// A block of an undeclared segment; `None` when the segment was released meanwhile.
+    fn open_pending(&self, read: &BlockRead) -> Option<Result<Block, DataError>> {
+        let segment = self.pending.lock().get(&read.at.segment).cloned()?;
+        let filled = match segment.block(read.at.slot) {
+            Ok(Some(filled)) => filled,
+            Ok(None) => return Some(Err(flaw(read, Flaw::NoSlot))),
+            Err(e) => return Some(Err(e)),
+        };
+        let author = segment.place.author;
+        if let Some(bytes) = &filled.memory {
+            return Some(self.open_block(author, &filled.entry, read, bytes));
+        }
+        match self.parts.journal.read(filled.pos) {
+            Ok(Some(bytes)) => Some(self.open_block(author, &filled.entry, read, &bytes)),
+            Ok(None) => None,
+            Err(e) => Some(Err(e)),
+        }
+    }
+
+    /// A block whose sealed bytes wait for their upload in memory.
+    pub(super) fn from_memory(&self, read: &BlockRead) -> Option<Block> {
+        let segment = self.pending.lock().get(&read.at.segment).cloned()?;
+        let filled = segment.block(read.at.slot).ok()??;
+        self.open_block(
+            segment.place.author,
+            &filled.entry,
+            read,
+            filled.memory.as_ref()?,
+        )
+        .ok()
+    }
+
+    /// Checks and opens a sealed block, and keeps it in memory.
+    pub(super) fn open_block(
+        &self,
+        author: LaneId,
+        entry: &Entry,
+        read: &BlockRead,
+        sealed: &[u8],
+    ) -> Result<Block, DataError> {
+        let bytes = self
+            .open_sealed(author, entry, read, sealed)
+            .map_err(|f| flaw(read, f))?;
+        let block = self.pool.block(bytes);
+        self.blocks.insert(read.at, block.clone());
+        Ok(block)
+    }
+
+    pub(super) fn open_sealed(
+        &self,
+        author: LaneId,
+        entry: &Entry,
+        read: &BlockRead,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, Flaw> {
+        if sealed.len() != entry.sealed_len as usize || hash(sealed) != entry.hash {
+            return Err(Flaw::Hash);
+        }
+        let aad = BlockAad {
+            vault: self.config.vault,
+            room: self.config.room,
+            segment: read.at.segment,
+            slot: read.at.slot,
+            author,
+            key_id: read.key_id,
+            origin_file: read.origin_file,
+            origin_block: read.origin_block,
+            plain_len: entry.plain_len,
+            flags: entry.flags,
+        };
+        let mut opened = self.pool.take();
+        open_block_into(&read.key, &aad, sealed, &mut opened).map_err(|_| Flaw::Seal)?;
+        expand(opened, entry.flags, entry.plain_len, &self.pool)
+    }
+
+    pub(super) fn prefetch(self: Arc<Self>, mut reads: Vec<BlockRead>) {
+        let pending = self.pending.lock();
+        // What waits for its upload is near enough.
+        reads.retain(|r| !self.blocks.contains_key(&r.at) && !pending.contains_key(&r.at.segment));
+        drop(pending);
+        // More than fits at once would push out what is being read.
+        let room = self.prefetches.available_permits() as u64 * PERMIT / BLOCK_LEN as u64;
+        reads.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        if reads.is_empty() {
+            return;
+        }
+        let bytes = (reads.len() * BLOCK_LEN) as u64;
+        let need = permits(bytes, self.config.prefetch_bytes);
+        let Ok(permit) = Arc::clone(&self.prefetches).try_acquire_many_owned(need) else {
+            return;
+        };
+        let runtime = self.parts.runtime.clone();
+        runtime.spawn(async move {
+            let results = self.read(reads).await;
+            // Whoever reads the block meets the error himself.
+            let failed = results.iter().filter(|r| r.is_err()).count();
+            tracing::trace!(blocks = results.len(), failed, "prefetched");
+            drop(permit);
+        });
+    }
+}
+
+/// Something wrong with the block that is read.
+pub(super) fn flaw(read: &BlockRead, flaw: Flaw) -> DataError {
+    DataError::flawed(read.at.segment, Some(read.at.slot), flaw)
+}

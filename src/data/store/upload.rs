@@ -1,0 +1,223 @@
+//! Putting ended segments on the storage.
+
+use super::Inner;
+use super::pending::{Ended, Part, Pending, Status};
+use crate::error::{DataError, Flaw};
+use crate::segment;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use skrin_base::{SegmentId, SegmentInfo};
+use skrin_crypto::hash;
+use skrin_storage::{Durable, StoreError, put_confirmed};
+use std::sync::Arc;
+
+/// Buffers for whole objects, used again: fresh memory for 8 MiB costs milliseconds.
+#[derive(Clone)]
+pub(super) struct ObjectPool {
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    max: usize,
+}
+
+struct Pooled {
+    bytes: Vec<u8>,
+    pool: ObjectPool,
+}
+
+impl ObjectPool {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            free: Arc::default(),
+            max,
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        self.free.lock().pop().unwrap_or_default()
+    }
+
+    fn share(&self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Pooled {
+            bytes,
+            pool: self.clone(),
+        })
+    }
+}
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let mut free = self.pool.free.lock();
+        if free.len() < self.pool.max {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.clear();
+            free.push(bytes);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn make_durable(
+        self: Arc<Self>,
+        ids: Vec<SegmentId>,
+    ) -> Result<Vec<Durable<SegmentInfo>>, DataError> {
+        let segments: Vec<_> = {
+            let pending = self.pending.lock();
+            let find = |id| pending.get(id).cloned().ok_or(DataError::Missing(*id));
+            ids.iter().map(find).collect::<Result<_, _>>()?
+        };
+        let (inner, to_end) = (Arc::clone(&self), segments.clone());
+        let ended = self.parts.runtime.spawn_blocking(move || {
+            to_end
+                .iter()
+                .try_for_each(|segment| inner.end_if_open(segment))
+        });
+        ended.await.map_err(|_| DataError::Stopped)??;
+        let mut durable = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            durable.push(wait(segment).await?);
+        }
+        Ok(durable)
+    }
+
+    /// Starts an upload unless one runs or none is needed; a failed one is tried again.
+    pub(super) fn start_upload(self: &Arc<Self>, segment: &Arc<Pending>) {
+        let start = segment.status.send_if_modified(|status| {
+            let start = matches!(status, Status::Ready | Status::Failed(_));
+            if start {
+                *status = Status::Uploading;
+            }
+            start
+        });
+        if start {
+            let (inner, segment) = (Arc::clone(self), Arc::clone(segment));
+            self.parts
+                .runtime
+                .spawn(async move { inner.upload(segment).await });
+        }
+    }
+
+    async fn upload(self: Arc<Self>, segment: Arc<Pending>) {
+        let mut guard = Attempt {
+            segment: &segment,
+            result: Err(DataError::Stopped),
+        };
+        guard.result = self.try_upload(&segment).await;
+        if let Err(error) = &guard.result {
+            tracing::warn!(%error, segment = %segment.place.segment, "the segment is not on the storage yet");
+        }
+    }
+
+    async fn try_upload(
+        self: &Arc<Self>,
+        segment: &Arc<Pending>,
+    ) -> Result<Durable<SegmentInfo>, DataError> {
+        let id = segment.place.segment;
+        let _permit = self
+            .uploads
+            .acquire()
+            .await
+            .map_err(|_| DataError::Stopped)?;
+        let (ended, parts) = segment.ended().ok_or(DataError::Missing(id))?;
+        let (inner, table, info) = (
+            Arc::clone(self),
+            ended.sealed_table.clone(),
+            ended.info.clone(),
+        );
+        let object = self.parts.runtime.spawn_blocking(move || {
+            // After a crash the same name must get the same bytes: what is put is in the journal first.
+            inner.parts.journal.sync(ended.lsn)?;
+            inner.assemble(&ended, parts)
+        });
+        let object = object.await.map_err(|_| DataError::Stopped)??;
+        let name =
+            segment::object_name(id).map_err(|e| DataError::storage(id, StoreError::from(e)))?;
+        let durable = put_confirmed(&*self.parts.store, &name, object.clone())
+            .await
+            .map_err(|e| DataError::storage(id, e))?;
+        self.keep_on_disk(info.clone(), table, object);
+        if let Err(error) = self.parts.journal.append_durable(id) {
+            // Without the note it is put once more after a crash.
+            tracing::debug!(%error, "cannot note that a segment is durable");
+        }
+        Ok(durable.map(|_| info))
+    }
+
+    /// What was just written will be read again: keeps it in the disk cache.
+    fn keep_on_disk(self: &Arc<Self>, info: SegmentInfo, table: Bytes, object: Bytes) {
+        if self.disk.is_none() {
+            return;
+        }
+        let inner = Arc::clone(self);
+        self.parts.runtime.spawn_blocking(move || {
+            let opened = segment::Table::open(inner.config.vault, inner.config.room, &info, &table);
+            if let (Some(disk), Ok(opened)) = (&inner.disk, opened) {
+                let end = opened.blocks_end() as usize;
+                disk.put_table(info.id, &table);
+                disk.put(
+                    info.id,
+                    0..info.slots,
+                    object.get(segment::HEADER_LEN..end).unwrap_or_default(),
+                );
+            }
+        });
+    }
+
+    /// The object, the same at every attempt.
+    fn assemble(&self, ended: &Ended, parts: Vec<Part>) -> Result<Bytes, DataError> {
+        let id = ended.info.id;
+        let mut object = self.objects.take();
+        segment::begin_object(&mut object, &ended.info);
+        for part in parts {
+            match part {
+                Part::Lost(len) => object.resize(object.len() + len, 0),
+                Part::Sealed(block) => match &block.memory {
+                    Some(bytes) => object.extend_from_slice(bytes),
+                    None => {
+                        let read = self
+                            .parts
+                            .journal
+                            .read(block.pos)?
+                            .ok_or(DataError::Missing(id))?;
+                        if hash(&read) != block.entry.hash {
+                            return Err(DataError::flawed(id, None, Flaw::Hash));
+                        }
+                        object.extend_from_slice(&read);
+                    }
+                },
+            }
+        }
+        segment::finish_object(&mut object, &ended.info, &ended.sealed_table);
+        Ok(self.objects.share(object))
+    }
+}
+
+/// Says how an attempt ended, also when its task is dropped with the runtime.
+struct Attempt<'a> {
+    segment: &'a Pending,
+    result: Result<Durable<SegmentInfo>, DataError>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Err(DataError::Stopped));
+        self.segment.status.send_replace(match result {
+            Ok(durable) => Status::Durable(durable),
+            Err(e) => Status::Failed(e),
+        });
+    }
+}
+
+async fn wait(segment: &Pending) -> Result<Durable<SegmentInfo>, DataError> {
+    let mut status = segment.status.subscribe();
+    let over = status.wait_for(|s| matches!(s, Status::Durable(_) | Status::Failed(_)));
+    match &*over.await.map_err(|_| DataError::Stopped)? {
+        Status::Durable(durable) => Ok(durable.clone()),
+        Status::Failed(e) => Err(e.clone()),
+        Status::Filling | Status::Ready | Status::Uploading => Err(DataError::Stopped),
+    }
+}
