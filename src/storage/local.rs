@@ -1,8 +1,10 @@
 //! A local folder: stage, fsync, link, fsync the directory.
 
+mod durable_file;
+
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind as Io, Read, Write};
+use std::io::{self, ErrorKind as Io, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use parking_lot::Mutex;
 use rustix::fs::{CWD, OFlags, RenameFlags};
 use skrin_base::Entropy;
 
+use self::durable_file::Writer;
 use crate::memory::{too_long, too_short};
 use crate::name::is_segment;
 use crate::{
@@ -35,6 +38,7 @@ struct Folder {
     /// Part of the names of staged files, so that two programs on one folder never share one.
     run: String,
     staged: AtomicU64,
+    writer: Writer,
     /// Directories whose own entries are known to be on stable storage.
     durable: Mutex<HashSet<PathBuf>>,
 }
@@ -50,6 +54,7 @@ impl LocalStore {
             root: root.into(),
             run: format!("{:016x}", entropy.u64()),
             staged: AtomicU64::new(0),
+            writer: Writer::default(),
             durable: Mutex::default(),
         };
         if create {
@@ -245,21 +250,11 @@ impl Folder {
         let dir = self.root.join(STAGE);
         let n = self.staged.fetch_add(1, Ordering::Relaxed);
         let path = dir.join(format!("{}-{n:x}", self.run));
-        let open = || {
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path)
-        };
-        let mut file = match open() {
-            Err(error) if error.kind() == Io::NotFound => {
-                make_dir(&dir)?;
-                open()?
-            }
-            other => other?,
-        };
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let mut written = self.writer.write(&path, bytes);
+        if matches!(&written, Err(error) if error.kind() == Io::NotFound) {
+            make_dir(&dir)?;
+            written = self.writer.write(&path, bytes);
+        }
         if let Err(error) = written {
             let _ = std::fs::remove_file(&path);
             return Err(error);
