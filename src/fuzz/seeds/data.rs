@@ -1,0 +1,109 @@
+//! Tables, segments, journal records.
+
+use crate::targets::crypto::VAULT;
+use crate::targets::data::{PLACE, TABLE_KEY};
+use crate::targets::vault::ROOM;
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_base::ids::Hash32;
+use skrin_base::wire::Encode;
+use skrin_crypto::{TableKey, hash};
+use skrin_data::journal::record::Record;
+use skrin_data::segment::{Entry, Table, header};
+
+fn entry(len: u32) -> Entry {
+    Entry {
+        sealed_len: len + 28,
+        plain_len: len,
+        flags: 0,
+        hash: hash(&vec![1; len as usize + 28]),
+    }
+}
+
+fn table(entries: Vec<Entry>) -> Table {
+    match Table::new(PLACE, entries) {
+        Ok(table) => table,
+        Err(error) => unreachable!("a good table: {error}"),
+    }
+}
+
+fn some_tables() -> Vec<Table> {
+    let packed = Entry {
+        flags: 1,
+        plain_len: 65_536,
+        ..entry(40)
+    };
+    vec![
+        table(vec![entry(1)]),
+        table(vec![entry(100), Entry::VOID, packed]),
+        table(vec![entry(65_536); 12]),
+    ]
+}
+
+/// For `targets::data::segment_table`.
+pub fn tables() -> Vec<Vec<u8>> {
+    some_tables().iter().map(Encode::to_bytes).collect()
+}
+
+/// For `targets::data::segment_object`: the offset of the table, then the object, with little padding.
+pub fn objects() -> Vec<Vec<u8>> {
+    let object = |table: Table| {
+        let sealed = table.seal(&TableKey::from_bytes(TABLE_KEY), &SeededEntropy::new(8));
+        let mut object = header().to_vec();
+        object.resize(table.blocks_end() as usize, 1);
+        object.resize(object.len() + 9, 0);
+        let offset = object.len() as u32;
+        object.extend_from_slice(&sealed);
+        [&offset.to_le_bytes()[..], &object].concat()
+    };
+    some_tables().into_iter().take(2).map(object).collect()
+}
+
+/// For `targets::data::journal_record`.
+pub fn records() -> Vec<Vec<u8>> {
+    let (segment, lane) = (PLACE.segment, PLACE.author);
+    let records = [
+        Record::Start {
+            previous: None,
+            released: 9,
+            lanes: vec![(lane, 1024)],
+        },
+        Record::Op {
+            counter: 12,
+            bytes: b"rename",
+        },
+        Record::Begin {
+            room: ROOM,
+            segment,
+            author: lane,
+            number: 5,
+            table_key: [7; 32],
+        },
+        Record::Block {
+            segment,
+            slot: 8,
+            entry: entry(50),
+        },
+        Record::Close {
+            segment,
+            slots: 9,
+            table_hash: Hash32([1; 32]),
+        },
+        Record::Durable { segment },
+        Record::Declared { segment },
+        Record::Released { counter: 3 },
+        Record::Reserve { lane, until: 2048 },
+    ];
+    let marked = [
+        &[9; 8][..],
+        &60u32.to_le_bytes(),
+        &[0; 4],
+        VAULT.as_bytes(),
+        &[0; 60],
+    ]
+    .concat();
+    records
+        .iter()
+        .map(Encode::to_bytes)
+        .chain([marked])
+        .collect()
+}

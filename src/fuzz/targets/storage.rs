@@ -1,0 +1,57 @@
+//! What storages answer, and addresses that people type.
+
+use skrin_storage::VaultUrl;
+use skrin_storage::xml::{
+    parse_list_objects, parse_multistatus, read_list_objects, read_multistatus,
+};
+use std::io::BufReader;
+
+/// How an answer may be cut on its way.
+const PIECES: [usize; 3] = [1, 7, 4096];
+
+/// An answer to PROPFIND: the same however the network cuts it.
+pub fn multistatus(data: &[u8]) {
+    let whole = parse_multistatus(data).ok();
+    for piece in PIECES {
+        let mut entries = Vec::new();
+        let result = read_multistatus(BufReader::with_capacity(piece, data), &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        });
+        assert_eq!(
+            result.is_ok().then_some(entries),
+            whole,
+            "in pieces of {piece}"
+        );
+    }
+}
+
+/// An answer to ListObjectsV2: the same however the network cuts it.
+pub fn list_objects(data: &[u8]) {
+    let whole = parse_list_objects(data).ok();
+    for piece in PIECES {
+        let read = read_list_objects(BufReader::with_capacity(piece, data)).ok();
+        assert_eq!(read, whole, "in pieces of {piece}");
+    }
+}
+
+/// An address: what is shown for it is an address of the same kind, and never holds a password.
+pub fn address(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    match VaultUrl::parse(text) {
+        Ok(VaultUrl::WebDav(dav)) => {
+            assert_eq!(dav.url.password(), None);
+            assert_eq!(dav.url.username(), "");
+            let _ = VaultUrl::WebDav(dav).to_string();
+        }
+        Ok(VaultUrl::S3(s3)) => {
+            assert!(s3.prefix.is_empty() || s3.prefix.ends_with('/'));
+            assert!(!s3.prefix.split('/').any(|part| part == ".."));
+            let _ = VaultUrl::S3(s3).to_string();
+        }
+        Ok(VaultUrl::Local(path)) => drop(path),
+        Err(error) => drop(error.to_string()),
+    }
+}
