@@ -1,0 +1,135 @@
+//! rclone crypt, mounted with its write-back cache.
+
+use super::{Endpoint, PASSPHRASE, Peer, Site, first_line, remove};
+use crate::error::{BenchError, Context};
+use crate::mount::{Layer, Mounted};
+use crate::process::{Daemon, check, run};
+use crate::servers::{ACCESS_KEY, BUCKET, SECRET_KEY};
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// `--vfs-cache-mode full`: without it an open file cannot be changed in place.
+pub(super) struct Rclone(pub(super) PathBuf);
+
+impl Rclone {
+    /// Writes a configuration with the remotes `base` and `vault`.
+    fn config(&self, site: &Site, base: &str, root: &str) -> Result<PathBuf, BenchError> {
+        let password = run(Command::new(&self.0).args(["obscure", PASSPHRASE]))?;
+        let text = format!(
+            "[base]\n{base}\n[vault]\ntype = crypt\nremote = base:{root}\npassword = {}\n",
+            password.trim()
+        );
+        let file = site.state.join("rclone.conf");
+        fs::write(&file, text).at("write", &file)?;
+        Ok(file)
+    }
+
+    fn remote_config(&self, site: &Site) -> Result<PathBuf, BenchError> {
+        let name = &site.name;
+        match site.endpoint {
+            Endpoint::Folder => {
+                let root = site.storage.to_string_lossy();
+                self.config(site, "type = local", &root)
+            }
+            Endpoint::WebDav(addr) => {
+                // Its pause of 10 ms between requests is for Sharepoint; others do not need it.
+                let base = format!(
+                    "type = webdav\nurl = http://{addr}/\nvendor = other\npacer_min_sleep = 0.01ms"
+                );
+                self.config(site, &base, name)
+            }
+            Endpoint::S3(addr) => {
+                let base = format!(
+                    "type = s3\nprovider = Rclone\nendpoint = http://{addr}\nforce_path_style = true\n\
+                     access_key_id = {ACCESS_KEY}\nsecret_access_key = {SECRET_KEY}\nregion = us-east-1"
+                );
+                self.config(site, &base, &format!("{BUCKET}/{name}"))
+            }
+        }
+    }
+}
+
+fn port_file(site: &Site) -> PathBuf {
+    site.state.join("rclone.rc")
+}
+
+impl Peer for Rclone {
+    fn name(&self) -> &'static str {
+        "rclone crypt"
+    }
+
+    fn version(&self) -> Result<String, BenchError> {
+        first_line(Command::new(&self.0).arg("version"))
+    }
+
+    fn init(&self, site: &Site) -> Result<(), BenchError> {
+        let config = self.remote_config(site)?;
+        let mut command = Command::new(&self.0);
+        run(command
+            .arg("--config")
+            .arg(config)
+            .args(["mkdir", "vault:"]))
+        .map(drop)
+    }
+
+    fn mount(&self, site: &Site) -> Result<Mounted, BenchError> {
+        let listener = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+        let control = listener.context(|| "find a free port".to_owned())?;
+        fs::write(port_file(site), control.to_string()).at("write", &port_file(site))?;
+        let mut command = Command::new(&self.0);
+        command
+            .arg("--config")
+            .arg(self.remote_config(site)?)
+            .args(["mount", "vault:"])
+            .arg(&site.mountpoint)
+            .arg("--cache-dir")
+            .arg(site.state_dir("rclone-cache")?)
+            .args("--vfs-cache-mode full --vfs-write-back 100ms --transfers 8".split(' '))
+            .args("--dir-cache-time 1000h --poll-interval 0 --attr-timeout 1h".split(' '))
+            .args(["--rc", "--rc-no-auth", "--rc-addr", &control.to_string()]);
+        let daemon = Daemon::start(&mut command, &site.log("rclone"), "")?;
+        Layer::wait(&site.mountpoint, daemon).map(|layer| Mounted::new(vec![layer]))
+    }
+
+    /// Asks it how many files wait for their upload.
+    fn settle(&self, site: &Site, mounted: Mounted) -> Result<Option<Mounted>, BenchError> {
+        let control = fs::read_to_string(port_file(site)).at("read", &port_file(site))?;
+        loop {
+            check()?;
+            let mut command = Command::new(&self.0);
+            command.args(["rc", "--url", &format!("http://{control}/"), "vfs/stats"]);
+            let stats: serde_json::Value = serde_json::from_str(&run(&mut command)?)
+                .map_err(|e| BenchError::Wrong(format!("rclone's statistics: {e}")))?;
+            let cache = &stats["diskCache"];
+            let waiting = ["uploadsInProgress", "uploadsQueued"].map(|k| cache[k].as_u64());
+            if waiting == [Some(0), Some(0)] {
+                return Ok(Some(mounted));
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn drop_contents(&self, site: &Site) -> Result<(), BenchError> {
+        remove(&site.state.join("rclone-cache"))
+    }
+
+    /// Past the server, which only keeps files in a folder: over it this would take hours.
+    fn populate(&self, site: &Site, from: &Path) -> Result<(), BenchError> {
+        let config = self.config(site, "type = local", &site.storage.to_string_lossy())?;
+        let mut command = Command::new(&self.0);
+        command.arg("--config").arg(config).arg("copy").arg(from);
+        run(command.args(["vault:tree", "--transfers", "16"]))?;
+        match site.endpoint {
+            // Apache's user must be able to read them.
+            Endpoint::WebDav(_) => {
+                let mut command = Command::new("chown");
+                run(command.args(["-R", "www-data:"]).arg(&site.storage)).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+}
