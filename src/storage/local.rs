@@ -234,10 +234,7 @@ impl Folder {
         let stage = self.stage(bytes)?;
         let linked = match std::fs::hard_link(&stage, &target) {
             // FAT, and some network and FUSE file systems, have no hard links.
-            Err(error) if no_links(&error) => {
-                rustix::fs::renameat_with(CWD, &stage, CWD, &target, RenameFlags::NOREPLACE)
-                    .map_err(io::Error::from)
-            }
+            Err(error) if no_links(&error) => rename_new(&stage, &target),
             other => other,
         };
         let _ = std::fs::remove_file(&stage);
@@ -420,10 +417,59 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from)
+}
+
 fn no_links(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(
         Errno::from_io_error(error),
         Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::XDEV)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skrin_base::clock::testutil::SeededEntropy;
+
+    #[test]
+    fn what_the_system_says_becomes_what_a_caller_may_do() {
+        use rustix::io::Errno;
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(dir.path(), false, &SeededEntropy::new(1)).unwrap();
+        for (errno, kind) in [
+            (Errno::NOSPC, ErrorKind::Full),
+            (Errno::DQUOT, ErrorKind::Full),
+            (Errno::ACCESS, ErrorKind::Denied),
+            (Errno::PERM, ErrorKind::Denied),
+            (Errno::ROFS, ErrorKind::Denied),
+            (Errno::IO, ErrorKind::Broken),
+            (Errno::STALE, ErrorKind::Transient),
+        ] {
+            let error = store.0.fail(errno.into(), "it failed");
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(&store.place()));
+        }
+    }
+
+    #[test]
+    fn without_hard_links_a_rename_that_never_replaces_is_used() {
+        use rustix::io::Errno;
+        for errno in [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK] {
+            assert!(no_links(&errno.into()));
+        }
+        for errno in [Errno::EXIST, Errno::NOENT, Errno::NOSPC, Errno::ACCESS] {
+            assert!(!no_links(&errno.into()));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::write(&from, b"1").unwrap();
+        rename_new(&from, &to).unwrap();
+        std::fs::write(&from, b"2").unwrap();
+        let error = rename_new(&from, &to).unwrap_err();
+        assert_eq!(error.kind(), Io::AlreadyExists);
+        assert_eq!(std::fs::read(&to).unwrap(), b"1");
+    }
 }

@@ -392,6 +392,24 @@ mod tests {
     }
 
     #[test]
+    fn the_bucket_stands_in_the_path_or_in_the_host() {
+        for (style, host, path) in [
+            ("path", "h.example", "/base/bucket/v/x"),
+            ("virtual", "bucket.h.example", "/base/v/x"),
+        ] {
+            let text = format!("s3://bucket/v?endpoint=https://h.example:8443/base&style={style}");
+            let VaultUrl::S3(url) = VaultUrl::parse(&text).unwrap() else {
+                panic!("not S3");
+            };
+            let anonymous = Credentials::Anonymous;
+            let store = S3Store::new(&url, None, anonymous, Times::default(), None).unwrap();
+            let signed = store.get_url(&ObjectName::new("x").unwrap());
+            assert_eq!((signed.host_str(), signed.path()), (Some(host), path));
+            assert_eq!(signed.port(), Some(8443));
+        }
+    }
+
+    #[test]
     fn pages_give_direct_entries_only() {
         let mut listing = Listing::default();
         let page = ListObjects {

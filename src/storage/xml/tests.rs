@@ -141,6 +141,22 @@ fn an_answer_that_is_cut_anywhere_is_refused() {
 }
 
 #[test]
+fn a_hundred_thousand_entries_are_read() {
+    let mut xml = String::from(r#"<D:multistatus xmlns:D="DAV:">"#);
+    for i in 0..100_000 {
+        xml += &format!(
+            "<D:response><D:href>/v/pages/{i:032x}</D:href><D:propstat><D:prop><D:resourcetype/>\
+             <D:getcontentlength>{i}</D:getcontentlength></D:prop><D:status>HTTP/1.1 200 OK</D:status>\
+             </D:propstat></D:response>"
+        );
+    }
+    xml += "</D:multistatus>";
+    let entries = parse_multistatus(xml.as_bytes()).unwrap();
+    assert_eq!(entries.len(), 100_000);
+    assert_eq!(entries[99_999].len, Some(99_999));
+}
+
+#[test]
 fn percent_decoding_is_total() {
     assert_eq!(percent_decode("a%2Fb%c3%A4").as_deref(), Some("a/bä"));
     for bad in ["%", "%2", "%zz", "%ff", "a%-1"] {
