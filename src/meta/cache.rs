@@ -74,6 +74,11 @@ impl CachedRows {
         }
     }
 
+    /// Whether there is a database below, so that what was flushed need not stay in memory.
+    pub fn is_persistent(&self) -> bool {
+        self.db.is_some()
+    }
+
     /// Bytes of rows that `flush` has to write.
     pub fn unflushed(&self) -> usize {
         match self.db {
@@ -127,6 +132,18 @@ impl CachedRows {
                     .range::<[u8], _>((Bound::Included(&*from), Bound::Excluded(&*to)));
                 Ok(range.map(|(k, v)| (k.clone(), v.clone())).collect())
             }
+        }
+    }
+
+    /// The keys of the entries that begin with `prefix`.
+    pub(crate) fn side_keys(&self, prefix: u8) -> Result<Vec<RowKey>, RowsError> {
+        match &self.db {
+            Some(db) => db.side_keys(prefix).map_err(failed),
+            None => Ok(self
+                .side_scan(prefix)?
+                .into_iter()
+                .map(|(key, _)| key)
+                .collect()),
         }
     }
 

@@ -4,10 +4,13 @@
 pub mod apply;
 pub mod cache;
 pub mod check;
+pub mod checkpoint;
 pub mod commit;
+pub mod heads;
 pub mod lane;
 pub mod op;
 pub mod order;
+pub mod replica;
 pub mod rows;
 pub mod state;
 pub mod undo;

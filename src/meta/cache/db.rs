@@ -154,6 +154,17 @@ impl Db {
         rows.collect()
     }
 
+    /// The keys of `side` that begin with `prefix`.
+    pub(super) fn side_keys(&self, prefix: u8) -> rusqlite::Result<Vec<RowKey>> {
+        let sql = "SELECT key FROM side WHERE key >= ?1 AND key < ?2 ORDER BY key";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let (from, to) = ([prefix], [prefix.saturating_add(1)]);
+        let keys = statement.query_map([&from[..], &to[..]], |row| {
+            Ok(RowKey::from(row.get_ref(0)?.as_blob()?))
+        })?;
+        keys.collect()
+    }
+
     /// The last row with `from <= key < to`.
     pub(super) fn last(&self, from: &[u8], to: &[u8]) -> rusqlite::Result<Option<(RowKey, Row)>> {
         let sql =

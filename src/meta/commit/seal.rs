@@ -107,9 +107,15 @@ pub struct SealedCommit {
 pub struct CheckedCommit {
     head: Head,
     commit: Arc<Commit>,
+    len: usize,
 }
 
 impl CheckedCommit {
+    /// Length of the object in bytes; 0 if it came from the local cache.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Its exact name.
     pub fn head(&self) -> &Head {
         &self.head
@@ -122,7 +128,11 @@ impl CheckedCommit {
 
     /// Rebuilds what was checked before it was put into the (authenticated) local cache.
     pub(crate) fn from_cache(head: Head, commit: Arc<Commit>) -> Self {
-        Self { head, commit }
+        Self {
+            head,
+            commit,
+            len: 0,
+        }
     }
 }
 
@@ -209,6 +219,7 @@ pub fn open_commit(
     Ok(CheckedCommit {
         head: *head,
         commit: Arc::new(commit),
+        len: bytes.len(),
     })
 }
 

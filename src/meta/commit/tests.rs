@@ -189,7 +189,7 @@ fn what_does_not_fit_is_refused_when_it_is_made() {
         body: vec![0; 4 << 20],
     };
     commit.ops = vec![
-        crate::Op {
+        Op {
             kind: long,
             ..an_op(world.device(0), 1, b"x")
         };

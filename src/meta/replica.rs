@@ -1,0 +1,278 @@
+//! A room on this device: the folded state, its lanes on the storage, and the own lane that is written.
+//! What takes the network never holds the lock of the tree; what holds the lock never waits.
+
+mod core;
+mod error;
+mod fetch;
+mod graph;
+mod load;
+mod make;
+mod own;
+mod publish;
+mod pull;
+mod standing;
+mod status;
+
+pub use self::core::MergeDiff;
+pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
+pub use publish::Published;
+pub use status::{LaneStatus, Status};
+
+use self::core::Core;
+use crate::apply::Outcome;
+use crate::commit::{CheckpointRef, Decided, SealedCommit, Verdict};
+use crate::heads::{Heads, HeadsFile};
+use crate::lane::{Head, RoomNames};
+use crate::op::Op;
+use crate::rows::{Row, RowKey, Rows, RowsError};
+use fetch::Inbox;
+use own::OwnCommits;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId};
+use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
+use skrin_storage::Store;
+use standing::Reach;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// When a checkpoint is worth making.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointPolicy {
+    /// After this many operations since the last one.
+    pub ops: u64,
+    /// Or this many bytes of commits.
+    pub bytes: u64,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self {
+            ops: 4_000,
+            bytes: 4 << 20,
+        }
+    }
+}
+
+/// Everything that a replica needs.
+pub struct ReplicaConfig {
+    /// Where the vault is.
+    pub store: Arc<dyn Store>,
+    /// The keys of the room.
+    pub keys: Arc<RoomKeys>,
+    /// Who may sign. The owner of the control records keeps it up to date.
+    pub roster: Arc<RwLock<Roster>>,
+    /// This device.
+    pub device: DeviceId,
+    /// Its signing key.
+    pub signer: Arc<DeviceSigner>,
+    /// Directory for `meta.db`, `heads` and `journal/lanes`; it must exist.
+    pub state_dir: PathBuf,
+    /// Seals `heads`.
+    pub heads_key: LocalKey,
+    /// Opens `meta.db`.
+    pub meta_key: LocalKey,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Publish nothing, open no lane.
+    pub read_only: bool,
+    /// Memory for rows and pages of the database, in bytes.
+    pub cache_bytes: usize,
+    /// When to make checkpoints.
+    pub checkpoints: CheckpointPolicy,
+}
+
+/// What every part uses.
+pub(crate) struct Env {
+    store: Arc<dyn Store>,
+    names: RoomNames,
+    keys: RwLock<Arc<RoomKeys>>,
+    roster: Arc<RwLock<Roster>>,
+    device: DeviceId,
+    signer: Arc<DeviceSigner>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    read_only: bool,
+    checkpoints: CheckpointPolicy,
+}
+
+impl Env {
+    fn keys(&self) -> Arc<RoomKeys> {
+        self.keys.read().clone()
+    }
+
+    fn label(&self, device: &DeviceId) -> String {
+        let roster = self.roster.read();
+        let known = roster.devices.get(device);
+        known.map_or_else(|| device.to_string(), |d| d.label.clone())
+    }
+}
+
+/// The lane that this device writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct OwnLane {
+    id: LaneId,
+    incarnation: u32,
+    /// The newest own commit, once the lane is open.
+    tip: Option<Head>,
+    /// Whether the directory of the next commit was looked at in this run.
+    checked: bool,
+}
+
+/// What is known of the storage. Whoever holds it may use the network.
+struct Net {
+    inbox: Inbox,
+    heads: Heads,
+    own: OwnLane,
+    /// Sealed and kept, but not confirmed by the storage yet.
+    in_flight: Option<SealedCommit>,
+    /// Tips of this device that lie on the storage.
+    own_tips: Vec<Head>,
+    /// When the storage last showed, asked by exact name, a commit that no tip shows.
+    probed: HashMap<Head, u64>,
+    /// What the newest own commit said of segments.
+    decided: Decided,
+    /// A checkpoint that this device made and will propose.
+    proposal: Option<publish::Proposal>,
+    /// What the next commit says of checkpoints.
+    verdicts: Vec<Verdict>,
+    /// Roots that came and are not judged yet.
+    roots: Vec<(CheckpointRef, Hash32, Reach)>,
+    /// When a root that cannot be had is asked for again, and how often it was.
+    root_retries: BTreeMap<[u8; 16], (u64, u32)>,
+    /// What changed in the tree since a caller was told last.
+    undelivered: MergeDiff,
+    cloned: bool,
+}
+
+/// A room, as this device sees it.
+pub struct Replica {
+    env: Env,
+    core: Mutex<Core>,
+    net: tokio::sync::Mutex<Net>,
+    commits: Arc<OwnCommits>,
+    heads_file: Arc<HeadsFile>,
+    findings: Mutex<BTreeMap<(FindingKind, String), Finding>>,
+    shown: Mutex<status::Shown>,
+}
+
+/// The tree, exclusively: reading rows and executing operations, without waiting for anything.
+pub struct TreeGuard<'a>(MutexGuard<'a, Core>);
+
+impl TreeGuard<'_> {
+    /// A name for the next operation of this device, never given out before.
+    ///
+    /// # Errors
+    /// When the cache fails.
+    pub fn next_op_id(&mut self) -> Result<OpId, RowsError> {
+        let counter = self.0.next_counter()?;
+        let device = self.0.device;
+        Ok(OpId { device, counter })
+    }
+
+    /// Applies an operation of this device and keeps it until it is published. It must be in the journal.
+    ///
+    /// # Errors
+    /// When the cache fails; the tree must be mounted again then.
+    pub fn execute(&mut self, op: Op) -> Result<Outcome, RowsError> {
+        self.0.execute(op)
+    }
+
+    /// Operations that are not published yet, in their order.
+    pub fn pending(&self) -> impl Iterator<Item = &Arc<Op>> {
+        self.0.pending.iter().map(|pending| &pending.op)
+    }
+
+    /// How many operations are not published, and the bytes that they take in commits.
+    pub fn pending_size(&self) -> (usize, usize) {
+        let bytes = self.0.pending.iter().map(|pending| pending.len).sum();
+        (self.0.pending.len(), bytes)
+    }
+
+    /// Bytes that `flush` would write.
+    pub fn unflushed(&self) -> usize {
+        self.0.rows.unflushed()
+    }
+}
+
+impl Rows for TreeGuard<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Row>, RowsError> {
+        self.0.rows.get(key)
+    }
+    /// Refused: the tree changes by operations only.
+    fn put(&mut self, _: &[u8], _: Row) -> Result<(), RowsError> {
+        Err(RowsError::Cache(
+            "the tree changes by operations only".to_owned(),
+        ))
+    }
+    /// Refused: the tree changes by operations only.
+    fn delete(&mut self, _: &[u8]) -> Result<(), RowsError> {
+        Err(RowsError::Cache(
+            "the tree changes by operations only".to_owned(),
+        ))
+    }
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(RowKey, Row)>, RowsError> {
+        self.0.rows.scan(from, to, limit)
+    }
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(RowKey, Row)>, RowsError> {
+        self.0.rows.last(from, to)
+    }
+}
+
+impl Replica {
+    /// The tree. Others wait meanwhile: hold it briefly, and never across an await.
+    pub fn tree(&self) -> TreeGuard<'_> {
+        TreeGuard(self.core.lock())
+    }
+
+    /// Puts the operations of the journal back on top of the state, in the order of their counters; those that were
+    /// published are left out. Returns how many are pending now.
+    ///
+    /// # Errors
+    /// An operation of another device, or when the cache fails.
+    pub fn restore_pending(&self, ops: Vec<Op>) -> Result<usize, ReplicaError> {
+        let mut core = self.core.lock();
+        if ops.iter().any(|op| op.id.device != self.env.device) {
+            return Err(ReplicaError::ForeignOperation);
+        }
+        core.restore_pending(ops)?;
+        Ok(core.pending.len())
+    }
+
+    /// Writes the local cache. Losing it costs time only, so this needs no care beyond "now and then".
+    ///
+    /// # Errors
+    /// When the disk says no.
+    pub fn flush(&self) -> Result<(), RowsError> {
+        self.core.lock().flush()
+    }
+
+    /// Uses other keys from now on, after an epoch came.
+    pub fn set_keys(&self, keys: Arc<RoomKeys>) {
+        *self.env.keys.write() = keys;
+    }
+
+    /// The lane that this device writes next: segments that are sealed now bear its name.
+    pub async fn own_lane(&self) -> LaneId {
+        self.net.lock().await.own.id
+    }
+
+    fn report(&self, kind: FindingKind, object: String, text: String) {
+        let since = self.env.clock.now();
+        let mut findings = self.findings.lock();
+        findings.entry((kind, object.clone())).or_insert_with(|| {
+            tracing::warn!(?kind, object, text, "finding");
+            Finding {
+                kind,
+                object,
+                text,
+                since,
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,671 @@
+//! The folded state with what is needed to fold it otherwise: the log of commits above the floor, each with
+//! what stood before it, and the operations that are not published yet, on top. Synchronous; no network.
+
+use super::graph::Graph;
+use super::standing::Standing;
+use crate::apply::{Outcome, apply};
+use crate::cache::{CachedRows, Change, Snapshot};
+use crate::commit::{CheckedCommit, Commit};
+use crate::op::Op;
+use crate::order::OrderKey;
+use crate::rows::{Row, RowKey, Rows, RowsError};
+use crate::state;
+use crate::undo::{Frame, Recorder};
+use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
+use skrin_base::{DeviceId, Ino, Name, RoomId, SegmentInfo};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Frames of this many Lamport steps are kept even below the floor, so that the digest at a floor that another device
+/// chose a little earlier can still be computed.
+const KEPT_BELOW_FLOOR: u64 = 64;
+
+/// Prefixes of entries beside the rows.
+pub(super) mod side {
+    pub(in crate::replica) const LANE: u8 = b'L';
+    pub(in crate::replica) const NODE: u8 = b'N';
+    pub(in crate::replica) const LOG: u8 = b'C';
+    pub(in crate::replica) const PENDING: u8 = b'P';
+    pub(in crate::replica) const META: &[u8] = b"M";
+}
+
+/// A folded commit above the floor.
+pub(super) struct Logged {
+    /// The commit and what stood before it; `None` when only the database has them.
+    held: Option<(CheckedCommit, Frame)>,
+    dirty: bool,
+}
+
+/// An operation of this device that is not published yet.
+pub(super) struct Pending {
+    pub(super) op: Arc<Op>,
+    /// Bytes that it takes in a commit.
+    pub(super) len: usize,
+    frame: Frame,
+    dirty: bool,
+}
+
+/// What a merge changed in the tree, for the kernel's caches.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MergeDiff {
+    /// Inodes whose attributes, contents or extended attributes changed, or that came or went.
+    pub inodes: BTreeSet<Ino>,
+    /// Names that lead elsewhere than before, or nowhere.
+    pub entries: BTreeSet<(Ino, Name)>,
+    /// Everything was folded again: whatever is not listed may have changed too.
+    pub everything: bool,
+    /// Commits of others that were folded in.
+    pub commits: usize,
+}
+
+impl MergeDiff {
+    /// Takes in what changed later.
+    pub fn extend(&mut self, later: Self) {
+        self.inodes.extend(later.inodes);
+        self.entries.extend(later.entries);
+        self.everything |= later.everything;
+        self.commits += later.commits;
+    }
+
+    /// Whether the tree is as it was.
+    pub fn is_empty(&self) -> bool {
+        self.inodes.is_empty() && self.entries.is_empty() && !self.everything
+    }
+
+    fn from_frame(frame: &Frame, rows: &dyn Rows, commits: usize) -> Result<Self, RowsError> {
+        let mut diff = Self {
+            commits,
+            ..Self::default()
+        };
+        for (key, before) in frame.rows() {
+            if rows.get(key)? == *before {
+                continue;
+            }
+            diff.inodes.extend(state::ino_of_key(key));
+            if let Some((dir, _, name)) = state::parse_entry_key(key) {
+                diff.entries.insert((dir, name));
+            }
+        }
+        Ok(diff)
+    }
+}
+
+/// Why a merge cannot be done in place.
+#[derive(Debug)]
+pub(super) enum MergeError {
+    /// It reaches below what can be undone: the state must be folded again from a checkpoint or from nothing.
+    TooDeep,
+    Rows(RowsError),
+}
+
+impl From<RowsError> for MergeError {
+    fn from(error: RowsError) -> Self {
+        Self::Rows(error)
+    }
+}
+
+/// What the local cache remembers besides rows, lanes and log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Meta {
+    /// Commits before this key cannot be undone any more.
+    pub(super) undoable_from: u64,
+    /// The checkpoints that were proposed, and which of them stands.
+    pub(super) standing: Standing,
+    /// Operations and bytes of commits folded since then.
+    pub(super) ops_since: u64,
+    pub(super) bytes_since: u64,
+}
+
+/// The state and its history.
+pub(super) struct Core {
+    pub(super) room: RoomId,
+    pub(super) device: DeviceId,
+    pub(super) rows: CachedRows,
+    pub(super) graph: Graph,
+    pub(super) log: BTreeMap<OrderKey, Logged>,
+    dropped: Vec<OrderKey>,
+    pub(super) pending: VecDeque<Pending>,
+    unpended: Vec<u64>,
+    pub(super) meta: Meta,
+    /// Counters below this belong to earlier incarnations of this device.
+    pub(super) counter_base: u64,
+    last_counter: u64,
+    /// Segments of own commits that became void: the next commit declares them again.
+    pub(super) redeclare: Vec<SegmentInfo>,
+    broken: bool,
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> RowKey {
+    std::iter::once(prefix).chain(key.iter().copied()).collect()
+}
+
+fn broken() -> RowsError {
+    RowsError::Cache("an earlier failure left it incomplete".to_owned())
+}
+
+impl Core {
+    /// A state without anything.
+    pub(super) fn new(room: RoomId, device: DeviceId, rows: CachedRows) -> Self {
+        Self {
+            room,
+            device,
+            rows,
+            graph: Graph::default(),
+            log: BTreeMap::new(),
+            dropped: Vec::new(),
+            pending: VecDeque::new(),
+            unpended: Vec::new(),
+            meta: Meta::default(),
+            counter_base: 0,
+            last_counter: 0,
+            redeclare: Vec::new(),
+            broken: false,
+        }
+    }
+
+    /// The place of a commit in the order.
+    pub(super) fn key_of(&self, checked: &CheckedCommit) -> OrderKey {
+        let (head, commit) = (checked.head(), checked.commit());
+        OrderKey::new(self.room, head.lane, commit.lamport, head.seq, &head.hash)
+    }
+
+    fn logged(&self, key: &OrderKey) -> Result<(CheckedCommit, Frame), RowsError> {
+        if let Some(held) = self.log.get(key).and_then(|logged| logged.held.as_ref()) {
+            return Ok(held.clone());
+        }
+        let row = self.rows.side(&prefixed(side::LOG, key.as_bytes()))?;
+        let row = row.ok_or_else(broken)?;
+        decode_logged(&row).map_err(|e| state::damaged(key.as_bytes(), &e))
+    }
+
+
+    /// Whether a commit at `key` could still be slotted in.
+    fn can_undo_to(&self, key: &OrderKey) -> bool {
+        key.lamport() >= self.meta.undoable_from
+    }
+
+    fn fold_one(rows: &mut dyn Rows, commit: &Commit) -> Result<Frame, RowsError> {
+        let mut recorder = Recorder::new(rows);
+        for segment in &commit.segments {
+            state::declare_segment(&mut recorder, segment)?;
+        }
+        for op in &commit.ops {
+            apply(&mut recorder, op)?;
+        }
+        Ok(recorder.finish())
+    }
+
+    fn push_logged(&mut self, key: OrderKey, checked: CheckedCommit, frame: Frame) {
+        let held = Some((checked, frame));
+        self.log.insert(key, Logged { held, dirty: true });
+    }
+
+    /// Folds commits in at their places and takes void ones out, with the pending operations on top as before.
+    /// Operations of own commits that became void are pending again.
+    pub(super) fn merge(
+        &mut self,
+        add: Vec<CheckedCommit>,
+        void: &BTreeSet<OrderKey>,
+    ) -> Result<MergeDiff, MergeError> {
+        if self.broken {
+            return Err(broken().into());
+        }
+        let commits = add.len();
+        let add: BTreeMap<OrderKey, CheckedCommit> = add
+            .into_iter()
+            .map(|checked| (self.key_of(&checked), checked))
+            .collect();
+        let Some(first) = add.keys().chain(void).min().copied() else {
+            return Ok(MergeDiff::default());
+        };
+        if !self.can_undo_to(&first) {
+            return Err(MergeError::TooDeep);
+        }
+        self.broken = true;
+        let diff = self.refold(first, add, void, commits)?;
+        self.broken = false;
+        Ok(diff)
+    }
+
+    fn refold(
+        &mut self,
+        first: OrderKey,
+        mut fold: BTreeMap<OrderKey, CheckedCommit>,
+        void: &BTreeSet<OrderKey>,
+        commits: usize,
+    ) -> Result<MergeDiff, RowsError> {
+        let pending = std::mem::take(&mut self.pending);
+        let later: Vec<OrderKey> = self.log.range(first..).map(|(key, _)| *key).collect();
+        let mut frames = Vec::new();
+        let mut again: Vec<Arc<Op>> = Vec::new();
+        for key in &later {
+            let (checked, frame) = self.logged(key)?;
+            frames.push(frame);
+            if void.contains(key) {
+                again.extend(self.take_back(&checked));
+            } else {
+                fold.insert(*key, checked);
+            }
+        }
+        self.dropped.extend(later.iter().copied());
+        self.log.split_off(&first);
+        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
+        let mut recorder = Recorder::new(&mut rows);
+        let undone = pending
+            .iter()
+            .rev()
+            .map(|pending| &pending.frame)
+            .chain(frames.iter().rev());
+        let result = undone
+            .map(|frame| frame.revert(&mut recorder))
+            .collect::<Result<(), _>>()
+            .and_then(|()| self.fold_all(&mut recorder, fold))
+            .and_then(|()| self.pend_again(&mut recorder, again, pending));
+        let frame = recorder.finish();
+        self.rows = rows;
+        result?;
+        MergeDiff::from_frame(&frame, &self.rows, commits)
+    }
+
+    fn fold_all(
+        &mut self,
+        rows: &mut dyn Rows,
+        fold: BTreeMap<OrderKey, CheckedCommit>,
+    ) -> Result<(), RowsError> {
+        for (key, checked) in fold {
+            let frame = Self::fold_one(rows, checked.commit())?;
+            self.push_logged(key, checked, frame);
+        }
+        Ok(())
+    }
+
+    /// What an own void commit said, to be said again.
+    fn take_back(&mut self, checked: &CheckedCommit) -> Vec<Arc<Op>> {
+        let commit = checked.commit();
+        if commit.device != self.device {
+            return Vec::new();
+        }
+        self.redeclare.extend(commit.segments.iter().cloned());
+        commit.ops.iter().cloned().map(Arc::new).collect()
+    }
+
+    /// Makes the operations of an own commit that never counted pending.
+    pub(super) fn publish_again(&mut self, checked: &CheckedCommit) -> Result<(), RowsError> {
+        let again = self.take_back(checked);
+        let pending = std::mem::take(&mut self.pending);
+        for one in pending.iter().rev() {
+            one.frame.revert(&mut self.rows)?;
+        }
+        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
+        let result = self.pend_again(&mut rows, again, pending);
+        self.rows = rows;
+        result
+    }
+
+    fn pend_again(
+        &mut self,
+        rows: &mut dyn Rows,
+        again: Vec<Arc<Op>>,
+        pending: VecDeque<Pending>,
+    ) -> Result<(), RowsError> {
+        let own = self.device;
+        let again = again.into_iter().filter(|op| op.id.device == own);
+        let mut ops: BTreeMap<u64, Arc<Op>> = again.map(|op| (op.id.counter, op)).collect();
+        ops.extend(
+            pending
+                .into_iter()
+                .map(|pending| (pending.op.id.counter, pending.op)),
+        );
+        for (counter, op) in ops {
+            if state::is_folded(rows, op.id)? {
+                self.unpended.push(counter);
+                continue;
+            }
+            let (pending, _) = Self::pend(rows, own, op)?;
+            self.pending.push_back(pending);
+        }
+        Ok(())
+    }
+
+    fn pend(
+        rows: &mut dyn Rows,
+        device: DeviceId,
+        op: Arc<Op>,
+    ) -> Result<(Pending, Outcome), RowsError> {
+        let mut w = Writer::default();
+        op.encode_in_commit(device, &mut w);
+        let mut recorder = Recorder::new(rows);
+        let outcome = apply(&mut recorder, &op)?;
+        let frame = recorder.finish();
+        let (len, dirty) = (w.len(), true);
+        Ok((
+            Pending {
+                op,
+                len,
+                frame,
+                dirty,
+            },
+            outcome,
+        ))
+    }
+
+    /// Applies a new operation of this device.
+    pub(super) fn execute(&mut self, op: Op) -> Result<Outcome, RowsError> {
+        if self.broken {
+            return Err(broken());
+        }
+        self.broken = true;
+        self.last_counter = self.last_counter.max(op.id.counter);
+        let (pending, outcome) = Self::pend(&mut self.rows, self.device, Arc::new(op))?;
+        self.pending.push_back(pending);
+        self.broken = false;
+        Ok(outcome)
+    }
+
+    /// Applies the operations of the journal that are not folded yet.
+    pub(super) fn restore_pending(&mut self, ops: Vec<Op>) -> Result<(), RowsError> {
+        if self.broken {
+            return Err(broken());
+        }
+        let highest = ops.iter().map(|op| op.id.counter).max();
+        self.last_counter = self.last_counter.max(highest.unwrap_or(0));
+        let pending = std::mem::take(&mut self.pending);
+        for one in pending.iter().rev() {
+            one.frame.revert(&mut self.rows)?;
+        }
+        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
+        let result = self.pend_again(&mut rows, ops.into_iter().map(Arc::new).collect(), pending);
+        self.rows = rows;
+        self.broken = result.is_err();
+        result
+    }
+
+    /// A counter that no operation of this device has had.
+    pub(super) fn next_counter(&mut self) -> Result<u64, RowsError> {
+        let folded = state::last_counter(&self.rows, self.device)?;
+        let last = folded.max(self.last_counter).max(self.counter_base);
+        self.last_counter = last.saturating_add(1);
+        Ok(self.last_counter)
+    }
+
+    /// Remembers that counters up to this one were used.
+    pub(super) fn note_counter(&mut self, counter: u64) {
+        self.last_counter = self.last_counter.max(counter);
+    }
+
+    /// The highest counter that was given out or seen.
+    pub(super) fn last_counter(&self) -> u64 {
+        self.last_counter
+    }
+
+    /// Turns the first `count` pending operations into the newest commit of the order. The state stays as it is: they
+    /// are already applied on top of everything else, and nothing that `apply` does touches declared segments.
+    pub(super) fn stamp(&mut self, checked: CheckedCommit, count: usize) -> Result<(), RowsError> {
+        let mut recorder = Recorder::new(&mut self.rows);
+        for segment in &checked.commit().segments {
+            state::declare_segment(&mut recorder, segment)?;
+        }
+        let mut frame = recorder.finish();
+        for published in self.pending.drain(..count.min(self.pending.len())) {
+            self.unpended.push(published.op.id.counter);
+            frame.absorb(published.frame);
+        }
+        let key = self.key_of(&checked);
+        let declared = checked.commit().segments.clone();
+        debug_assert!(
+            self.log
+                .last_key_value()
+                .is_none_or(|(last, _)| *last < key)
+        );
+        self.push_logged(key, checked, frame);
+        self.redeclare.retain(|segment| !declared.contains(segment));
+        Ok(())
+    }
+
+    /// Forgets how to undo what lies well below the floor.
+    pub(super) fn trim(&mut self) {
+        let floor = self.graph.floor();
+        let keep_from = floor
+            .min(self.graph.latest().saturating_sub(KEPT_BELOW_FLOOR))
+            .saturating_add(1);
+        if keep_from <= self.meta.undoable_from {
+            return;
+        }
+        self.meta.undoable_from = keep_from;
+        let kept = self.log.split_off(&OrderKey::after(keep_from - 1));
+        let gone = std::mem::replace(&mut self.log, kept);
+        self.dropped.extend(gone.into_keys());
+    }
+
+    /// The rows as they were after everything with at most this Lamport time; `None` if that cannot be computed
+    /// any more.
+    pub(super) fn snapshot_at(&self, floor: u64) -> Result<Option<Snapshot>, RowsError> {
+        let from = OrderKey::after(floor);
+        if !self.can_undo_to(&from) || self.broken {
+            return Ok(None);
+        }
+        let mut snapshot = self.rows.snapshot()?;
+        for pending in self.pending.iter().rev() {
+            snapshot.revert(&pending.frame);
+        }
+        for key in self.log.range(from..).rev().map(|(key, _)| key) {
+            snapshot.revert(&self.logged(key)?.1);
+        }
+        Ok(Some(snapshot))
+    }
+
+    /// The places in the log of commits that fit.
+    pub(super) fn find_logged(
+        &self,
+        up_to: Option<u64>,
+        mut fits: impl FnMut(&CheckedCommit) -> bool,
+    ) -> Result<BTreeSet<OrderKey>, RowsError> {
+        let mut found = BTreeSet::new();
+        for key in self.log.keys() {
+            if up_to.is_some_and(|up_to| key.lamport() > up_to) {
+                break;
+            }
+            if fits(&self.logged(key)?.0) {
+                found.insert(*key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes everything that the database does not have in one transaction.
+    pub(super) fn flush(&mut self) -> Result<(), RowsError> {
+        if self.broken {
+            return Err(broken());
+        }
+        let mut changes: Vec<Change> = Vec::new();
+        let gone = self
+            .dropped
+            .drain(..)
+            .filter(|key| !self.log.contains_key(key));
+        changes.extend(gone.map(|key| (prefixed(side::LOG, key.as_bytes()), None)));
+        let unpended = self.unpended.drain(..);
+        changes.extend(
+            unpended.map(|counter| (prefixed(side::PENDING, &counter.to_be_bytes()), None)),
+        );
+        for (key, logged) in self.log.iter_mut().filter(|(_, logged)| logged.dirty) {
+            if let Some((checked, frame)) = &logged.held {
+                let value = encode_logged(checked, frame);
+                changes.push((prefixed(side::LOG, key.as_bytes()), Some(value)));
+            }
+            logged.dirty = false;
+        }
+        for pending in self.pending.iter_mut().filter(|pending| pending.dirty) {
+            let key = prefixed(side::PENDING, &pending.op.id.counter.to_be_bytes());
+            changes.push((key, Some(pending.frame.to_bytes().into())));
+            pending.dirty = false;
+        }
+        let (lanes, nodes) = self.graph.take_dirty();
+        changes.extend(
+            lanes
+                .into_iter()
+                .map(|(id, row)| (prefixed(side::LANE, &id.0), Some(row.into()))),
+        );
+        changes.extend(
+            nodes
+                .into_iter()
+                .map(|(id, row)| (prefixed(side::NODE, &id.0), Some(row.into()))),
+        );
+        changes.push((side::META.into(), Some(self.meta.to_bytes().into())));
+        self.broken = true;
+        self.rows.flush(changes)?;
+        self.broken = false;
+        if self.rows.is_persistent() {
+            self.log.values_mut().for_each(|logged| logged.held = None);
+        }
+        Ok(())
+    }
+
+    /// What the last flush left, without the pending operations: those come back from the journal. `None` if there is
+    /// nothing that can be used.
+    pub(super) fn load(
+        room: RoomId,
+        device: DeviceId,
+        mut rows: CachedRows,
+    ) -> Result<Result<Self, CachedRows>, RowsError> {
+        let Some(meta) = rows.side(side::META)? else {
+            return Ok(Err(rows));
+        };
+        let Some(parts) = Parts::read(&rows, &meta)? else {
+            return Ok(Err(rows));
+        };
+        for frame in parts.pending.values().rev() {
+            frame.revert(&mut rows)?;
+        }
+        let mut core = Self::new(room, device, rows);
+        core.meta = parts.meta;
+        core.graph = Graph::restore(parts.lanes, parts.nodes);
+        let stored = |key| {
+            (
+                key,
+                Logged {
+                    held: None,
+                    dirty: false,
+                },
+            )
+        };
+        core.log = parts.log.into_iter().map(stored).collect();
+        core.unpended.extend(parts.pending.into_keys());
+        Ok(Ok(core))
+    }
+
+    /// Whether a known commit counts for nothing: it comes after the end of its lane, or below the floor of a
+    /// checkpoint that does not hold it.
+    pub(super) fn is_void(&self, checked: &CheckedCommit) -> bool {
+        let (head, lamport) = (checked.head(), checked.commit().lamport);
+        self.graph.is_after_close(head) || self.meta.standing.voids(head, lamport)
+    }
+
+    /// Begins again with nothing but the pending operations, which `rejoin` puts back on top.
+    pub(super) fn reset(&mut self) -> Vec<Arc<Op>> {
+        self.rows.clear();
+        self.graph = Graph::default();
+        self.log.clear();
+        self.dropped.clear();
+        self.unpended.clear();
+        self.meta = Meta::default();
+        self.broken = true;
+        self.pending.drain(..).map(|pending| pending.op).collect()
+    }
+
+    /// Applies pending operations again after a `reset`.
+    pub(super) fn rejoin(&mut self, ops: Vec<Arc<Op>>) -> Result<(), RowsError> {
+        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
+        let result = self.pend_again(&mut rows, ops, VecDeque::new());
+        self.rows = rows;
+        self.broken = result.is_err();
+        result
+    }
+
+    /// Lets `merge` work on what a `reset` left empty.
+    pub(super) fn begin(&mut self) {
+        self.broken = false;
+    }
+}
+
+/// What stands beside the rows.
+struct Parts {
+    meta: Meta,
+    lanes: Vec<(skrin_base::LaneId, super::graph::Lane)>,
+    nodes: Vec<(skrin_base::Hash32, super::graph::Node)>,
+    log: Vec<OrderKey>,
+    pending: BTreeMap<u64, Frame>,
+}
+
+impl Parts {
+    /// `None` for anything that does not decode: the cache is made again then.
+    fn read(rows: &CachedRows, meta: &[u8]) -> Result<Option<Self>, RowsError> {
+        let lanes = rows.side_scan(side::LANE)?;
+        let nodes = rows.side_scan(side::NODE)?;
+        let log = rows.side_keys(side::LOG)?;
+        let pending = rows.side_scan(side::PENDING)?;
+        let read = || {
+            Some(Self {
+                meta: Meta::from_bytes(meta).ok()?,
+                lanes: decode_all(&lanes)?,
+                nodes: decode_all(&nodes)?,
+                log: log
+                    .iter()
+                    .map(|key| OrderKey::from_bytes(key.get(1..)?))
+                    .collect::<Option<_>>()?,
+                pending: pending
+                    .iter()
+                    .map(|(key, row)| {
+                        let counter = key.get(1..)?.try_into().ok()?;
+                        Some((u64::from_be_bytes(counter), Frame::from_bytes(row).ok()?))
+                    })
+                    .collect::<Option<_>>()?,
+            })
+        };
+        Ok(read())
+    }
+}
+
+fn decode_all<K: Decode, V: Decode>(rows: &[(RowKey, Row)]) -> Option<Vec<(K, V)>> {
+    let decode = |(key, row): &(RowKey, Row)| {
+        let key = K::from_bytes(key.get(1..)?).ok()?;
+        Some((key, V::from_bytes(row).ok()?))
+    };
+    rows.iter().map(decode).collect()
+}
+
+fn encode_logged(checked: &CheckedCommit, frame: &Frame) -> Row {
+    let mut w = Writer::default();
+    checked.head().encode(&mut w);
+    checked.commit().encode(&mut w);
+    frame.encode(&mut w);
+    w.into_bytes().into()
+}
+
+fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
+    let mut r = Reader::new(row);
+    let head = crate::lane::Head::decode(&mut r)?;
+    let commit = Arc::new(Commit::decode(&mut r)?);
+    let frame = Frame::decode(&mut r)?;
+    r.finish()?;
+    Ok((CheckedCommit::from_cache(head, commit), frame))
+}
+
+impl Encode for Meta {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(self.undoable_from);
+        self.standing.encode(w);
+        w.u64(self.ops_since);
+        w.u64(self.bytes_since);
+    }
+}
+
+impl Decode for Meta {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            undoable_from: r.u64()?,
+            standing: Standing::decode(r)?,
+            ops_since: r.u64()?,
+            bytes_since: r.u64()?,
+        })
+    }
+}

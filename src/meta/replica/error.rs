@@ -1,0 +1,152 @@
+//! What can go wrong between the state here and the lanes on the storage.
+
+use crate::checkpoint::CheckpointFault;
+use crate::commit::Fault;
+use crate::heads::{LocalError, SeenHead};
+use crate::rows::RowsError;
+use skrin_base::Timestamp;
+use skrin_storage::{BadName, StoreError};
+use std::fmt;
+use thiserror::Error;
+
+/// One lane of which the storage shows less than was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LostHead {
+    /// What was seen.
+    pub seen: SeenHead,
+    /// The number of the newest commit that the storage shows of that lane, if any.
+    pub shown: Option<u64>,
+}
+
+impl fmt::Display for LostHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was seen, ", self.seen)?;
+        match self.shown {
+            Some(seq) => write!(f, "the storage shows only up to commit {seq}"),
+            None => f.write_str("the storage shows nothing of it"),
+        }
+    }
+}
+
+/// The storage shows an older state than this device has seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rollback {
+    /// The lanes that lost something.
+    pub lost: Vec<LostHead>,
+}
+
+impl fmt::Display for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.lost.iter().map(ToString::to_string).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
+/// An error of a replica.
+#[derive(Debug, Error)]
+pub enum ReplicaError {
+    /// The storage does not do what is asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local cache failed.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
+    /// Other local files failed.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The storage went back in time.
+    #[error(
+        "the storage was rolled back or lost objects: {0}; nothing was changed. Ask whoever runs it to bring the newer objects back; another device that still has them can put its own again"
+    )]
+    RolledBack(Rollback),
+    /// An object that must be right is not.
+    #[error("{object}: {fault}")]
+    Commit {
+        /// Its name.
+        object: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+    /// A checkpoint that must be right is not.
+    #[error("{object}: {fault}")]
+    Checkpoint {
+        /// Its name.
+        object: String,
+        /// What is wrong.
+        fault: CheckpointFault,
+    },
+    /// The local state was copied and is in use somewhere else.
+    #[error(
+        "another running copy of this device's local state writes to the vault; end one of them, delete its state directory and mount it again as a device of its own"
+    )]
+    Cloned,
+    /// A read-only mount publishes nothing.
+    #[error("this mount is read-only")]
+    ReadOnly,
+    /// Commits here need a newer program; nothing can be written by this one.
+    #[error(
+        "the vault has commits of a newer program: update this one to write; reading shows the state before them"
+    )]
+    Newer,
+    /// An operation that must not be in the journal of this device.
+    #[error(
+        "the journal holds an operation of another device; restore the journal that belongs to this state directory"
+    )]
+    ForeignOperation,
+    /// A task of the program ended before its time.
+    #[error("the program is ending")]
+    Ending,
+}
+
+impl From<BadName> for ReplicaError {
+    fn from(bad: BadName) -> Self {
+        Self::Store(bad.into())
+    }
+}
+
+impl ReplicaError {
+    /// Whether it may go away by itself: the storage cannot be reached or is busy.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}
+
+/// What kind of thing was found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum FindingKind {
+    /// A tip whose commit is not whole yet. No alarm: its writer may be at it.
+    Incomplete,
+    /// A commit that others follow cannot be had for longer than two minutes. The tree stays as it was.
+    Withheld,
+    /// A commit that is bad and that others follow, or that no honest device makes.
+    Integrity,
+    /// The storage shows less than was seen.
+    Rollback,
+    /// A lane has two branches.
+    Fork,
+    /// The storage had more of this device's lane than this device knew: its state was restored from a backup.
+    Restored,
+    /// This device's state is in use twice.
+    Cloned,
+    /// Signed by a device, or sealed under an epoch, that is not known yet: the control records must be refreshed.
+    Unknown,
+    /// Needs a newer program.
+    Newer,
+    /// A device that says it saw less than it said before.
+    WentBack,
+    /// Two digests of one state.
+    Digest,
+}
+
+/// Something that a person or the audit log should hear of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What kind.
+    pub kind: FindingKind,
+    /// The object or lane.
+    pub object: String,
+    /// What was expected and what came.
+    pub text: String,
+    /// When it was found first.
+    pub since: Timestamp,
+}

@@ -1,0 +1,229 @@
+//! Getting commits by their exact names, backwards from what is named until everything is known (rule D7).
+
+use super::Env;
+use super::error::{FindingKind, ReplicaError};
+use crate::commit::{CheckedCommit, Fault, open_commit};
+use crate::lane::Head;
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use skrin_base::Hash32;
+use skrin_base::limits::COMMIT_MAX;
+use skrin_storage::{ErrorKind, StoreError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+/// Requests at once.
+const AT_ONCE: usize = 16;
+/// After this time without a commit that others follow, it counts as withheld.
+const WITHHELD_AFTER: u64 = 120_000_000_000;
+const RETRY_MIN: u64 = 1_000_000_000;
+const RETRY_MAX: u64 = 60_000_000_000;
+
+/// A commit that could not be had or believed.
+struct Trouble {
+    since: u64,
+    tries: u32,
+    next_try: u64,
+    /// `None` when there is no such object.
+    fault: Option<Fault>,
+    /// Its bytes, when newer control records may cure it.
+    bytes: Option<Bytes>,
+}
+
+/// Commits between the storage and the state: fetched and verified, but not folded in yet, and those that are
+/// in trouble.
+#[derive(Default)]
+pub(super) struct Inbox {
+    /// Verified by themselves; what they follow may be missing.
+    pub(super) held: BTreeMap<Hash32, CheckedCommit>,
+    troubles: HashMap<Head, Trouble>,
+}
+
+impl Inbox {
+    /// Puts a verified commit in.
+    pub(super) fn hold(&mut self, checked: CheckedCommit) {
+        self.troubles.remove(checked.head());
+        self.held.insert(checked.head().hash, checked);
+    }
+
+    /// What can be admitted, sorted so that everything comes after what it follows.
+    pub(super) fn take_by_lamport(&mut self) -> Vec<CheckedCommit> {
+        let mut all: Vec<_> = std::mem::take(&mut self.held).into_values().collect();
+        all.sort_by_key(|checked| checked.commit().lamport);
+        all
+    }
+
+    /// Notes a commit that contradicts what it follows; it is never asked for again.
+    pub(super) fn condemn(&mut self, head: Head, fault: Fault, now: u64) {
+        let trouble = Trouble {
+            since: now,
+            tries: u32::MAX,
+            next_try: u64::MAX,
+            fault: Some(fault),
+            bytes: None,
+        };
+        self.troubles.insert(head, trouble);
+    }
+
+    fn note(&mut self, head: Head, fault: Option<Fault>, bytes: Option<Bytes>, now: u64) {
+        let trouble = self.troubles.entry(head).or_insert(Trouble {
+            since: now,
+            tries: 0,
+            next_try: now,
+            fault: None,
+            bytes: None,
+        });
+        // Wrong bytes may become right, if a server cut the object short; wrong contents never do.
+        let hopeless = fault
+            .as_ref()
+            .is_some_and(|f| *f != Fault::Hash && !f.may_be_cured());
+        let pause = RETRY_MIN
+            .saturating_mul(1 << trouble.tries.min(6))
+            .min(RETRY_MAX);
+        trouble.tries = trouble.tries.saturating_add(1);
+        trouble.next_try = if hopeless {
+            u64::MAX
+        } else {
+            now.saturating_add(pause)
+        };
+        (trouble.fault, trouble.bytes) = (fault, bytes);
+    }
+
+    /// Whether commits are there that need a newer program.
+    pub(super) fn is_newer(&self) -> bool {
+        let newer = |t: &Trouble| t.fault.as_ref().is_some_and(Fault::is_newer);
+        self.troubles.values().any(newer)
+    }
+
+    /// Whether newer control records may help.
+    pub(super) fn needs_control(&self) -> bool {
+        let curable = |t: &Trouble| t.fault.as_ref().is_some_and(Fault::may_be_cured);
+        self.troubles.values().any(curable)
+    }
+
+    /// The troubles as findings, with the heads that others follow told apart.
+    pub(super) fn findings(&self, now: u64) -> Vec<(Head, FindingKind, String)> {
+        let parents = |checked: &CheckedCommit| -> Vec<Head> {
+            super::graph::Graph::parents(checked.commit()).collect()
+        };
+        let named: BTreeSet<Head> = self.held.values().flat_map(parents).collect();
+        let describe = |(head, trouble): (&Head, &Trouble)| {
+            let named = named.contains(head);
+            let long = now.saturating_sub(trouble.since) >= WITHHELD_AFTER;
+            let text = match &trouble.fault {
+                None => "the storage does not have it".to_owned(),
+                Some(fault) => fault.to_string(),
+            };
+            let kind = match &trouble.fault {
+                Some(fault) if fault.is_newer() => FindingKind::Newer,
+                Some(fault) if fault.may_be_cured() => FindingKind::Unknown,
+                None if named && long => FindingKind::Withheld,
+                None => FindingKind::Incomplete,
+                Some(Fault::Hash) if !named => FindingKind::Incomplete,
+                Some(_) => FindingKind::Integrity,
+            };
+            (*head, kind, text)
+        };
+        self.troubles.iter().map(describe).collect()
+    }
+
+    /// Forgets troubles of commits that are known by now.
+    pub(super) fn settle(&mut self, known: impl Fn(&Head) -> bool) {
+        self.troubles.retain(|head, _| !known(head));
+    }
+
+    /// Verifies again what newer control records may have cured.
+    fn try_cured(&mut self, env: &Env) -> Vec<Head> {
+        let kept = self
+            .troubles
+            .iter()
+            .filter_map(|(head, t)| Some((*head, t.bytes.clone()?)));
+        let mut follow = Vec::new();
+        for (head, bytes) in kept.collect::<Vec<_>>() {
+            if let Ok(checked) = open_commit(&head, &bytes, &env.keys(), &env.roster.read()) {
+                follow.extend(super::graph::Graph::parents(checked.commit()));
+                self.hold(checked);
+            }
+        }
+        follow
+    }
+
+    fn is_due(&self, head: &Head, now: u64) -> bool {
+        let trouble = self.troubles.get(head);
+        !self.held.contains_key(&head.hash) && trouble.is_none_or(|t| t.next_try <= now)
+    }
+
+    /// Takes what a fetch brought; returns what it follows.
+    fn take(
+        &mut self,
+        env: &Env,
+        head: Head,
+        got: Result<Bytes, StoreError>,
+        now: u64,
+    ) -> Result<Vec<Head>, ReplicaError> {
+        let bytes = match got {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_absent() => {
+                self.note(head, None, None, now);
+                return Ok(Vec::new());
+            }
+            // Too long or nonsense: as good as other bytes. It must not stop the other lanes.
+            Err(error) if error.kind() == ErrorKind::Broken => {
+                self.note(head, Some(Fault::Hash), None, now);
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match open_commit(&head, &bytes, &env.keys(), &env.roster.read()) {
+            Ok(checked) => {
+                let follow = super::graph::Graph::parents(checked.commit()).collect();
+                self.hold(checked);
+                Ok(follow)
+            }
+            Err(fault) => {
+                let keep = fault.may_be_cured().then_some(bytes);
+                tracing::warn!(%head, %fault, "a commit on the storage does not count");
+                self.note(head, Some(fault), keep, now);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Gets the wanted commits and everything that they follow, as far as it is not `known`. Missing and bad ones are
+    /// noted and tried again later.
+    pub(super) async fn fetch(
+        &mut self,
+        env: &Env,
+        want: impl IntoIterator<Item = Head>,
+        known: impl Fn(&Head) -> bool,
+    ) -> Result<(), ReplicaError> {
+        let mut queue: VecDeque<Head> = want.into_iter().collect();
+        queue.extend(self.try_cured(env));
+        for checked in self.held.values() {
+            queue.extend(super::graph::Graph::parents(checked.commit()));
+        }
+        let mut asked = BTreeSet::new();
+        let mut running = FuturesUnordered::new();
+        let mut failed = None;
+        loop {
+            let now = env.clock.monotonic();
+            while running.len() < AT_ONCE {
+                let Some(head) = queue.pop_front() else {
+                    break;
+                };
+                if known(&head) || !self.is_due(&head, now) || !asked.insert(head) {
+                    continue;
+                }
+                let name = env.names.commit(&head)?;
+                running.push(async move { (head, env.store.get(&name, COMMIT_MAX).await) });
+            }
+            let Some((head, got)) = running.next().await else {
+                break;
+            };
+            match self.take(env, head, got, now) {
+                Ok(follow) => queue.extend(follow),
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,419 @@
+//! What is known of the lanes: which commits follow which, and how far everybody has seen.
+
+use crate::commit::{Commit, Fault};
+use crate::lane::Head;
+use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
+use skrin_base::{DeviceId, Hash32, LaneId, Timestamp};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Bounds of what the local cache may hold.
+const LOCAL_MAX: usize = 1 << 24;
+
+/// A commit that was admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Node {
+    pub(crate) lane: LaneId,
+    pub(crate) seq: u64,
+    pub(crate) lamport: u64,
+}
+
+/// The end of a branch of a lane. There is one, unless the lane was forked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Tip {
+    pub(crate) seq: u64,
+    pub(crate) hash: Hash32,
+    pub(crate) lamport: u64,
+    pub(crate) time: Timestamp,
+    /// The newest heads of other lanes that this branch has named.
+    pub(crate) named: BTreeSet<Head>,
+}
+
+/// The last commit of a lane that a checkpoint holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Covered {
+    pub(crate) seq: u64,
+    pub(crate) hash: Hash32,
+    pub(crate) lamport: u64,
+}
+
+/// One lane.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Lane {
+    pub(crate) device: DeviceId,
+    pub(crate) incarnation: u32,
+    pub(crate) tips: Vec<Tip>,
+    /// The last number that counts, once the lane was closed.
+    pub(crate) closed: Option<u64>,
+    /// How far the checkpoint reaches that this graph begins with.
+    pub(crate) covered: Option<Covered>,
+}
+
+impl Lane {
+    /// The tip with the highest Lamport time.
+    pub(crate) fn tip(&self) -> Option<&Tip> {
+        self.tips.iter().max_by_key(|tip| (tip.lamport, tip.hash))
+    }
+}
+
+/// Why a commit is not admitted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// These commits are not known yet.
+    Missing(Vec<Head>),
+    /// It contradicts what it follows.
+    Bad(Fault),
+}
+
+/// What admitting a commit brought to light.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Admitted {
+    /// The lane has two branches now.
+    pub(crate) forked: bool,
+    /// It names a head older than one that the lane named before; the older one is redundant.
+    pub(crate) went_back: bool,
+    /// Lanes that it closed, or closed earlier than before.
+    pub(crate) closed: Vec<LaneId>,
+}
+
+/// All lanes of a room.
+#[derive(Default, Clone)]
+pub(crate) struct Graph {
+    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    nodes: HashMap<Hash32, Node>,
+    places: BTreeMap<(LaneId, u64), BTreeSet<(u64, Hash32)>>,
+    /// What the local cache does not have yet.
+    dirty_lanes: BTreeSet<LaneId>,
+    dirty_nodes: BTreeSet<Hash32>,
+}
+
+impl Graph {
+    /// Whether the commit is known or covered by the checkpoint.
+    pub(crate) fn knows(&self, head: &Head) -> bool {
+        self.lamport_of(head).is_some()
+    }
+
+    /// Lamport time of a known commit. A covered one that is not the last of its lane counts as 0: whatever names it
+    /// follows a later one as well.
+    fn lamport_of(&self, head: &Head) -> Option<u64> {
+        if let Some(node) = self.nodes.get(&head.hash) {
+            return (node.lane == head.lane && node.seq == head.seq).then_some(node.lamport);
+        }
+        let covered = self.lanes.get(&head.lane)?.covered?;
+        match head.seq.cmp(&covered.seq) {
+            std::cmp::Ordering::Less => Some(0),
+            std::cmp::Ordering::Equal if head.hash == covered.hash => Some(covered.lamport),
+            _ => None,
+        }
+    }
+
+    fn previous(commit: &Commit) -> Option<Head> {
+        let seq = commit.seq.checked_sub(1)?;
+        Some(Head {
+            lane: commit.lane,
+            seq,
+            hash: commit.prev,
+        })
+    }
+
+    /// Everything that the commit says it follows.
+    pub(crate) fn parents(commit: &Commit) -> impl Iterator<Item = Head> + '_ {
+        let others = commit.closes.iter().filter(|head| head.lane != commit.lane);
+        let named = commit.heads.iter().chain(others).copied();
+        Self::previous(commit).into_iter().chain(named)
+    }
+
+    /// Takes a checked commit in, if all that it follows is known and its Lamport time is what that gives.
+    pub(crate) fn admit(&mut self, head: &Head, commit: &Commit) -> Result<Admitted, Refusal> {
+        let mut missing = Vec::new();
+        let mut latest = 0;
+        for parent in Self::parents(commit) {
+            match self.lamport_of(&parent) {
+                Some(lamport) => latest = latest.max(lamport),
+                None => missing.push(parent),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Refusal::Missing(missing));
+        }
+        let computed = latest.saturating_add(1);
+        if commit.lamport != computed || computed == u64::MAX {
+            let said = commit.lamport;
+            return Err(Refusal::Bad(Fault::Lamport { said, computed }));
+        }
+        Ok(self.insert(head, commit))
+    }
+
+    fn insert(&mut self, head: &Head, commit: &Commit) -> Admitted {
+        let mut admitted = Admitted::default();
+        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane {
+            device: commit.device,
+            incarnation: commit.incarnation,
+            tips: Vec::new(),
+            closed: None,
+            covered: None,
+        });
+        let follows =
+            |tip: &Tip| tip.hash == commit.prev && tip.seq.checked_add(1) == Some(head.seq);
+        let named = match lane.tips.iter().position(follows) {
+            Some(at) => lane.tips.swap_remove(at).named,
+            None => {
+                admitted.forked = !lane.tips.is_empty();
+                BTreeSet::new()
+            }
+        };
+        let (named, went_back) = name(named, &commit.heads);
+        admitted.went_back = went_back;
+        lane.tips.push(Tip {
+            seq: head.seq,
+            hash: head.hash,
+            lamport: commit.lamport,
+            time: commit.time,
+            named,
+        });
+        self.insert_node(
+            head.hash,
+            Node {
+                lane: head.lane,
+                seq: head.seq,
+                lamport: commit.lamport,
+            },
+        );
+        self.dirty_lanes.insert(head.lane);
+        self.dirty_nodes.insert(head.hash);
+        for close in &commit.closes {
+            admitted.closed.extend(self.close(close));
+        }
+        admitted
+    }
+
+    fn insert_node(&mut self, hash: Hash32, node: Node) {
+        self.nodes.insert(hash, node);
+        let place = self.places.entry((node.lane, node.seq)).or_default();
+        place.insert((node.lamport, hash));
+    }
+
+    fn close(&mut self, close: &Head) -> Option<LaneId> {
+        let lane = self.lanes.get_mut(&close.lane)?;
+        if lane.closed.is_some_and(|seq| seq <= close.seq) {
+            return None;
+        }
+        lane.closed = Some(close.seq);
+        self.dirty_lanes.insert(close.lane);
+        Some(close.lane)
+    }
+
+    /// Whether the commit comes after the end of its lane.
+    pub(crate) fn is_after_close(&self, head: &Head) -> bool {
+        let closed = self.lanes.get(&head.lane).and_then(|lane| lane.closed);
+        closed.is_some_and(|last| head.seq > last)
+    }
+
+    /// The heads that a commit after `own` has to name: those of other lanes that `own` has not named yet.
+    pub(crate) fn heads_to_name(&self, own: LaneId) -> Vec<Head> {
+        let tip = self.lanes.get(&own).and_then(Lane::tip);
+        let mut heads = Vec::new();
+        for (id, lane) in self.lanes.iter().filter(|(id, _)| **id != own) {
+            for other in &lane.tips {
+                let head = Head {
+                    lane: *id,
+                    seq: other.seq,
+                    hash: other.hash,
+                };
+                let is_covered =
+                    lane.covered.is_some_and(|c| c.seq >= head.seq) && lane.closed.is_some();
+                if !is_covered && tip.is_none_or(|tip| !tip.named.contains(&head)) {
+                    heads.push(head);
+                }
+            }
+        }
+        heads
+    }
+
+    /// The Lamport time of a commit that follows the own lane and `heads`.
+    pub(crate) fn next_lamport(&self, own: LaneId, heads: &[Head]) -> u64 {
+        let own = self
+            .lanes
+            .get(&own)
+            .and_then(Lane::tip)
+            .map(|tip| tip.lamport);
+        let named = heads.iter().filter_map(|head| self.lamport_of(head));
+        own.into_iter()
+            .chain(named)
+            .max()
+            .unwrap_or(0)
+            .saturating_add(1)
+    }
+
+    /// The highest Lamport time that is known.
+    pub(crate) fn latest(&self) -> u64 {
+        let tips = self.lanes.values().filter_map(Lane::tip);
+        tips.map(|tip| tip.lamport).max().unwrap_or(0)
+    }
+
+    /// The floor: the largest Lamport time T such that every open lane has published something later than T that
+    /// follows every known commit up to T. Nothing honest can arrive below it.
+    pub(crate) fn floor(&self) -> u64 {
+        let open = self.lanes.iter().filter(|(_, lane)| lane.closed.is_none());
+        let bounds = open.filter_map(|(id, lane)| {
+            let tip = lane.tip()?;
+            let unseen = self.lanes.iter().filter(|(other, _)| *other != id);
+            let unseen = unseen.filter_map(|(other, lane)| self.first_unseen(*other, lane, tip));
+            unseen.chain([tip.lamport]).min()
+        });
+        match bounds.min() {
+            Some(bound) => bound.saturating_sub(1),
+            None => self.latest(),
+        }
+    }
+
+    /// Lamport time of the first commit of `lane` that `tip` does not follow.
+    fn first_unseen(&self, id: LaneId, lane: &Lane, tip: &Tip) -> Option<u64> {
+        let named = tip.named.iter().filter(|head| head.lane == id);
+        let covered = lane.covered.map(|covered| covered.seq);
+        let seen = named.map(|head| head.seq).chain(covered).max();
+        let from = seen.map_or(0, |seq| seq.saturating_add(1));
+        let mut after = self.places.range((id, from)..=(id, u64::MAX));
+        let (_, place) = after.next()?;
+        place.first().map(|(lamport, _)| *lamport)
+    }
+
+    /// Begins with lanes that a checkpoint holds.
+    pub(crate) fn cover(&mut self, id: LaneId, lane: Lane) {
+        self.lanes.insert(id, lane);
+        self.dirty_lanes.insert(id);
+    }
+
+    /// The last commit of each lane with at most this Lamport time, for a checkpoint at that floor.
+    pub(crate) fn last_at(&self, id: LaneId, floor: u64) -> Option<Covered> {
+        let places = self.places.range((id, 0)..=(id, u64::MAX)).rev();
+        let mut nodes =
+            places.flat_map(|((_, seq), place)| place.iter().map(|(l, h)| (*seq, *l, *h)));
+        let found = nodes.find(|(_, lamport, _)| *lamport <= floor);
+        let found = found.map(|(seq, lamport, hash)| Covered { seq, hash, lamport });
+        found.or_else(|| self.lanes.get(&id)?.covered.filter(|c| c.lamport <= floor))
+    }
+
+    /// What changed since this was called last, as entries of the local cache.
+    pub(crate) fn take_dirty(&mut self) -> (Vec<(LaneId, Vec<u8>)>, Vec<(Hash32, Vec<u8>)>) {
+        let lanes = std::mem::take(&mut self.dirty_lanes);
+        let nodes = std::mem::take(&mut self.dirty_nodes);
+        let lanes = lanes
+            .iter()
+            .filter_map(|id| Some((*id, self.lanes.get(id)?.to_bytes())));
+        let nodes = nodes
+            .iter()
+            .filter_map(|id| Some((*id, self.nodes.get(id)?.to_bytes())));
+        (lanes.collect(), nodes.collect())
+    }
+
+    /// Puts back what `take_dirty` gave.
+    pub(crate) fn restore(lanes: Vec<(LaneId, Lane)>, nodes: Vec<(Hash32, Node)>) -> Self {
+        let mut graph = Self {
+            lanes: lanes.into_iter().collect(),
+            ..Self::default()
+        };
+        for (hash, node) in nodes {
+            graph.insert_node(hash, node);
+        }
+        graph
+    }
+}
+
+/// The newest named heads of each lane, after naming some more; and whether one of those was older.
+fn name(mut named: BTreeSet<Head>, heads: &[Head]) -> (BTreeSet<Head>, bool) {
+    let mut went_back = false;
+    for head in heads {
+        let newer = named
+            .iter()
+            .any(|old| old.lane == head.lane && old.seq > head.seq);
+        went_back |= newer || named.contains(head);
+        let named_together = |old: &Head| heads.contains(old);
+        named.retain(|old| old.lane != head.lane || old.seq > head.seq || named_together(old));
+        named.insert(*head);
+    }
+    (named, went_back)
+}
+
+impl Encode for Node {
+    fn encode(&self, w: &mut Writer) {
+        self.lane.encode(w);
+        w.u64(self.seq);
+        w.u64(self.lamport);
+    }
+}
+
+impl Decode for Node {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            lane: LaneId::decode(r)?,
+            seq: r.u64()?,
+            lamport: r.u64()?,
+        })
+    }
+}
+
+impl Encode for Tip {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(self.seq);
+        self.hash.encode(w);
+        w.u64(self.lamport);
+        self.time.encode(w);
+        w.count(self.named.len());
+        self.named.iter().for_each(|head| head.encode(w));
+    }
+}
+
+impl Decode for Tip {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            seq: r.u64()?,
+            hash: Hash32::decode(r)?,
+            lamport: r.u64()?,
+            time: Timestamp::decode(r)?,
+            named: r.list("named heads", LOCAL_MAX)?.into_iter().collect(),
+        })
+    }
+}
+
+impl Encode for Covered {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(self.seq);
+        self.hash.encode(w);
+        w.u64(self.lamport);
+    }
+}
+
+impl Decode for Covered {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            seq: r.u64()?,
+            hash: Hash32::decode(r)?,
+            lamport: r.u64()?,
+        })
+    }
+}
+
+impl Encode for Lane {
+    fn encode(&self, w: &mut Writer) {
+        self.device.encode(w);
+        w.u32(self.incarnation);
+        w.list(&self.tips);
+        w.option(self.closed.as_ref());
+        w.option(self.covered.as_ref());
+    }
+}
+
+impl Decode for Lane {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            device: DeviceId::decode(r)?,
+            incarnation: r.u32()?,
+            tips: r.list("tips of a lane", LOCAL_MAX)?,
+            closed: r.option()?,
+            covered: r.option()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+use super::*;
+use crate::testing::World;
+use proptest::prelude::*;
+
+/// A room in which several lanes publish by the rules, each having seen what it is told to have seen.
+struct Lanes {
+    world: World,
+    /// Everything that was published, with what each lane knows.
+    all: Vec<(Head, Commit)>,
+    known: Vec<Graph>,
+}
+
+impl Lanes {
+    fn new(lanes: usize) -> Self {
+        Self {
+            world: World::new(7),
+            all: Vec::new(),
+            known: vec![Graph::default(); lanes],
+        }
+    }
+
+    fn lane(&self, n: usize) -> LaneId {
+        self.world.first_commit(n).lane
+    }
+
+    fn learn(&mut self, n: usize, up_to: usize) {
+        for (head, commit) in &self.all[..up_to] {
+            if !self.known[n].knows(head) {
+                self.known[n].admit(head, commit).unwrap();
+            }
+        }
+    }
+
+    fn publish(&mut self, n: usize) -> &(Head, Commit) {
+        let (lane, graph) = (self.lane(n), &mut self.known[n]);
+        let tip = graph.lanes.get(&lane).and_then(|l| l.tip().cloned());
+        let heads = graph.heads_to_name(lane);
+        let mut commit = self.world.first_commit(n);
+        commit.seq = tip.as_ref().map_or(0, |tip| tip.seq + 1);
+        commit.prev = tip.as_ref().map_or(Hash32::default(), |tip| tip.hash);
+        commit.lamport = graph.next_lamport(lane, &heads);
+        commit.heads = heads;
+        let head = Head {
+            lane,
+            seq: commit.seq,
+            hash: skrin_crypto::hash(&commit.to_bytes()),
+        };
+        assert_eq!(graph.admit(&head, &commit), Ok(Admitted::default()));
+        self.all.push((head, commit));
+        self.all.last().unwrap()
+    }
+
+    /// Everything that a commit follows, itself included.
+    fn past(&self, head: &Head) -> BTreeSet<Head> {
+        let mut past = BTreeSet::new();
+        let mut queue = vec![*head];
+        while let Some(head) = queue.pop() {
+            if past.insert(head) {
+                let (_, commit) = self.all.iter().find(|(h, _)| *h == head).unwrap();
+                queue.extend(Graph::parents(commit));
+            }
+        }
+        past
+    }
+
+    /// The definition of the floor, by trying.
+    fn floor_by_definition(&self) -> u64 {
+        let lanes: BTreeSet<LaneId> = self.all.iter().map(|(head, _)| head.lane).collect();
+        let holds = |floor: u64| {
+            let below = self.all.iter().filter(|(_, c)| c.lamport <= floor);
+            let below: BTreeSet<Head> = below.map(|(head, _)| *head).collect();
+            lanes.iter().all(|lane| {
+                let mut later = self
+                    .all
+                    .iter()
+                    .filter(|(h, c)| h.lane == *lane && c.lamport > floor);
+                later.any(|(head, _)| below.is_subset(&self.past(head)))
+            })
+        };
+        let highest = self.all.iter().map(|(_, c)| c.lamport).max().unwrap_or(0);
+        (0..=highest).rev().find(|floor| holds(*floor)).unwrap_or(0)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn the_floor_is_the_one_of_the_definition(steps in prop::collection::vec((0usize..3, 0.0f64..1.0, any::<bool>()), 1..40)) {
+        let mut lanes = Lanes::new(3);
+        for (n, seen, publish) in steps {
+            let up_to = (lanes.all.len() as f64 * seen).ceil() as usize;
+            lanes.learn(n, up_to);
+            if publish {
+                lanes.publish(n);
+            }
+        }
+        let mut all = Graph::default();
+        for (head, commit) in &lanes.all {
+            all.admit(head, commit).unwrap();
+        }
+        prop_assert_eq!(all.floor(), lanes.floor_by_definition());
+    }
+
+    #[test]
+    fn a_graph_from_the_cache_is_the_graph(steps in prop::collection::vec((0usize..3, any::<bool>()), 1..20)) {
+        let mut lanes = Lanes::new(3);
+        for (n, learn) in steps {
+            if learn {
+                let all = lanes.all.len();
+                lanes.learn(n, all);
+            }
+            lanes.publish(n);
+        }
+        let mut graph = Graph::default();
+        for (head, commit) in &lanes.all {
+            graph.admit(head, commit).unwrap();
+        }
+        let (floor, latest) = (graph.floor(), graph.latest());
+        let (rows, nodes) = graph.take_dirty();
+        let rows = rows.into_iter().map(|(id, row)| (id, Lane::from_bytes(&row).unwrap()));
+        let nodes = nodes.into_iter().map(|(id, row)| (id, Node::from_bytes(&row).unwrap()));
+        let again = Graph::restore(rows.collect(), nodes.collect());
+        prop_assert_eq!(&again.lanes, &graph.lanes);
+        prop_assert_eq!((again.floor(), again.latest()), (floor, latest));
+        prop_assert!(lanes.all.iter().all(|(head, _)| again.knows(head)));
+    }
+}
+
+#[test]
+fn a_declared_lamport_time_that_is_not_the_computed_one_is_refused() {
+    let mut lanes = Lanes::new(2);
+    lanes.publish(0);
+    lanes.learn(1, 1);
+    let (head, commit) = lanes.publish(1).clone();
+    for said in [0, 1, 3, u64::MAX] {
+        let mut graph = Graph::default();
+        let (first, body) = &lanes.all[0];
+        graph.admit(first, body).unwrap();
+        let lying = Commit {
+            lamport: said,
+            ..commit.clone()
+        };
+        let refused = Refusal::Bad(Fault::Lamport { said, computed: 2 });
+        assert_eq!(graph.admit(&head, &lying), Err(refused));
+        assert_eq!(graph.admit(&head, &commit), Ok(Admitted::default()));
+    }
+}
+
+#[test]
+fn a_commit_waits_for_everything_that_it_follows() {
+    let mut lanes = Lanes::new(2);
+    let first = lanes.publish(0).0;
+    lanes.learn(1, 1);
+    let (head, commit) = lanes.publish(1).clone();
+    let mut graph = Graph::default();
+    assert_eq!(
+        graph.admit(&head, &commit),
+        Err(Refusal::Missing(vec![first]))
+    );
+    assert!(!graph.knows(&head));
+}
+
+#[test]
+fn both_branches_of_a_fork_are_admitted_and_told() {
+    let mut lanes = Lanes::new(1);
+    lanes.publish(0);
+    let before = lanes.known[0].clone();
+    let (one, one_commit) = lanes.publish(0).clone();
+    lanes.known[0] = before;
+    let mut other_commit = one_commit.clone();
+    other_commit.time.0 += 1;
+    let other = Head {
+        hash: skrin_crypto::hash(&other_commit.to_bytes()),
+        ..one
+    };
+    let graph = &mut lanes.known[0];
+    assert!(!graph.admit(&one, &one_commit).unwrap().forked);
+    assert!(graph.admit(&other, &other_commit).unwrap().forked);
+    assert_eq!(graph.lanes[&one.lane].tips.len(), 2);
+    assert!(graph.knows(&one) && graph.knows(&other));
+}
+
+#[test]
+fn naming_an_older_head_again_is_noticed_and_changes_nothing() {
+    let mut lanes = Lanes::new(2);
+    let old = lanes.publish(0).0;
+    lanes.publish(0);
+    lanes.learn(1, 2);
+    lanes.publish(1);
+    let before = lanes.known[1].floor();
+    let mut commit = lanes.world.first_commit(1);
+    let tip = lanes.known[1].lanes[&commit.lane].tip().unwrap().clone();
+    (commit.seq, commit.prev, commit.heads) = (1, tip.hash, vec![old]);
+    commit.lamport = tip.lamport + 1;
+    let head = Head {
+        lane: commit.lane,
+        seq: 1,
+        hash: skrin_crypto::hash(&commit.to_bytes()),
+    };
+    assert!(lanes.known[1].admit(&head, &commit).unwrap().went_back);
+    assert!(lanes.known[1].floor() >= before);
+}
+
+#[test]
+fn after_a_close_nothing_counts_and_the_floor_does_not_wait() {
+    let mut lanes = Lanes::new(2);
+    lanes.publish(0);
+    lanes.publish(1);
+    lanes.learn(1, 1);
+    lanes.publish(1);
+    lanes.publish(1);
+    assert_eq!(
+        lanes.known[1].floor(),
+        0,
+        "lane 0 has seen nothing of lane 1"
+    );
+    let (lane, tip) = (
+        lanes.lane(0),
+        lanes.known[1].lanes[&lanes.lane(0)].tip().unwrap().clone(),
+    );
+    let (own, before) = (
+        lanes.lane(1),
+        lanes.known[1].lanes[&lanes.lane(1)].tip().unwrap().clone(),
+    );
+    let mut commit = lanes.world.first_commit(1);
+    (commit.seq, commit.prev, commit.lamport) = (before.seq + 1, before.hash, before.lamport + 1);
+    commit.closes = vec![Head {
+        lane,
+        seq: tip.seq,
+        hash: tip.hash,
+    }];
+    let head = Head {
+        lane: own,
+        seq: commit.seq,
+        hash: skrin_crypto::hash(&commit.to_bytes()),
+    };
+    assert_eq!(lanes.known[1].admit(&head, &commit).unwrap().closed, [lane]);
+    assert_eq!(lanes.known[1].floor(), before.lamport);
+    assert!(lanes.known[1].is_after_close(&Head {
+        lane,
+        seq: 1,
+        hash: tip.hash
+    }));
+    assert!(!lanes.known[1].is_after_close(&Head {
+        lane,
+        seq: 0,
+        hash: tip.hash
+    }));
+}

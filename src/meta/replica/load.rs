@@ -1,0 +1,474 @@
+//! Opening: from the local cache, else from the newest checkpoint and what came after it, else from all commits.
+
+use super::core::Core;
+use super::error::{FindingKind, ReplicaError};
+use super::fetch::Inbox;
+use super::graph::{Covered, Lane, Tip};
+use super::own::OwnCommits;
+use super::standing::Standing;
+use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
+use crate::apply::RULE_SET;
+use crate::cache::CachedRows;
+use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
+use crate::commit::{CheckpointRef, Decided, open_commit};
+use crate::heads::HeadsFile;
+use crate::lane::{Head, RoomNames};
+use crate::rows::{Row, RowKey, Rows, RowsError};
+use futures_util::stream::{self, StreamExt};
+use parking_lot::{Mutex, RwLock};
+use skrin_base::limits::{CHECKPOINT_MAX, PAGE_LEN};
+use skrin_base::wire::{Encode, Writer};
+use skrin_storage::{ErrorKind, ObjectName};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Raised when rows or entries beside them change their meaning: an older cache is then made again.
+const CACHE_VERSION: u32 = 1;
+/// Pages got at once.
+const PAGES_AT_ONCE: usize = 8;
+/// Rows are written to the database whenever this many bytes came together.
+pub(super) const FLUSH_BYTES: usize = 16 << 20;
+/// How many older checkpoints are tried before everything is folded from the first commit.
+const CHECKPOINTS_TRIED: usize = 3;
+
+fn identity(config: &ReplicaConfig) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.u32(CACHE_VERSION);
+    w.u32(RULE_SET);
+    config.keys.vault().encode(&mut w);
+    config.keys.room().encode(&mut w);
+    config.device.encode(&mut w);
+    w.into_bytes()
+}
+
+fn env(config: &ReplicaConfig) -> Env {
+    Env {
+        store: config.store.clone(),
+        names: RoomNames(config.keys.room()),
+        keys: RwLock::new(config.keys.clone()),
+        roster: config.roster.clone(),
+        device: config.device,
+        signer: config.signer.clone(),
+        clock: config.clock.clone(),
+        entropy: config.entropy.clone(),
+        read_only: config.read_only,
+        checkpoints: config.checkpoints,
+    }
+}
+
+impl Replica {
+    /// Opens the room: from the local cache if it is there, else from the storage. With a cache, a storage that cannot
+    /// be reached is no error: `pull` will say so.
+    ///
+    /// # Errors
+    /// A storage that shows less than this device has seen; local files that cannot be used; a storage that cannot be
+    /// reached when it is needed.
+    pub async fn open(config: ReplicaConfig) -> Result<Self, ReplicaError> {
+        let env = env(&config);
+        let (vault, room, device) = (config.keys.vault(), config.keys.room(), config.device);
+        let identity = identity(&config);
+        let path = config.state_dir.join("meta.db");
+        let (rows, _) = CachedRows::open(&path, config.meta_key, &identity, config.cache_bytes)?;
+        let heads_path = config.state_dir.join("heads");
+        let heads_file = HeadsFile::new(heads_path, config.heads_key, vault, room, device);
+        let heads = heads_file.load()?.unwrap_or_default();
+        let (mut core, kept) = match Core::load(room, device, rows)? {
+            Ok(core) => (core, true),
+            Err(rows) => (Core::new(room, device, rows), false),
+        };
+        core.note_counter(heads.last_counter);
+        let incarnation = heads.incarnation;
+        let net = Net {
+            inbox: Inbox::default(),
+            heads,
+            own: OwnLane {
+                id: config.keys.lane_id(device, incarnation),
+                incarnation,
+                tip: None,
+                checked: false,
+            },
+            in_flight: None,
+            own_tips: Vec::new(),
+            probed: HashMap::new(),
+            decided: Decided::default(),
+            proposal: None,
+            verdicts: Vec::new(),
+            roots: Vec::new(),
+            root_retries: BTreeMap::new(),
+            undelivered: MergeDiff::default(),
+            cloned: false,
+        };
+        let replica = Self {
+            env,
+            core: Mutex::new(core),
+            net: tokio::sync::Mutex::new(net),
+            commits: Arc::new(OwnCommits::new(&config.state_dir)),
+            heads_file: Arc::new(heads_file),
+            findings: Mutex::new(BTreeMap::new()),
+            shown: Mutex::new(status::Shown::default()),
+        };
+        replica.start(kept).await?;
+        Ok(replica)
+    }
+
+    async fn start(&self, kept: bool) -> Result<(), ReplicaError> {
+        let mut net = self.net.lock().await;
+        let own = self.hold_own_commits(&mut net)?;
+        if !self.env.read_only {
+            self.find_unconfirmed(&mut net, &own)?;
+        }
+        let loaded = match kept {
+            true => {
+                // What was sealed before a crash is folded in even without a network.
+                self.absorb_or_rebuild(&mut net).await?;
+                self.pull_with(&mut net).await
+            }
+            false => self.load(&mut net).await,
+        };
+        match loaded {
+            Err(error) if error.is_transient() && kept => {
+                tracing::warn!(%error, "the storage cannot be reached; going on with what is known");
+            }
+            other => other?,
+        }
+        self.choose_lane(&mut net, &own);
+        if !self.env.read_only {
+            if let Err(error) = self.settle(&mut net).await {
+                if !error.is_transient() {
+                    return Err(error);
+                }
+            }
+        }
+        net.undelivered = MergeDiff::default();
+        self.core.lock().flush()?;
+        self.show(&net);
+        Ok(())
+    }
+
+    /// Own sealed commits that the state does not know go through the same door as those of others.
+    fn hold_own_commits(&self, net: &mut Net) -> Result<Vec<Head>, ReplicaError> {
+        let own = self.commits.list()?;
+        let core = self.core.lock();
+        for head in own.iter().filter(|head| !core.graph.knows(head)) {
+            let sealed = self.commits.read(head)?;
+            match open_commit(
+                head,
+                &sealed.bytes,
+                &self.env.keys(),
+                &self.env.roster.read(),
+            ) {
+                Ok(checked) => net.inbox.hold(checked),
+                Err(fault) => {
+                    let text = format!("a sealed commit in the local journal is damaged: {fault}");
+                    self.report(FindingKind::Integrity, head.to_string(), text);
+                }
+            }
+        }
+        Ok(own)
+    }
+
+    /// Begins with the storage alone.
+    async fn load(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let tips = self.list_tips(net).await?;
+        self.load_base(net, &tips, true).await?;
+        // What was just loaded from a checkpoint cannot bear witness to it.
+        net.roots.clear();
+        self.finish_pull(net, &tips).await
+    }
+
+    /// Throws the folded state away and folds it again from the storage, with the pending operations on top.
+    pub(super) async fn rebuild(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        tracing::info!("the state is folded again from the storage");
+        self.hold_all_own_commits(net)?;
+        let tips = self.list_tips(net).await?;
+        self.load_base(net, &tips, false).await?;
+        net.undelivered.everything = true;
+        net.roots.clear();
+        Ok(())
+    }
+
+    fn hold_all_own_commits(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        for head in self.commits.list()? {
+            let sealed = self.commits.read(&head)?;
+            if let Ok(checked) = open_commit(
+                &head,
+                &sealed.bytes,
+                &self.env.keys(),
+                &self.env.roster.read(),
+            ) {
+                net.inbox.hold(checked);
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_base(
+        &self,
+        net: &mut Net,
+        tips: &[Head],
+        alone: bool,
+    ) -> Result<(), ReplicaError> {
+        for reference in self.checkpoints_named(net, tips).await? {
+            let object = self.env.names.checkpoint(&reference.name)?;
+            match self.load_checkpoint(net, tips, &reference, alone).await {
+                Err(ReplicaError::Checkpoint { object, fault }) => {
+                    self.report(FindingKind::Integrity, object, fault.to_string());
+                }
+                Err(ReplicaError::Store(error)) if error.is_absent() => {
+                    self.report(FindingKind::Withheld, object.to_string(), error.to_string());
+                }
+                other => return other,
+            }
+        }
+        self.load_from_nothing(net, tips).await
+    }
+
+    async fn load_from_nothing(&self, net: &mut Net, tips: &[Head]) -> Result<(), ReplicaError> {
+        let nothing = super::graph::Graph::default();
+        self.fetch_wanted(net, tips, &nothing).await?;
+        let mut core = self.core.lock();
+        let pending = core.reset();
+        core.begin();
+        self.absorb_base(net, &mut core)?;
+        core.rejoin(pending)?;
+        Ok(())
+    }
+
+    fn absorb_base(&self, net: &mut Net, core: &mut Core) -> Result<(), ReplicaError> {
+        match self.absorb(net, core) {
+            Ok(_) => Ok(()),
+            Err(super::core::MergeError::Rows(error)) => Err(error.into()),
+            Err(super::core::MergeError::TooDeep) => Err(RowsError::Cache(
+                "a commit lies below the checkpoint that holds it".to_owned(),
+            )
+            .into()),
+        }
+    }
+
+    async fn fetch_wanted(
+        &self,
+        net: &mut Net,
+        tips: &[Head],
+        graph: &super::graph::Graph,
+    ) -> Result<(), ReplicaError> {
+        let remembered = net.heads.lanes.values().map(|seen| seen.head);
+        let want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        net.inbox
+            .fetch(&self.env, want, |head| graph.knows(head))
+            .await?;
+        self.fetch_roots(net).await
+    }
+
+    /// The checkpoints that the newest commits call standing, the newest first.
+    async fn checkpoints_named(
+        &self,
+        net: &mut Net,
+        tips: &[Head],
+    ) -> Result<Vec<CheckpointRef>, ReplicaError> {
+        let only: BTreeSet<Head> = tips.iter().copied().collect();
+        let mut newest = Inbox::default();
+        newest
+            .fetch(&self.env, tips.to_vec(), |head| !only.contains(head))
+            .await?;
+        let mut named: Vec<CheckpointRef> = newest
+            .held
+            .values()
+            .chain(net.inbox.held.values())
+            .filter_map(|checked| checked.commit().standing)
+            .collect();
+        for checked in newest.take_by_lamport() {
+            net.inbox.hold(checked);
+        }
+        named.sort_by_key(|reference| std::cmp::Reverse((reference.floor, reference.name)));
+        named.dedup();
+        named.truncate(CHECKPOINTS_TRIED);
+        Ok(named)
+    }
+
+    async fn load_checkpoint(
+        &self,
+        net: &mut Net,
+        tips: &[Head],
+        reference: &CheckpointRef,
+        alone: bool,
+    ) -> Result<(), ReplicaError> {
+        let root = get_root(&self.env, reference).await?;
+        let mut graph = super::graph::Graph::default();
+        cover(&mut graph, &root);
+        self.fetch_wanted(net, tips, &graph).await?;
+        let mut rows = Vec::new();
+        if alone {
+            // Nobody looks at the tree yet: rows go straight into the database, so that memory stays bounded.
+            self.core.lock().reset();
+            let fill = |batch| fill(&mut self.core.lock(), batch);
+            get_rows(&self.env, &root, fill).await?;
+        } else {
+            get_rows(&self.env, &root, |mut batch| {
+                rows.append(&mut batch);
+                Ok(())
+            })
+            .await?;
+        }
+        let mut core = self.core.lock();
+        let pending = if alone { Vec::new() } else { core.reset() };
+        core.begin();
+        fill(&mut core, rows)?;
+        cover(&mut core.graph, &root);
+        core.meta.standing = Standing::begin(*reference, &root);
+        core.meta.undoable_from = root.floor.saturating_add(1);
+        self.absorb_base(net, &mut core)?;
+        core.rejoin(pending)?;
+        Ok(())
+    }
+
+    /// Continues the newest own lane, if everything in it is known here, else begins a new one.
+    pub(super) fn choose_lane(&self, net: &mut Net, own: &[Head]) {
+        let mut core = self.core.lock();
+        let lanes = core
+            .graph
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lane.device == self.env.device);
+        let newest = lanes.max_by_key(|(_, lane)| lane.incarnation);
+        let newest = newest.map(|(id, lane)| (*id, lane.clone()));
+        let mut incarnation = net.heads.incarnation;
+        let mut tip = None;
+        if let Some((id, lane)) = newest {
+            let last = lane.tip().map(|tip| Head {
+                lane: id,
+                seq: tip.seq,
+                hash: tip.hash,
+            });
+            let kept = lane.tips.len() == 1 && last.is_some_and(|head| own.contains(&head));
+            let lost = lane.incarnation < incarnation;
+            if lane.closed.is_none() && kept && !lost {
+                tip = last;
+                incarnation = lane.incarnation;
+            } else {
+                incarnation = incarnation.max(lane.incarnation).saturating_add(1);
+            }
+            if lane.closed.is_none() && !kept && !self.env.read_only {
+                let text = "the storage has commits of this device that its local state does not know: a restored backup or a copy. It goes on in a new lane";
+                self.report(FindingKind::Restored, id.to_string(), text.to_owned());
+                core.note_counter(u64::from(incarnation) << 40);
+            }
+        }
+        net.own = OwnLane {
+            id: self.env.keys().lane_id(self.env.device, incarnation),
+            incarnation,
+            tip,
+            checked: false,
+        };
+    }
+
+    /// The newest own commit, if the storage has not confirmed it yet.
+    fn find_unconfirmed(&self, net: &mut Net, own: &[Head]) -> Result<(), ReplicaError> {
+        let confirmed = |head: &Head| {
+            let seen = net.heads.lanes.get(&head.lane);
+            seen.is_some_and(|seen| seen.head.seq >= head.seq)
+        };
+        let newest = own.iter().rev().find(|head| !confirmed(head));
+        if let Some(head) = newest {
+            net.in_flight = Some(self.commits.read(head)?);
+        }
+        Ok(())
+    }
+}
+
+/// The lanes of a graph that begins with this checkpoint.
+fn cover(graph: &mut super::graph::Graph, root: &Root) {
+    for lane in &root.covered {
+        let tip = Tip {
+            seq: lane.seq,
+            hash: lane.hash,
+            lamport: lane.lamport,
+            time: lane.time,
+            named: BTreeSet::new(),
+        };
+        let covered = Covered {
+            seq: lane.seq,
+            hash: lane.hash,
+            lamport: lane.lamport,
+        };
+        let entry = Lane {
+            device: lane.device,
+            incarnation: lane.incarnation,
+            tips: vec![tip],
+            closed: lane.closed,
+            covered: Some(covered),
+        };
+        graph.cover(lane.lane, entry);
+    }
+}
+
+fn fill(core: &mut Core, batch: Vec<(RowKey, Row)>) -> Result<(), RowsError> {
+    for (key, value) in batch {
+        core.rows.put(&key, value)?;
+    }
+    if core.rows.unflushed() > FLUSH_BYTES {
+        // Without the entries beside the rows, a crash from here on begins again.
+        core.rows.flush(Vec::new())?;
+    }
+    Ok(())
+}
+
+fn checkpoint_error(object: &ObjectName, fault: CheckpointFault) -> ReplicaError {
+    let object = object.to_string();
+    ReplicaError::Checkpoint { object, fault }
+}
+
+/// Gets and believes the root that a commit names.
+pub(super) async fn get_root(env: &Env, reference: &CheckpointRef) -> Result<Root, ReplicaError> {
+    let object = env.names.checkpoint(&reference.name)?;
+    let bytes = match env.store.get(&object, CHECKPOINT_MAX).await {
+        Err(error) if error.kind() == ErrorKind::Broken => {
+            return Err(checkpoint_error(&object, CheckpointFault::Hash));
+        }
+        other => other?,
+    };
+    let root = open_root(reference, &bytes, &env.keys(), &env.roster.read());
+    root.map_err(|fault| checkpoint_error(&object, fault))
+}
+
+async fn get_page(env: &Env, root: &Root, page: &PageRef) -> Result<Vec<u8>, ReplicaError> {
+    let object = env.names.page(&page.name)?;
+    let bytes = match env.store.get(&object, PAGE_LEN).await {
+        Err(error) if error.kind() == ErrorKind::Broken => {
+            return Err(checkpoint_error(&object, CheckpointFault::Hash));
+        }
+        other => other?,
+    };
+    let content = open_page(&bytes, page, &root.epoch, &env.keys());
+    content.map_err(|fault| checkpoint_error(&object, fault))
+}
+
+/// Gets all pages, several at once, and gives their rows on in order; checks count and digest at the end.
+async fn get_rows(
+    env: &Env,
+    root: &Root,
+    mut sink: impl FnMut(Vec<(RowKey, Row)>) -> Result<(), RowsError>,
+) -> Result<(), ReplicaError> {
+    let mut assembler = RowAssembler::default();
+    let pages = stream::iter(&root.pages)
+        .map(|page| async move { (page, get_page(env, root, page).await) });
+    let mut pages = pages.buffered(PAGES_AT_ONCE);
+    while let Some((page, content)) = pages.next().await {
+        let object = env.names.page(&page.name)?;
+        let rows = assembler.page(&content?);
+        sink(rows.map_err(|fault| checkpoint_error(&object, fault))?)?;
+    }
+    let object = env.names.checkpoint(&root.name)?;
+    let finished = assembler.finish();
+    let (count, digest) = finished.map_err(|fault| checkpoint_error(&object, fault))?;
+    if count != root.rows {
+        return Err(checkpoint_error(&object, CheckpointFault::Rows));
+    }
+    if digest != root.digest {
+        let (said, computed) = (root.digest, digest);
+        return Err(checkpoint_error(
+            &object,
+            CheckpointFault::Digest { said, computed },
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,455 @@
+//! Publishing: pull, rebase, stamp, seal, keep, put, read back (rules D2 and D4).
+
+use super::error::ReplicaError;
+use super::standing::Reach;
+use super::{MergeDiff, Net, OwnLane, Replica};
+use crate::checkpoint::Root;
+use crate::commit::{
+    CheckpointRef, Commit, Decided, Opinion, SealedCommit, Verdict, open_commit, seal_commit,
+};
+use crate::lane::{Head, TIP_CONTENT, parse_commit_file};
+use bytes::Bytes;
+use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
+use skrin_base::{Hash32, LaneId, SegmentInfo};
+use skrin_storage::{Durable, put_verified};
+
+/// What a commit takes beside its operations, segments and heads, generously.
+const FIXED_LEN: usize = 4096;
+/// Bytes of an encoded head.
+const HEAD_LEN: usize = 56;
+/// Bytes of an encoded segment declaration.
+const SEGMENT_LEN: usize = 140;
+/// Segments that one commit declares; more are spread over several, before the operations that use them.
+const SEGMENTS_AT_ONCE: usize = 2048;
+const VERDICTS_AT_ONCE: usize = 32;
+
+/// What `publish` did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The newest commit of this device, if it ever wrote one in this lane.
+    pub head: Option<Head>,
+    /// How many commits were put.
+    pub commits: usize,
+    /// What the pull before it changed in the tree.
+    pub diff: MergeDiff,
+}
+
+/// A checkpoint that was put and is to be proposed.
+pub(super) struct Proposal {
+    pub(super) reference: CheckpointRef,
+    pub(super) root: Root,
+}
+
+/// What one commit carries.
+struct Batch {
+    count: usize,
+    segments: Vec<SegmentInfo>,
+    close: bool,
+}
+
+impl Replica {
+    /// Publishes the pending operations up to a counter, with the segments that they use, which are proven to be on
+    /// the storage. When this returns, the commits are on the storage and were read back. After an error nothing is
+    /// lost: call it again with the same arguments.
+    ///
+    /// # Errors
+    /// A storage that cannot be reached, is full, or shows less than was seen; a read-only or cloned replica.
+    pub async fn publish(
+        &self,
+        upto_counter: u64,
+        segments: Vec<Durable<SegmentInfo>>,
+        decided: Decided,
+    ) -> Result<Published, ReplicaError> {
+        let mut net = self.net.lock().await;
+        let published = self
+            .publish_with(&mut net, upto_counter, segments, decided)
+            .await;
+        self.show(&net);
+        published
+    }
+
+    async fn publish_with(
+        &self,
+        net: &mut Net,
+        upto: u64,
+        segments: Vec<Durable<SegmentInfo>>,
+        decided: Decided,
+    ) -> Result<Published, ReplicaError> {
+        self.may_write(net)?;
+        self.settle(net).await?;
+        self.pull_with(net).await?;
+        self.may_write(net)?;
+        self.check_own_directory(net).await?;
+        let segments = segments.into_iter().map(Durable::into_inner);
+        let mut segments: Vec<SegmentInfo> = segments.collect();
+        segments.splice(0..0, self.core.lock().redeclare.iter().cloned());
+        let mut decided = Some(decided);
+        let mut commits = 0;
+        loop {
+            let declare = segments.split_off(segments.len().min(SEGMENTS_AT_ONCE));
+            let declare = std::mem::replace(&mut segments, declare);
+            let count = if segments.is_empty() {
+                self.batch_len(net, upto, declare.len())
+            } else {
+                0
+            };
+            if count == 0 && declare.is_empty() {
+                break;
+            }
+            let batch = Batch {
+                count,
+                segments: declare,
+                close: false,
+            };
+            self.put_batch(
+                net,
+                batch,
+                decided.take().unwrap_or_else(|| net.decided.clone()),
+            )
+            .await?;
+            commits += 1;
+        }
+        Ok(Published {
+            head: net.own.tip,
+            commits,
+            diff: std::mem::take(&mut net.undelivered),
+        })
+    }
+
+    /// Ends the own lane if it was opened; for a clean unmount. Nothing may be pending.
+    ///
+    /// # Errors
+    /// As `publish`.
+    pub async fn close_lane(&self, decided: Decided) -> Result<(), ReplicaError> {
+        let mut net = self.net.lock().await;
+        if net.own.tip.is_none() && net.in_flight.is_none() {
+            return Ok(());
+        }
+        self.may_write(&net)?;
+        self.settle(&mut net).await?;
+        self.pull_with(&mut net).await?;
+        self.may_write(&net)?;
+        if net.own.tip.is_none() || !self.core.lock().pending.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch {
+            count: 0,
+            segments: Vec::new(),
+            close: true,
+        };
+        self.put_batch(&mut net, batch, decided).await?;
+        let incarnation = net.own.incarnation.saturating_add(1);
+        net.own = self.fresh_lane(incarnation);
+        self.show(&net);
+        Ok(())
+    }
+
+    fn fresh_lane(&self, incarnation: u32) -> OwnLane {
+        OwnLane {
+            id: self.env.keys().lane_id(self.env.device, incarnation),
+            incarnation,
+            tip: None,
+            checked: false,
+        }
+    }
+
+    fn may_write(&self, net: &Net) -> Result<(), ReplicaError> {
+        if self.env.read_only {
+            return Err(ReplicaError::ReadOnly);
+        }
+        if net.cloned {
+            return Err(ReplicaError::Cloned);
+        }
+        match net.inbox.is_newer() {
+            true => Err(ReplicaError::Newer),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts the commit that was sealed and not confirmed: the same bytes under the same name.
+    pub(super) async fn settle(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let Some(sealed) = net.in_flight.clone() else {
+            return Ok(());
+        };
+        self.put_sealed(net, &sealed).await
+    }
+
+    /// Before the first commit of a run, looks whether the lane has more than this device knows.
+    async fn check_own_directory(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        if net.own.checked {
+            return Ok(());
+        }
+        let next = net.own.tip.map_or(0, |tip| tip.seq.saturating_add(1));
+        let directory = self.env.names.lane_directory(net.own.id, next)?;
+        let listing = self.env.store.list(&directory).await?;
+        let files = listing.objects.iter();
+        let parsed = files.filter_map(|listed| parse_commit_file(listed.name.file_name()));
+        let lane = net.own.id;
+        let more: Vec<Head> = parsed
+            .filter(|(seq, _)| *seq >= next)
+            .map(|(seq, hash)| Head { lane, seq, hash })
+            .collect();
+        if !more.is_empty() {
+            self.fetch(net, more).await?;
+            self.absorb_or_rebuild(net).await?;
+            let own = self.commits.list()?;
+            self.choose_lane(net, &own);
+        }
+        net.own.checked = true;
+        Ok(())
+    }
+
+    /// How many pending operations go into the next commit.
+    fn batch_len(&self, net: &Net, upto: u64, segments: usize) -> usize {
+        let core = self.core.lock();
+        let heads = core.graph.heads_to_name(net.own.id).len().min(HEADS_MAX);
+        let used = FIXED_LEN + heads * HEAD_LEN + segments * SEGMENT_LEN;
+        let room = COMMIT_TARGET.saturating_sub(used);
+        let mut bytes = 0;
+        let due = core
+            .pending
+            .iter()
+            .take_while(|pending| pending.op.id.counter <= upto);
+        let fits = due.take(COMMIT_OPS_MAX).take_while(|pending| {
+            bytes += pending.len;
+            bytes <= room
+        });
+        let count = fits.count();
+        let first_is_due = core
+            .pending
+            .front()
+            .is_some_and(|p| p.op.id.counter <= upto);
+        // One that is larger than the target goes alone.
+        count.max(usize::from(first_is_due))
+    }
+
+    /// Names up to `HEADS_MAX` heads; those left out are named by the next commit.
+    fn compose(&self, net: &Net, batch: &Batch, decided: Decided) -> Commit {
+        let keys = self.env.keys();
+        let (epoch, commitment) = keys.current();
+        let core = self.core.lock();
+        let mut heads = core.graph.heads_to_name(net.own.id);
+        heads.sort_by_key(|head| {
+            std::cmp::Reverse(core.graph.next_lamport(LaneId::default(), &[*head]))
+        });
+        heads.truncate(HEADS_MAX);
+        heads.sort();
+        let proposal = self.proposal(&core, net);
+        let propose = proposal.map(|proposal| Verdict {
+            opinion: Opinion::Propose,
+            checkpoint: proposal.reference,
+            digest: proposal.root.digest,
+        });
+        let own = Head {
+            lane: net.own.id,
+            seq: net.own.tip.map_or(0, |tip| tip.seq.saturating_add(1)),
+            hash: Hash32::default(),
+        };
+        let said = net.verdicts.iter().rev().take(VERDICTS_AT_ONCE).copied();
+        Commit {
+            optional: 0,
+            vault: keys.vault(),
+            room: keys.room(),
+            lane: own.lane,
+            incarnation: net.own.incarnation,
+            seq: own.seq,
+            prev: net.own.tip.map_or(Hash32::default(), |tip| tip.hash),
+            epoch,
+            commitment,
+            control: self.env.roster.read().control_heads.clone(),
+            device: self.env.device,
+            lamport: core.graph.next_lamport(own.lane, &heads),
+            heads,
+            time: self.env.clock.now(),
+            standing: core.meta.standing.current().map(|c| c.reference),
+            decided,
+            verdicts: propose.into_iter().chain(said).collect(),
+            segments: batch.segments.clone(),
+            closes: if batch.close { vec![own] } else { Vec::new() },
+            ops: core
+                .pending
+                .iter()
+                .take(batch.count)
+                .map(|p| (*p.op).clone())
+                .collect(),
+        }
+    }
+
+    /// The checkpoint that this device made, if it still continues the one that stands.
+    fn proposal<'a>(&self, core: &super::core::Core, net: &'a Net) -> Option<&'a Proposal> {
+        let stands = core.meta.standing.current().map(|c| c.reference);
+        let made = net.proposal.as_ref()?;
+        (made.root.parent == stands).then_some(made)
+    }
+
+    async fn put_batch(
+        &self,
+        net: &mut Net,
+        batch: Batch,
+        decided: Decided,
+    ) -> Result<(), ReplicaError> {
+        let commit = self.compose(net, &batch, decided);
+        let keys = self.env.keys();
+        let sealed = seal_commit(&commit, &keys, &self.env.signer, &*self.env.entropy);
+        let sealed = sealed.map_err(|fault| self.refused(&commit, fault))?;
+        self.keep(&sealed).await?;
+        self.stamp(net, &sealed, &commit, batch.count)?;
+        net.decided = Decided {
+            below: commit.decided.below,
+            abandoned: Vec::new(),
+        };
+        net.in_flight = Some(sealed.clone());
+        self.put_sealed(net, &sealed).await
+    }
+
+    fn refused(&self, commit: &Commit, fault: crate::commit::Fault) -> ReplicaError {
+        let object = format!("commit {} of this device", commit.seq);
+        ReplicaError::Commit { object, fault }
+    }
+
+    /// The bytes are on the local disk before the first of them goes anywhere.
+    async fn keep(&self, sealed: &SealedCommit) -> Result<(), ReplicaError> {
+        let (commits, sealed) = (self.commits.clone(), sealed.clone());
+        let stored = tokio::task::spawn_blocking(move || commits.store(&sealed));
+        Ok(stored.await.map_err(|_| ReplicaError::Ending)??)
+    }
+
+    /// Folds the own commit: it counts from the moment it is kept, because its bytes will reach the storage.
+    fn stamp(
+        &self,
+        net: &mut Net,
+        sealed: &SealedCommit,
+        commit: &Commit,
+        count: usize,
+    ) -> Result<(), ReplicaError> {
+        let opened = open_commit(
+            &sealed.head,
+            &sealed.bytes,
+            &self.env.keys(),
+            &self.env.roster.read(),
+        );
+        let checked = opened.map_err(|fault| self.refused(commit, fault))?;
+        let mut core = self.core.lock();
+        let admitted = core.graph.admit(&sealed.head, commit);
+        if let Err(super::graph::Refusal::Bad(fault)) = admitted {
+            return Err(self.refused(commit, fault));
+        }
+        core.meta.ops_since += count as u64;
+        core.meta.bytes_since += sealed.bytes.len() as u64;
+        if let Some(proposal) = net.proposal.take() {
+            let proposed = commit
+                .verdicts
+                .iter()
+                .any(|v| v.checkpoint == proposal.reference);
+            if proposed {
+                let place = core.key_of(&checked);
+                let (reference, digest) = (proposal.reference, proposal.root.digest);
+                core.meta.standing.propose(reference, digest, place);
+                core.meta
+                    .standing
+                    .believe(&reference, &Reach::of(&proposal.root));
+                (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
+            }
+        }
+        core.stamp(checked, count)?;
+        core.trim();
+        drop(core);
+        net.verdicts.clear();
+        net.own.tip = Some(sealed.head);
+        Ok(())
+    }
+
+    /// Commit, read-back, tip; then the older tips of this device may go.
+    async fn put_sealed(&self, net: &mut Net, sealed: &SealedCommit) -> Result<(), ReplicaError> {
+        let name = self.env.names.commit(&sealed.head)?;
+        put_verified(&*self.env.store, &name, sealed.bytes.clone()).await?;
+        let tip = self.env.names.tip(&sealed.head)?;
+        self.env
+            .store
+            .put(&tip, Bytes::from_static(TIP_CONTENT))
+            .await?;
+        net.in_flight = None;
+        self.remember(net).await?;
+        self.drop_old_tips(net, &sealed.head).await;
+        self.forget_covered();
+        Ok(())
+    }
+
+    /// Tips of own commits that the new one follows lead nowhere that it does not lead. They are hints, so failing is fine.
+    async fn drop_old_tips(&self, net: &mut Net, newest: &Head) {
+        let mut kept = vec![*newest];
+        for old in std::mem::take(&mut net.own_tips) {
+            if old == *newest {
+                continue;
+            }
+            let follows = old.lane == newest.lane && old.seq < newest.seq || {
+                let core = self.core.lock();
+                let tip = core
+                    .graph
+                    .lanes
+                    .get(&newest.lane)
+                    .and_then(|lane| lane.tip());
+                tip.is_some_and(|tip| tip.named.contains(&old))
+            };
+            let Ok(name) = self.env.names.tip(&old) else {
+                continue;
+            };
+            if !follows || self.env.store.delete(&name).await.is_err() {
+                kept.push(old);
+            }
+        }
+        net.own_tips = kept;
+    }
+
+    /// Own sealed commits that the standing checkpoint holds need not be put again any more. The newest is kept: it tells
+    /// a restored backup from a device that is up to date.
+    fn forget_covered(&self) {
+        let Ok(own) = self.commits.list() else {
+            return;
+        };
+        let core = self.core.lock();
+        let Some(reach) = core.meta.standing.current().and_then(|c| c.reach.as_ref()) else {
+            return;
+        };
+        let newest = |head: &&Head| {
+            own.iter()
+                .any(|other| other.lane == head.lane && other.seq > head.seq)
+        };
+        for head in own.iter().filter(newest).filter(|head| reach.covers(head)) {
+            if let Err(error) = self.commits.forget(head) {
+                tracing::warn!(%error, "a commit that is not needed any more cannot be deleted");
+            }
+        }
+    }
+
+    /// Puts every kept commit of this device that the storage has lost again, byte for byte: for a storage that was
+    /// itself restored from a backup. Returns how many were put.
+    ///
+    /// # Errors
+    /// As `publish`.
+    pub async fn put_again(&self) -> Result<usize, ReplicaError> {
+        let mut net = self.net.lock().await;
+        self.may_write(&net)?;
+        let mut put = 0;
+        for head in self.commits.list()? {
+            let name = self.env.names.commit(&head)?;
+            match self.env.store.get_range(&name, 0, 1).await {
+                Ok(_) => continue,
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
+            }
+            let sealed = self.commits.read(&head)?;
+            put_verified(&*self.env.store, &name, sealed.bytes).await?;
+            put += 1;
+        }
+        if let Some(tip) = net.own.tip {
+            let name = self.env.names.tip(&tip)?;
+            self.env
+                .store
+                .put(&name, Bytes::from_static(TIP_CONTENT))
+                .await?;
+        }
+        net.probed.clear();
+        Ok(put)
+    }
+}

@@ -1,0 +1,482 @@
+//! Taking in what others published.
+
+use super::core::{Core, MergeError};
+use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
+use super::graph::{Graph, Refusal};
+use super::load::{FLUSH_BYTES, get_root};
+use super::standing::{Candidate, Reach};
+use super::{MergeDiff, Net, Replica};
+use crate::checkpoint::DigestOfRows;
+use crate::commit::{CheckedCommit, CheckpointRef, Opinion, Verdict};
+use crate::heads::SeenHead;
+use crate::lane::{Head, parse_tip};
+use crate::order::OrderKey;
+use crate::rows::RowsError;
+use skrin_base::{DeviceId, Hash32, LaneId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Commits folded at once before rows are written, so that memory stays bounded when much is new.
+const FOLD_AT_ONCE: usize = 256;
+/// A commit that no tip shows is asked for by its exact name again after this time.
+const PROBE_EVERY: u64 = 600_000_000_000;
+/// Pause before believing that a commit which was there is gone.
+const PROBE_PAUSE: Duration = Duration::from_millis(200);
+const ROOT_RETRY_MAX: u64 = 60_000_000_000;
+
+impl Replica {
+    /// Takes in what others published: one request if there is nothing new. Returns what changed in the tree since
+    /// the last time that something was returned.
+    ///
+    /// # Errors
+    /// A storage that cannot be reached, or that shows less than was seen. Whatever could be taken in is taken in.
+    pub async fn pull(&self) -> Result<MergeDiff, ReplicaError> {
+        let mut net = self.net.lock().await;
+        let pulled = self.pull_with(&mut net).await;
+        self.show(&net);
+        pulled?;
+        Ok(std::mem::take(&mut net.undelivered))
+    }
+
+    /// What changed in the tree and was not returned yet, because something failed afterwards.
+    pub async fn take_diff(&self) -> MergeDiff {
+        std::mem::take(&mut self.net.lock().await.undelivered)
+    }
+
+    /// Whether commits wait for newer control records: refresh roster and keys, then pull again.
+    pub async fn needs_control(&self) -> bool {
+        self.net.lock().await.inbox.needs_control()
+    }
+
+    pub(super) async fn pull_with(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let tips = self.list_tips(net).await?;
+        let remembered = net.heads.lanes.values().map(|seen| seen.head);
+        let want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        let mut fetched = self.fetch(net, want).await;
+        if fetched.is_ok() {
+            fetched = self.fetch_roots(net).await;
+        }
+        self.absorb_or_rebuild(net).await?;
+        fetched?;
+        self.finish_pull(net, &tips).await
+    }
+
+    pub(super) async fn fetch(&self, net: &mut Net, want: Vec<Head>) -> Result<(), ReplicaError> {
+        let known = |head: &Head| self.core.lock().graph.knows(head);
+        net.inbox.fetch(&self.env, want, known).await
+    }
+
+    pub(super) async fn finish_pull(
+        &self,
+        net: &mut Net,
+        tips: &[Head],
+    ) -> Result<(), ReplicaError> {
+        self.judge_all(net).await?;
+        self.check_shown(net, tips).await?;
+        self.check_clone(net);
+        self.remember(net).await
+    }
+
+    pub(super) async fn list_tips(&self, net: &mut Net) -> Result<Vec<Head>, ReplicaError> {
+        let listing = self.env.store.list(&self.env.names.tips()?).await?;
+        let parse = |listed: &skrin_storage::Listed| parse_tip(listed.name.file_name());
+        let tips: Vec<Head> = listing.objects.iter().filter_map(parse).collect();
+        let core = self.core.lock();
+        let lane = |head: &Head| core.graph.lanes.get(&head.lane);
+        let own = |head: &&Head| lane(head).is_some_and(|l| l.device == self.env.device);
+        net.own_tips = tips.iter().filter(own).copied().collect();
+        Ok(tips)
+    }
+
+    pub(super) async fn absorb_or_rebuild(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let absorbed = {
+            let mut core = self.core.lock();
+            self.absorb(net, &mut core)
+        };
+        match absorbed {
+            Ok(diff) => net.undelivered.extend(diff),
+            Err(MergeError::Rows(error)) => return Err(error.into()),
+            Err(MergeError::TooDeep) => Box::pin(self.rebuild(net)).await?,
+        }
+        Ok(())
+    }
+
+    /// Admits and folds everything in the inbox whose causal past is known.
+    pub(super) fn absorb(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
+        let mut fold = Vec::new();
+        let mut closed = BTreeSet::new();
+        let stood = core.meta.standing.current().map(|c| c.reference);
+        for checked in net.inbox.take_by_lamport() {
+            if core.graph.knows(checked.head()) {
+                continue;
+            }
+            match core.graph.admit(checked.head(), checked.commit()) {
+                Ok(admitted) => {
+                    self.report_oddities(&checked, admitted.forked, admitted.went_back);
+                    closed.extend(admitted.closed);
+                    note_proposals(core, &checked);
+                    fold.push(checked);
+                }
+                Err(Refusal::Missing(_)) => net.inbox.hold(checked),
+                Err(Refusal::Bad(fault)) => {
+                    let object = self.object(checked.head());
+                    self.report(FindingKind::Integrity, object, fault.to_string());
+                    net.inbox
+                        .condemn(*checked.head(), fault, self.env.clock.monotonic());
+                }
+            }
+        }
+        net.inbox.settle(|head| core.graph.knows(head));
+        net.roots
+            .iter()
+            .for_each(|root| core.meta.standing.believe(&root.0, &root.2));
+        let stands = core.meta.standing.current().map(|c| c.reference);
+        if stood.is_some_and(|stood| !core.meta.standing.holds(&stood)) {
+            // Another branch of checkpoints stands now: what was void before may count.
+            return Err(MergeError::TooDeep);
+        }
+        if stands != stood {
+            (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
+        }
+        let void = self.newly_void(core, &closed, stands.filter(|_| stands != stood))?;
+        let mut diff = core.merge(Vec::new(), &void)?;
+        diff.extend(self.fold(core, fold)?);
+        core.trim();
+        Ok(diff)
+    }
+
+    /// Commits that were folded before, and count no more: after the end of their lane, or below the floor of a
+    /// checkpoint that does not hold them.
+    fn newly_void(
+        &self,
+        core: &Core,
+        closed: &BTreeSet<LaneId>,
+        stands: Option<CheckpointRef>,
+    ) -> Result<BTreeSet<OrderKey>, RowsError> {
+        let mut void = BTreeSet::new();
+        if !closed.is_empty() {
+            void.extend(
+                core.find_logged(None, |c| closed.contains(&c.head().lane) && core.is_void(c))?,
+            );
+        }
+        if let Some(stands) = stands {
+            void.extend(core.find_logged(Some(stands.floor), |c| core.is_void(c))?);
+        }
+        Ok(void)
+    }
+
+    fn fold(&self, core: &mut Core, admitted: Vec<CheckedCommit>) -> Result<MergeDiff, MergeError> {
+        let (void, mut fold): (Vec<_>, Vec<_>) =
+            admitted.into_iter().partition(|c| core.is_void(c));
+        let mut diff = MergeDiff::default();
+        fold.sort_by_key(|checked| core.key_of(checked));
+        while !fold.is_empty() {
+            let rest = fold.split_off(fold.len().min(FOLD_AT_ONCE));
+            for checked in &fold {
+                core.meta.ops_since += checked.commit().ops.len() as u64;
+                core.meta.bytes_since += checked.len() as u64;
+                if checked.commit().device == self.env.device {
+                    let highest = checked.commit().ops.iter().map(|op| op.id.counter).max();
+                    core.note_counter(highest.unwrap_or(0));
+                }
+            }
+            diff.extend(core.merge(fold, &BTreeSet::new())?);
+            fold = rest;
+            if core.rows.unflushed() > FLUSH_BYTES && !fold.is_empty() {
+                core.rows.flush(Vec::new())?;
+            }
+        }
+        for checked in &void {
+            core.publish_again(checked)?;
+        }
+        Ok(diff)
+    }
+
+    pub(super) fn object(&self, head: &Head) -> String {
+        let name = self.env.names.commit(head);
+        name.map_or_else(|_| head.to_string(), |name| name.to_string())
+    }
+
+    fn report_oddities(&self, checked: &CheckedCommit, forked: bool, went_back: bool) {
+        let (head, device) = (checked.head(), &checked.commit().device);
+        let label = self.env.label(device);
+        if forked {
+            let text = format!(
+                "{label} has written two commits after the same one: its state was copied or restored"
+            );
+            self.report(FindingKind::Fork, head.lane.to_string(), text);
+        }
+        if went_back {
+            let text = format!("{label} names a commit older than one that it named before");
+            self.report(FindingKind::WentBack, self.object(head), text);
+        }
+    }
+
+    /// Gets the roots of checkpoints that are proposed by commits in the inbox or were before, so that what they make
+    /// void is known when the commits are folded.
+    pub(super) async fn fetch_roots(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let mut wanted: BTreeMap<CheckpointRef, Hash32> = BTreeMap::new();
+        for checked in net.inbox.held.values() {
+            wanted.extend(proposals(checked).map(|v| (v.checkpoint, v.digest)));
+        }
+        {
+            let core = self.core.lock();
+            let candidates = &core.meta.standing.candidates;
+            wanted.extend(candidates.iter().map(|c| (c.reference, c.digest)));
+            wanted.retain(|wanted, _| {
+                let believed = |c: &Candidate| c.reference == *wanted && c.reach.is_some();
+                !candidates.iter().any(believed) && !net.roots.iter().any(|root| root.0 == *wanted)
+            });
+        }
+        for (reference, digest) in wanted {
+            self.fetch_root(net, reference, digest).await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch_root(
+        &self,
+        net: &mut Net,
+        reference: CheckpointRef,
+        digest: Hash32,
+    ) -> Result<(), ReplicaError> {
+        let now = self.env.clock.monotonic();
+        let (next_try, tries) = net
+            .root_retries
+            .get(&reference.name)
+            .copied()
+            .unwrap_or_default();
+        if now < next_try {
+            return Ok(());
+        }
+        let object = self.env.names.checkpoint(&reference.name)?.to_string();
+        match get_root(&self.env, &reference).await {
+            Ok(root) if root.digest == digest => {
+                net.root_retries.remove(&reference.name);
+                net.roots.push((reference, digest, Reach::of(&root)));
+            }
+            Ok(_) => {
+                let text = "its proposer's commit says another digest than its root".to_owned();
+                self.report(FindingKind::Digest, object, text);
+                net.root_retries.insert(reference.name, (u64::MAX, tries));
+            }
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                self.report(FindingKind::Integrity, object, error.to_string());
+                let pause = (1_000_000_000u64 << tries.min(6)).min(ROOT_RETRY_MAX);
+                let next = (now.saturating_add(pause), tries.saturating_add(1));
+                net.root_retries.insert(reference.name, next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forms an opinion of the checkpoints whose roots came.
+    async fn judge_all(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        for (reference, digest, _) in std::mem::take(&mut net.roots) {
+            self.judge(net, &reference, digest).await?;
+        }
+        Ok(())
+    }
+
+    /// Computes the digest that another device has signed, if the state at that floor can still be had.
+    async fn judge(
+        &self,
+        net: &mut Net,
+        reference: &CheckpointRef,
+        digest: Hash32,
+    ) -> Result<(), ReplicaError> {
+        let snapshot = self.core.lock().snapshot_at(reference.floor)?;
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        let computed = tokio::task::spawn_blocking(move || {
+            let mut rows = DigestOfRows::default();
+            snapshot.for_each(|key, value| {
+                rows.row(&key, &value);
+                Ok::<_, RowsError>(())
+            })?;
+            Ok::<_, RowsError>(rows.finish().1)
+        });
+        let computed = computed.await.map_err(|_| ReplicaError::Ending)??;
+        let opinion = if computed == digest {
+            Opinion::Confirm
+        } else {
+            Opinion::Refute
+        };
+        if opinion == Opinion::Refute {
+            let object = self.env.names.checkpoint(&reference.name)?.to_string();
+            let text = format!(
+                "its proposer computed digest {digest}, this device {computed}: one of the two is wrong"
+            );
+            self.report(FindingKind::Digest, object, text);
+        }
+        net.verdicts.push(Verdict {
+            opinion,
+            checkpoint: *reference,
+            digest: computed,
+        });
+        Ok(())
+    }
+
+    /// What the storage must show: the newest commit of each open lane, and of each device.
+    fn expected(&self, net: &Net) -> Vec<SeenHead> {
+        let mut newest: BTreeMap<DeviceId, &SeenHead> = BTreeMap::new();
+        for seen in net.heads.lanes.values() {
+            let entry = newest.entry(seen.device).or_insert(seen);
+            if seen.lamport > entry.lamport {
+                *entry = seen;
+            }
+        }
+        let open = net.heads.lanes.values().filter(|seen| !seen.closed);
+        let newest = newest.into_values().filter(|seen| seen.closed);
+        open.chain(newest).cloned().collect()
+    }
+
+    /// Tips are hints: a commit that no tip shows is asked for by its exact name before anybody is accused.
+    async fn check_shown(&self, net: &mut Net, tips: &[Head]) -> Result<(), ReplicaError> {
+        let mut lost = Vec::new();
+        for seen in self.expected(net) {
+            let of_lane = tips.iter().filter(|tip| tip.lane == seen.head.lane);
+            let shown = of_lane.map(|tip| tip.seq).max();
+            if shown.is_some_and(|seq| seq >= seen.head.seq) {
+                continue;
+            }
+            let known = self.core.lock().graph.knows(&seen.head);
+            if !known || !self.is_there(net, &seen.head).await? {
+                lost.push(LostHead { seen, shown });
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        for one in &lost {
+            self.report(
+                FindingKind::Rollback,
+                self.object(&one.seen.head),
+                one.to_string(),
+            );
+        }
+        Err(ReplicaError::RolledBack(Rollback { lost }))
+    }
+
+    async fn is_there(&self, net: &mut Net, head: &Head) -> Result<bool, ReplicaError> {
+        let now = self.env.clock.monotonic();
+        let fresh = |at: &u64| now.saturating_sub(*at) < PROBE_EVERY;
+        if net.probed.get(head).is_some_and(fresh) {
+            return Ok(true);
+        }
+        let name = self.env.names.commit(head)?;
+        for pause in [Duration::ZERO, PROBE_PAUSE] {
+            tokio::time::sleep(pause).await;
+            match self.env.store.get_range(&name, 0, 1).await {
+                Ok(_) => {
+                    net.probed.insert(*head, now);
+                    return Ok(true);
+                }
+                Err(error) if error.is_absent() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Commits of this device that it did not write in this run: somebody else runs with its state.
+    fn check_clone(&self, net: &mut Net) {
+        let core = self.core.lock();
+        let own = core
+            .graph
+            .lanes
+            .iter()
+            .filter(|(_, lane)| lane.device == self.env.device);
+        let mut foreign = own.filter(|(id, lane)| {
+            let tip = lane.tip().map(|tip| (tip.seq, tip.hash));
+            match lane.incarnation.cmp(&net.own.incarnation) {
+                std::cmp::Ordering::Less => false,
+                std::cmp::Ordering::Greater => true,
+                std::cmp::Ordering::Equal => {
+                    **id == net.own.id && tip != net.own.tip.map(|head| (head.seq, head.hash))
+                }
+            }
+        });
+        let found = foreign.next().map(|(id, _)| *id);
+        if let (Some(lane), true) = (found, net.own.checked) {
+            net.cloned = true;
+            let text = "another running copy of this device's state writes to the vault".to_owned();
+            self.report(FindingKind::Cloned, lane.to_string(), text);
+        }
+    }
+
+    /// Remembers what was seen, so that it cannot be taken back.
+    pub(super) async fn remember(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let mut heads = net.heads.clone();
+        {
+            let core = self.core.lock();
+            let unconfirmed = net.in_flight.as_ref().map(|sealed| sealed.head);
+            for (id, seen) in self.seen(&core.graph) {
+                if unconfirmed.is_none_or(|head| head != seen.head) {
+                    heads.lanes.insert(id, seen);
+                }
+            }
+        }
+        heads.incarnation = heads.incarnation.max(net.own.incarnation);
+        if heads == net.heads {
+            return Ok(());
+        }
+        heads.last_counter = heads.last_counter.max(self.core.lock().last_counter());
+        let (file, entropy, stored) = (
+            self.heads_file.clone(),
+            self.env.entropy.clone(),
+            heads.clone(),
+        );
+        let store = tokio::task::spawn_blocking(move || file.store(&stored, &*entropy));
+        store.await.map_err(|_| ReplicaError::Ending)??;
+        net.heads = heads;
+        Ok(())
+    }
+
+    fn seen(&self, graph: &Graph) -> Vec<(LaneId, SeenHead)> {
+        let entry = |(id, lane): (&LaneId, &super::graph::Lane)| {
+            let tip = lane.tip()?;
+            let seen = SeenHead {
+                head: Head {
+                    lane: *id,
+                    seq: tip.seq,
+                    hash: tip.hash,
+                },
+                lamport: tip.lamport,
+                device: lane.device,
+                label: label_of(&self.env.label(&lane.device)),
+                time: tip.time,
+                closed: lane.closed.is_some(),
+            };
+            Some((*id, seen))
+        };
+        graph.lanes.iter().filter_map(entry).collect()
+    }
+}
+
+/// As much of a label as is remembered.
+fn label_of(label: &str) -> String {
+    let mut end = label.len().min(skrin_base::limits::LABEL_MAX);
+    while !label.is_char_boundary(end) {
+        end -= 1;
+    }
+    label.get(..end).unwrap_or_default().to_owned()
+}
+
+fn proposals(checked: &CheckedCommit) -> impl Iterator<Item = &Verdict> {
+    let lamport = checked.commit().lamport;
+    let verdicts = checked.commit().verdicts.iter();
+    verdicts.filter(move |v| v.opinion == Opinion::Propose && v.checkpoint.floor < lamport)
+}
+
+/// Notes the checkpoints that a commit proposes.
+fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
+    let place = core.key_of(checked);
+    for verdict in proposals(checked) {
+        core.meta
+            .standing
+            .propose(verdict.checkpoint, verdict.digest, place);
+    }
+}
