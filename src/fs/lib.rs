@@ -1,1 +1,31 @@
+//! POSIX on the inodes of a room, in our own types: no kernel structure, no key handling and no object name here.
+//!
+//! Each verb is one file under `ops`, in the order check, plan, one transaction. `commit` is the only way in which the tree changes; `publish` is
+//! the only place that knows both metadata and data, and keeps the order segment durable, commit, release of the journal. What programs may rely on is in
+//! docs/semantics.md.
 #![forbid(unsafe_code)]
+
+mod commit;
+mod config;
+mod content;
+mod core;
+mod error;
+mod file;
+mod flush;
+mod nodes;
+mod ops;
+mod poll;
+mod publish;
+#[cfg(feature = "testutil")]
+pub mod testutil;
+mod types;
+
+pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
+pub use core::{Fs, Shutdown};
+pub use error::FsError;
+pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
+pub use skrin_meta::Kind;
+pub use types::{
+    Allocate, Attr, Caller, DirEntry, HandleId, NodeId, NodeSpec, Notify, OpenMode, RenameMode,
+    Seek, SetAttr, SetTime, Space, StatFs, XattrMode,
+};

@@ -1,1 +1,13 @@
+//! The kernel's side of the file system: a thin adapter over fuser. A handler converts, calls, converts and replies; what may wait is handed to a
+//! bounded pool, so that no session thread ever waits for the storage.
 #![forbid(unsafe_code)]
+
+mod adapter;
+mod convert;
+mod error;
+mod mount;
+mod notify;
+mod pool;
+
+pub use error::MountError;
+pub use mount::{MountHandle, MountOptions, mount};

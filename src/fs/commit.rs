@@ -1,0 +1,158 @@
+//! The only way in which the tree changes: checked, journalled and executed under one lock, so that the order of the journal is the order
+//! in which things happened, and a crash leaves a prefix of it.
+
+use crate::core::Fs;
+use crate::error::FsError;
+use parking_lot::Mutex;
+use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET};
+use skrin_base::wire::Encode;
+use skrin_base::{Content, Extent, OpId, SegmentId};
+use skrin_data::Lsn;
+use skrin_meta::replica::TreeGuard;
+use skrin_meta::{Body, Op, OpKind, Outcome};
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    lsn: Option<Lsn>,
+    /// Since when something waits to be published, on the monotonic clock.
+    since: Option<u64>,
+}
+
+/// How far the journal has come.
+#[derive(Default)]
+pub(crate) struct Committed(Mutex<State>);
+
+impl Committed {
+    fn push(&self, counter: u64, lsn: Lsn, now: u64) {
+        let mut state = self.0.lock();
+        state.last = counter;
+        state.lsn = Some(lsn);
+        state.since.get_or_insert(now);
+    }
+
+    /// The number of the last operation, and where the journal has it.
+    pub(crate) fn last(&self) -> (u64, Option<Lsn>) {
+        let state = self.0.lock();
+        (state.last, state.lsn)
+    }
+
+    /// Since when something waits to be published; `None` if that is not known, as for what was replayed.
+    pub(crate) fn since(&self) -> Option<u64> {
+        self.0.lock().since
+    }
+
+    /// Something was published; what is left waits since `since`.
+    pub(crate) fn published(&self, since: Option<u64>) {
+        self.0.lock().since = since;
+    }
+}
+
+/// What is to be published next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    /// The last operation of it.
+    pub(crate) upto: u64,
+    /// How many operations.
+    pub(crate) count: usize,
+    /// Segments that they name, each once.
+    pub(crate) segments: Vec<SegmentId>,
+}
+
+impl Batch {
+    /// The oldest operations that are not published, about as many as one commit takes.
+    pub(crate) fn next(tree: &TreeGuard<'_>) -> Option<Self> {
+        let mut batch = Self::default();
+        let mut extents = 0;
+        for op in tree.pending().take(COMMIT_OPS_MAX) {
+            let (weight, segments) = weigh(&op.kind);
+            if batch.count > 0 && extents + weight > COMMIT_TARGET {
+                break;
+            }
+            extents += weight;
+            batch.count += 1;
+            batch.upto = op.id.counter;
+            batch.segments.extend(segments);
+        }
+        batch.segments.sort_unstable();
+        batch.segments.dedup();
+        (batch.count > 0).then_some(batch)
+    }
+}
+
+/// About how many bytes an operation takes in a commit, and the segments that it names.
+fn weigh(kind: &OpKind) -> (usize, Vec<SegmentId>) {
+    const SMALL: usize = 128;
+    match kind {
+        OpKind::Write {
+            body: Body::Extents { list, .. },
+            ..
+        } => (SMALL + 61 * list.len(), segments_of(list)),
+        OpKind::Write {
+            body: Body::Inline(bytes),
+            ..
+        } => (SMALL + bytes.len(), Vec::new()),
+        OpKind::SetXattr { value, .. } => (SMALL + value.len(), Vec::new()),
+        _ => (SMALL, Vec::new()),
+    }
+}
+
+fn segments_of(list: &[Extent]) -> Vec<SegmentId> {
+    let stored = list.iter().filter_map(|e| match e.content {
+        Content::Stored(s) => Some(s.segment),
+        Content::Hole | Content::Lost => None,
+    });
+    let mut segments: Vec<_> = stored.collect();
+    segments.dedup();
+    segments
+}
+
+/// A change that was made.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    /// The operation.
+    pub(crate) id: OpId,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+}
+
+impl Fs {
+    /// Checks and makes one change: `plan` sees the tree, under its lock, and says what is to happen, naming what it saw.
+    ///
+    /// # Errors
+    /// Those of `plan`, of the journal (nothing happened then), and of the local cache.
+    pub(crate) fn commit(
+        &self,
+        plan: impl FnOnce(&TreeGuard<'_>) -> Result<OpKind, FsError>,
+    ) -> Result<Done, FsError> {
+        let mut tree = self.replica.tree();
+        let kind = plan(&tree)?;
+        self.execute(&mut tree, kind)
+    }
+
+    /// Journals and executes one operation under the tree's lock.
+    ///
+    /// # Errors
+    /// Those of the journal (nothing happened then), and of the local cache.
+    pub(crate) fn execute(&self, tree: &mut TreeGuard<'_>, kind: OpKind) -> Result<Done, FsError> {
+        self.check_writable()?;
+        let id = tree.next_op_id()?;
+        let op = Op {
+            id,
+            time: self.now(),
+            kind,
+        };
+        let lsn = self.journal.append_op(id.counter, &op.to_bytes())?;
+        let outcome = tree.execute(op)?;
+        self.committed.push(id.counter, lsn, self.clock.monotonic());
+        if let Outcome::Void(reason) = outcome {
+            // The checks above and the rules below disagree: a bug, and better said than hidden.
+            tracing::error!(
+                reason,
+                counter = id.counter,
+                "a change that was checked had no effect"
+            );
+        }
+        Ok(Done { id, outcome })
+    }
+}

@@ -1,0 +1,110 @@
+//! What a file system is made of.
+
+use crate::types::Space;
+use skrin_base::{Clock, Entropy};
+use skrin_data::{DataStore, Journal};
+use skrin_meta::replica::Replica;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What fsync waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// The journal has it on the local disk.
+    #[default]
+    Local,
+    /// The commit is on the storage.
+    Remote,
+}
+
+/// Asks the storage how much room it has; `None` where it does not tell.
+pub type SpaceSource =
+    dyn Fn() -> Pin<Box<dyn Future<Output = Option<Space>> + Send>> + Send + Sync;
+
+/// The parts that `Fs::open` puts together.
+pub struct FsConfig {
+    /// Metadata of the room, opened.
+    pub replica: Arc<Replica>,
+    /// Contents, opened.
+    pub data: Arc<DataStore>,
+    /// The journal that both write to.
+    pub journal: Arc<Journal>,
+    /// Operations that the journal replayed: counter and bytes, in order.
+    pub replayed: Vec<(u64, Vec<u8>)>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where background work and waits for the storage run.
+    pub runtime: tokio::runtime::Handle,
+    /// Asks for room.
+    pub space: Arc<SpaceSource>,
+    /// The rest.
+    pub options: FsOptions,
+}
+
+/// How it behaves.
+#[derive(Clone, Debug)]
+pub struct FsOptions {
+    /// What fsync waits for.
+    pub durability: Durability,
+    /// How often other devices' changes are looked for; `None` for never (offline, and in tests).
+    pub poll_interval: Option<Duration>,
+    /// Whether changes are published and flushed in the background. Only tests say no.
+    pub background: bool,
+    /// Bytes that may wait in memory to be sealed, over all files.
+    pub dirty_budget: usize,
+    /// After so long a wait for the storage is an error: the kernel cannot interrupt us.
+    pub deadline: Duration,
+    /// Whether every change is refused.
+    pub read_only: bool,
+    /// Owner of the root of a vault in which nothing was ever done.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl Default for FsOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Local,
+            poll_interval: Some(Duration::from_secs(3)),
+            background: true,
+            dirty_budget: 64 << 20,
+            deadline: Duration::from_secs(60),
+            read_only: false,
+            uid: 0,
+            gid: 0,
+        }
+    }
+}
+
+/// What is not on the storage yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Operations in the journal.
+    pub operations: u64,
+    /// Their bytes and those of the blocks they name.
+    pub bytes: u64,
+    /// Files with changes in memory that the journal does not have.
+    pub unflushed_files: u64,
+    /// What the last attempt to publish met, if it failed.
+    pub last_error: Option<String>,
+}
+
+/// How the file system stands.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// What is not on the storage.
+    pub pending: Pending,
+    /// What the last attempt to look for changes met, if it failed.
+    pub poll_error: Option<String>,
+    /// Seconds since changes were last looked for with success.
+    pub polled_ago: Option<u64>,
+    /// Files open.
+    pub open_files: usize,
+    /// Room on the storage, where it tells.
+    pub space: Option<Space>,
+}

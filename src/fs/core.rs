@@ -1,0 +1,203 @@
+//! The file system as a whole: its parts, how it starts and how it ends.
+
+use crate::commit::Committed;
+use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
+use crate::error::FsError;
+use crate::file::Files;
+use crate::nodes::Nodes;
+use crate::publish::Publisher;
+use crate::types::{Notify, Space};
+use parking_lot::Mutex;
+use skrin_base::wire::Decode;
+use skrin_base::{Clock, Entropy, Ino, Timestamp};
+use skrin_data::{DataStore, Journal};
+use skrin_meta::commit::Decided;
+use skrin_meta::replica::Replica;
+use skrin_meta::{Op, OpKind, state};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// A file system over one room: POSIX on inodes, in our own types. Methods may be called from any thread; those that may
+/// wait for the storage say so.
+pub struct Fs {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) data: Arc<DataStore>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) space: Arc<SpaceSource>,
+    pub(crate) options: FsOptions,
+    pub(crate) nodes: Nodes,
+    pub(crate) files: Files,
+    /// Bytes of open files that are only in memory.
+    pub(crate) dirty: AtomicUsize,
+    pub(crate) committed: Committed,
+    pub(crate) publisher: Publisher,
+    pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
+    pub(crate) known_space: Mutex<Option<Space>>,
+    pub(crate) polled: Mutex<Polled>,
+    pub(crate) stop: tokio::sync::watch::Sender<bool>,
+    stopped: AtomicBool,
+}
+
+/// How looking for changes went.
+#[derive(Default)]
+pub(crate) struct Polled {
+    pub(crate) at: Option<u64>,
+    pub(crate) error: Option<String>,
+}
+
+/// How a shutdown treats what is not on the storage.
+pub enum Shutdown {
+    /// Uploads everything and calls back now and then.
+    UploadAll {
+        /// Told what is left.
+        progress: Box<dyn FnMut(&Pending) + Send>,
+    },
+    /// Leaves it in the journal, on stable storage, for the next mount.
+    LeaveInJournal,
+}
+
+impl Fs {
+    /// Puts the file system together, folds the journal's operations into the tree and starts the background work.
+    ///
+    /// # Errors
+    /// A damaged local cache or journal, as its error says.
+    pub fn open(config: FsConfig) -> Result<Arc<Self>, FsError> {
+        let fs = Arc::new(Self {
+            replica: config.replica,
+            data: config.data,
+            journal: config.journal,
+            clock: config.clock,
+            entropy: config.entropy,
+            runtime: config.runtime,
+            space: config.space,
+            options: config.options,
+            nodes: Nodes::default(),
+            files: Files::default(),
+            dirty: AtomicUsize::new(0),
+            committed: Committed::default(),
+            publisher: Publisher::default(),
+            notify: Mutex::new(None),
+            known_space: Mutex::new(None),
+            polled: Mutex::new(Polled::default()),
+            stop: tokio::sync::watch::Sender::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        fs.restore(&config.replayed)?;
+        fs.own_fresh_root()?;
+        if fs.options.background {
+            fs.start_background()?;
+        }
+        Ok(fs)
+    }
+
+    /// Folds what the journal replayed into the tree again.
+    fn restore(&self, replayed: &[(u64, Vec<u8>)]) -> Result<(), FsError> {
+        let mut ops = Vec::with_capacity(replayed.len());
+        for (counter, bytes) in replayed {
+            let op = Op::from_bytes(bytes).map_err(|error| {
+                tracing::error!(counter, %error, "an operation of the journal does not decode");
+                FsError::Invalid(
+                    "an operation of the journal does not decode; a newer version wrote it",
+                )
+            })?;
+            ops.push(op);
+        }
+        self.replica.restore_pending(ops)?;
+        if !self.options.read_only {
+            let lane = self.runtime.block_on(self.replica.own_lane());
+            self.data.set_lane(lane)?;
+        }
+        Ok(())
+    }
+
+    /// The root of a new vault belongs to whoever mounts it first.
+    fn own_fresh_root(&self) -> Result<(), FsError> {
+        let root = state::inode(&self.replica.tree(), Ino::ROOT)?;
+        let fresh = root.is_some_and(|r| r.ctime == Timestamp(0));
+        let (uid, gid) = (self.options.uid, self.options.gid);
+        if !fresh || self.options.read_only || (uid, gid) == (0, 0) {
+            return Ok(());
+        }
+        self.commit(|_| {
+            Ok(OpKind::SetAttr {
+                ino: Ino::ROOT,
+                mode: None,
+                uid: Some(uid),
+                gid: Some(gid),
+                atime: None,
+                mtime: None,
+            })
+        })?;
+        Ok(())
+    }
+
+    /// Whom to tell what the kernel must forget. Before it is set nobody is told.
+    pub fn set_notify(&self, notify: Option<Arc<dyn Notify>>) {
+        *self.notify.lock() = notify;
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Refuses what a read-only mount, or one that is ending, must not do.
+    pub(crate) fn check_writable(&self) -> Result<(), FsError> {
+        if self.options.read_only {
+            return Err(FsError::ReadOnly);
+        }
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(FsError::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Waits for the storage on a thread that may block, at most for the deadline.
+    pub(crate) fn wait<T>(
+        &self,
+        work: impl Future<Output = Result<T, FsError>>,
+    ) -> Result<T, FsError> {
+        let limit = self.options.deadline;
+        self.runtime.block_on(async {
+            match tokio::time::timeout(limit, work).await {
+                Ok(done) => done,
+                Err(_) => Err(FsError::Deadline(limit.as_secs())),
+            }
+        })
+    }
+
+    /// How the file system stands.
+    pub fn status(&self) -> Status {
+        let polled = self.polled.lock();
+        let now = self.clock.monotonic();
+        Status {
+            pending: self.pending(),
+            poll_error: polled.error.clone(),
+            polled_ago: polled.at.map(|at| now.saturating_sub(at) / 1_000_000_000),
+            open_files: self.files.all().len(),
+            space: *self.known_space.lock(),
+        }
+    }
+
+    /// Ends the file system: tells the tree what open files hold, makes the journal durable and, if asked, uploads everything and
+    /// closes the lane. Waits for the storage without an end when uploading; changes are refused meanwhile.
+    ///
+    /// # Errors
+    /// What could not be written; then nothing was given up and it may be called again.
+    pub fn shutdown(&self, mode: Shutdown) -> Result<(), FsError> {
+        self.flush_all()?;
+        self.stopped.store(true, Ordering::Release);
+        self.stop.send_replace(true);
+        self.journal.sync_all()?;
+        if let Shutdown::UploadAll { progress } = mode {
+            self.upload_all(progress)?;
+            self.runtime
+                .block_on(self.replica.close_lane(Decided::default()))?;
+        }
+        self.replica.flush()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! What can go wrong, named for the situation, and what POSIX calls it.
+
+use skrin_base::Errno;
+use skrin_data::DataError;
+use skrin_meta::RowsError;
+use skrin_meta::replica::ReplicaError;
+use skrin_storage::ErrorKind;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// A failed call. Cheap to clone: an error of a background task is reported to whoever waits for it.
+#[derive(Debug, Clone, Error)]
+#[allow(missing_docs, reason = "each message is its documentation")]
+pub enum FsError {
+    #[error("no such file or directory")]
+    NotFound,
+    #[error("the file changed on another device; look it up again")]
+    Stale,
+    #[error("the name is taken")]
+    Exists,
+    #[error("not a directory")]
+    NotDirectory,
+    #[error("is a directory")]
+    IsDirectory,
+    #[error("the directory is not empty")]
+    NotEmpty,
+    #[error("a directory cannot be moved below itself")]
+    MoveBelowItself,
+    #[error("the name is longer than 255 bytes")]
+    NameTooLong,
+    #[error("the path is longer than 4095 bytes")]
+    TargetTooLong,
+    #[error("the name has characters that names cannot have")]
+    BadName,
+    #[error("{0}")]
+    Invalid(&'static str),
+    #[error("not permitted: {0}")]
+    NotPermitted(&'static str),
+    #[error("no such open file")]
+    BadHandle,
+    #[error("the file would be longer than 2^47 bytes")]
+    TooLarge,
+    #[error("an inode has at most 4096 names")]
+    TooManyLinks,
+    #[error("no such extended attribute")]
+    NoAttribute,
+    #[error("extended attributes of this namespace are not kept")]
+    AttributeNamespace,
+    #[error("the value of the extended attribute is too long")]
+    AttributeTooLong,
+    #[error("no room for more extended attributes on this inode")]
+    AttributesFull,
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
+    #[error("there is no data behind this offset")]
+    NoMoreData,
+    #[error("mounted read-only")]
+    ReadOnly,
+    #[error("block {block} of inode {ino} is lost: no device holds it any more")]
+    Lost { ino: u64, block: u64 },
+    #[error("the storage did not answer within {0} s")]
+    Deadline(u64),
+    #[error("the file system is shutting down")]
+    Stopped,
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Cache(Arc<RowsError>),
+    #[error(transparent)]
+    Replica(Arc<ReplicaError>),
+}
+
+impl From<RowsError> for FsError {
+    fn from(e: RowsError) -> Self {
+        Self::Cache(Arc::new(e))
+    }
+}
+
+impl From<ReplicaError> for FsError {
+    fn from(e: ReplicaError) -> Self {
+        Self::Replica(Arc::new(e))
+    }
+}
+
+impl FsError {
+    /// The error number for programs.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound => Errno::ENOENT,
+            Self::Stale => Errno::ESTALE,
+            Self::Exists => Errno::EEXIST,
+            Self::NotDirectory => Errno::ENOTDIR,
+            Self::IsDirectory => Errno::EISDIR,
+            Self::NotEmpty => Errno::ENOTEMPTY,
+            Self::MoveBelowItself | Self::BadName | Self::Invalid(_) => Errno::EINVAL,
+            Self::NameTooLong | Self::TargetTooLong => Errno::ENAMETOOLONG,
+            Self::NotPermitted(_) => Errno::EPERM,
+            Self::BadHandle => Errno::EBADF,
+            Self::TooLarge => Errno::EFBIG,
+            Self::TooManyLinks => Errno::EMLINK,
+            Self::NoAttribute => Errno::ENODATA,
+            Self::AttributeNamespace | Self::Unsupported(_) => Errno::EOPNOTSUPP,
+            Self::AttributeTooLong => Errno::E2BIG,
+            Self::AttributesFull => Errno::ENOSPC,
+            Self::NoMoreData => Errno::ENXIO,
+            Self::ReadOnly => Errno::EROFS,
+            Self::Deadline(_) => Errno::ETIMEDOUT,
+            Self::Lost { .. } | Self::Stopped | Self::Cache(_) => Errno::EIO,
+            Self::Data(e) => e.errno(),
+            Self::Replica(e) => replica_errno(e),
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Data(e) => e.is_transient(),
+            Self::Replica(e) => e.is_transient(),
+            Self::Deadline(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether this means that bytes of the vault or of the local disk are not as they should be: worth a line in the log.
+    pub fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost { .. }
+                | Self::Deadline(_)
+                | Self::Data(_)
+                | Self::Cache(_)
+                | Self::Replica(_)
+        )
+    }
+}
+
+fn replica_errno(e: &ReplicaError) -> Errno {
+    match e {
+        ReplicaError::Store(e) if e.kind() == ErrorKind::Full => Errno::ENOSPC,
+        ReplicaError::Store(e) if e.is_transient() => Errno::ETIMEDOUT,
+        ReplicaError::ReadOnly | ReplicaError::Newer => Errno::EROFS,
+        ReplicaError::Store(_)
+        | ReplicaError::Rows(_)
+        | ReplicaError::Local(_)
+        | ReplicaError::RolledBack(_)
+        | ReplicaError::Commit { .. }
+        | ReplicaError::Checkpoint { .. }
+        | ReplicaError::Cloned
+        | ReplicaError::ForeignOperation
+        | ReplicaError::Ending => Errno::EIO,
+    }
+}

@@ -1,0 +1,190 @@
+//! Open files: one for each node that somebody has open, shared by its handles.
+
+use crate::content::Content;
+use crate::error::FsError;
+use crate::types::{HandleId, NodeId};
+use parking_lot::{Mutex, RwLock};
+use skrin_base::{Ino, OpId, Timestamp};
+use skrin_data::ReadAhead;
+use skrin_meta::NamedKey;
+use skrin_meta::state::{Inode, Link};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An open file.
+///
+/// Locks are taken in this order, and each may be left out: table of files, file (`state`), tree, then the leaves (`gone`,
+/// nodes, pending operations), in which no other lock is taken.
+pub(crate) struct OpenFile {
+    /// The node under which it was opened.
+    pub(crate) node: NodeId,
+    /// Its inode.
+    pub(crate) ino: Ino,
+    /// Contents and what belongs to them.
+    pub(crate) state: Mutex<FileState>,
+    /// The inode as it was when its last name went here: nothing more is told to the tree.
+    pub(crate) gone: Mutex<Option<Inode>>,
+}
+
+/// What an open file holds in memory.
+pub(crate) struct FileState {
+    /// Contents: those of the branch that was opened, with the changes made here.
+    pub(crate) content: Content,
+    /// The version that they started from.
+    pub(crate) base: OpId,
+    /// Attributes as of opening, for a file whose inode another device removed.
+    pub(crate) inode: Inode,
+    /// A place at which the file was known.
+    pub(crate) place: Option<Link>,
+    /// Modification time of the changes that the tree does not have.
+    pub(crate) mtime: Option<Timestamp>,
+    /// The key under which new blocks are sealed.
+    pub(crate) key: Option<NamedKey>,
+    /// Whether the tree does not have that key yet.
+    pub(crate) key_is_new: bool,
+    /// Keys of blocks shared with other files that the tree does not have for this one yet.
+    pub(crate) borrowed: Vec<NamedKey>,
+    /// When the first change came that the tree does not have, on the monotonic clock.
+    pub(crate) since: Option<u64>,
+    /// Bytes of blocks in memory as last counted.
+    pub(crate) counted: usize,
+    /// Bytes that were stored and that no operation names yet.
+    pub(crate) unnamed: u64,
+    /// What went wrong in the background, for the next fsync or close.
+    pub(crate) error: Option<FsError>,
+}
+
+impl FileState {
+    /// The state of a file as the tree has it.
+    pub(crate) fn new(inode: Inode, content: Content) -> Self {
+        Self {
+            content,
+            base: inode.version,
+            place: inode.links.first().cloned(),
+            mtime: None,
+            key: inode.keys.last().cloned(),
+            key_is_new: false,
+            borrowed: Vec::new(),
+            since: None,
+            counted: 0,
+            unnamed: 0,
+            error: None,
+            inode,
+        }
+    }
+}
+
+/// An open file of one program.
+pub(crate) struct Handle {
+    /// What is open.
+    pub(crate) file: Arc<OpenFile>,
+    /// Whether it was opened for writing.
+    pub(crate) write: bool,
+    /// How it is read.
+    pub(crate) ahead: Mutex<ReadAhead>,
+}
+
+struct Entry {
+    file: Arc<OpenFile>,
+    handles: usize,
+}
+
+/// The files that are open, and those that are closed but not yet told to the tree.
+#[derive(Default)]
+pub(crate) struct Files {
+    open: Mutex<HashMap<NodeId, Entry>>,
+    handles: RwLock<HashMap<u64, Arc<Handle>>>,
+    last: AtomicU64,
+}
+
+impl Files {
+    /// The open file of a node; `load` makes it, under the table's lock.
+    pub(crate) fn open(
+        &self,
+        node: NodeId,
+        load: impl FnOnce() -> Result<OpenFile, FsError>,
+    ) -> Result<Arc<OpenFile>, FsError> {
+        let mut open = self.open.lock();
+        if let Some(entry) = open.get_mut(&node) {
+            entry.handles += 1;
+            return Ok(Arc::clone(&entry.file));
+        }
+        let file = Arc::new(load()?);
+        let entry = Entry {
+            file: Arc::clone(&file),
+            handles: 1,
+        };
+        open.insert(node, entry);
+        Ok(file)
+    }
+
+    /// Takes one reference back. True if it was the last: then the file stays in the table until `discard`.
+    pub(crate) fn close(&self, node: NodeId) -> bool {
+        let mut open = self.open.lock();
+        let Some(entry) = open.get_mut(&node) else {
+            return false;
+        };
+        entry.handles = entry.handles.saturating_sub(1);
+        entry.handles == 0
+    }
+
+    /// Drops the file of a node if nobody has it open.
+    pub(crate) fn discard(&self, node: NodeId) {
+        let mut open = self.open.lock();
+        if open.get(&node).is_some_and(|e| e.handles == 0) {
+            open.remove(&node);
+        }
+    }
+
+    /// The open file of a node, if there is one.
+    pub(crate) fn get(&self, node: NodeId) -> Option<Arc<OpenFile>> {
+        self.open.lock().get(&node).map(|e| Arc::clone(&e.file))
+    }
+
+    /// Runs `act` while no file is opened or closed, with the open files of the inode.
+    pub(crate) fn with_open<T>(
+        &self,
+        act: impl FnOnce(&dyn Fn(Ino) -> Vec<Arc<OpenFile>>) -> T,
+    ) -> T {
+        let open = self.open.lock();
+        act(&|ino| {
+            let direct = open.get(&NodeId(ino.0)).into_iter();
+            let aliases = open.values().filter(|e| e.file.node.is_alias());
+            let all = direct.chain(aliases).filter(|e| e.file.ino == ino);
+            all.map(|e| Arc::clone(&e.file)).collect()
+        })
+    }
+
+    /// All open files.
+    pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
+        let open = self.open.lock();
+        open.values().map(|e| Arc::clone(&e.file)).collect()
+    }
+
+    /// Hands out a handle.
+    pub(crate) fn add_handle(&self, file: Arc<OpenFile>, write: bool) -> HandleId {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = Handle {
+            file,
+            write,
+            ahead: Mutex::new(ReadAhead::default()),
+        };
+        self.handles.write().insert(id, Arc::new(handle));
+        HandleId(id)
+    }
+
+    /// The handle of that number.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub(crate) fn handle(&self, id: HandleId) -> Result<Arc<Handle>, FsError> {
+        let handles = self.handles.read();
+        handles.get(&id.0).map(Arc::clone).ok_or(FsError::BadHandle)
+    }
+
+    /// Takes a handle back.
+    pub(crate) fn remove_handle(&self, id: HandleId) -> Option<Arc<Handle>> {
+        self.handles.write().remove(&id.0)
+    }
+}

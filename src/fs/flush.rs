@@ -1,0 +1,301 @@
+//! From open files to the tree: sealing blocks, and the operations that name them.
+
+use crate::content::{Missing, Sealer};
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::file::{FileState, OpenFile};
+use crate::ops::inode_of;
+use skrin_base::{Ino, KeyId, OpId, SegmentId, SegmentInfo, Stored, clock};
+use skrin_crypto::FileKey;
+use skrin_data::BlockRead;
+use skrin_data::{Block, BlockRef};
+use skrin_meta::op::Place;
+use skrin_meta::replica::TreeGuard;
+use skrin_meta::state::{self, Inode};
+use skrin_meta::{Body, NamedKey, OpKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// An open file is told to the tree after so long at the latest.
+pub(crate) const FLUSH_AFTER: u64 = 5_000_000_000;
+/// Stored bytes of one file after which an operation names them, so that they can be uploaded.
+const UNNAMED_MAX: u64 = 64 << 20;
+
+/// Seals blocks of one file under one key.
+struct FileSealer<'a> {
+    fs: &'a Fs,
+    ino: Ino,
+    key_id: KeyId,
+    key: FileKey,
+    stored: u64,
+}
+
+impl Sealer for FileSealer<'_> {
+    fn seal(&mut self, block: u64, plain: &[u8]) -> Result<Stored, FsError> {
+        // A block of nothing but a hole's edge still has one byte.
+        let plain = if plain.is_empty() { &[0][..] } else { plain };
+        let BlockRef { segment, slot } =
+            self.fs
+                .data
+                .write_block(self.key_id, &self.key, (self.ino, block), plain)?;
+        self.stored += plain.len() as u64;
+        Ok(Stored {
+            segment,
+            first_slot: slot,
+            key: self.key_id,
+            origin_file: self.ino,
+            origin_block: block,
+        })
+    }
+}
+
+impl Fs {
+    /// Runs `act` on an open file with something that seals its blocks, and counts afterwards what it holds in memory.
+    pub(crate) fn with_sealer<T>(
+        &self,
+        file: &OpenFile,
+        state: &mut FileState,
+        act: impl FnOnce(&mut FileState, &mut dyn Sealer) -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        let key = self.write_key(state);
+        let mut sealer = FileSealer {
+            fs: self,
+            ino: file.ino,
+            key_id: key.id,
+            key: FileKey::from_bytes(key.key),
+            stored: 0,
+        };
+        let done = act(state, &mut sealer);
+        state.unnamed += sealer.stored;
+        self.count(state);
+        done
+    }
+
+    /// The key for new blocks; drawn with the first one.
+    fn write_key(&self, state: &mut FileState) -> NamedKey {
+        if let Some(key) = &state.key {
+            return key.clone();
+        }
+        let key = NamedKey {
+            id: KeyId(clock::random(&*self.entropy)),
+            key: clock::random(&*self.entropy),
+        };
+        state.inode.keys.push(key.clone());
+        state.key = Some(key.clone());
+        state.key_is_new = true;
+        key
+    }
+
+    /// Brings the count of bytes in memory up to date.
+    pub(crate) fn count(&self, state: &mut FileState) {
+        let now = state.content.dirty_bytes();
+        let before = std::mem::replace(&mut state.counted, now);
+        if now >= before {
+            self.dirty.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.dirty.fetch_sub(before - now, Ordering::Relaxed);
+        }
+        if state.content.is_modified() {
+            state.since.get_or_insert_with(|| self.clock.monotonic());
+        }
+    }
+
+    /// Makes room after a change: too many bytes in memory are sealed, too many sealed bytes are told to the tree.
+    pub(crate) fn relieve(&self, file: &OpenFile, state: &mut FileState) -> Result<(), FsError> {
+        if self.dirty.load(Ordering::Relaxed) > self.options.dirty_budget {
+            self.with_sealer(file, state, |s, sealer| s.content.seal_dirty(sealer))?;
+        }
+        if state.unnamed > UNNAMED_MAX {
+            self.flush_state(file, state)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the tree what an open file holds. It is in the journal then, though not yet on stable storage.
+    pub(crate) fn flush_file(&self, file: &OpenFile) -> Result<(), FsError> {
+        self.flush_state(file, &mut file.state.lock())
+    }
+
+    pub(crate) fn flush_state(
+        &self,
+        file: &OpenFile,
+        state: &mut FileState,
+    ) -> Result<(), FsError> {
+        // Of a file without a name nobody is told.
+        if !state.content.is_modified() || file.gone.lock().is_some() {
+            return Ok(());
+        }
+        let bodies = self.with_sealer(file, state, |s, sealer| s.content.prepare(sealer))?;
+        for body in bodies {
+            self.tell(file, state, body)?;
+        }
+        state.content.committed();
+        state.inode.size = state.content.size();
+        state.inode.mtime = state.mtime.take().unwrap_or(state.inode.mtime);
+        state.since = None;
+        state.unnamed = 0;
+        self.count(state);
+        Ok(())
+    }
+
+    /// One operation with new contents.
+    fn tell(&self, file: &OpenFile, state: &mut FileState, body: Body) -> Result<(), FsError> {
+        let mtime = state.mtime.unwrap_or_else(|| self.now());
+        state.mtime = Some(mtime);
+        let mut tree = self.replica.tree();
+        if file.gone.lock().is_some() {
+            return Ok(());
+        }
+        if let Some(inode) = state::inode(&tree, file.ino)? {
+            state.place = inode.links.first().cloned().or(state.place.take());
+        }
+        let place = state.place.as_ref().ok_or(FsError::NotFound)?;
+        let own = state.key.iter().filter(|_| state.key_is_new);
+        let keys = own.chain(&state.borrowed).cloned().collect();
+        let kind = OpKind::Write {
+            ino: file.ino,
+            base: state.base,
+            size: state.content.size(),
+            mtime,
+            keys,
+            body,
+            place: Place {
+                dir: place.dir,
+                name: place.name.clone(),
+                entry: place.entry,
+            },
+        };
+        let done = self.execute(&mut tree, kind)?;
+        state.base = done.id;
+        state.key_is_new = false;
+        state.borrowed.clear();
+        Ok(())
+    }
+
+    /// Tells the tree what every open file holds. All are tried; the first error is returned.
+    pub(crate) fn flush_all(&self) -> Result<(), FsError> {
+        let mut first = Ok(());
+        for file in self.files.all() {
+            first = first.and(self.flush_and_discard(&file));
+        }
+        first
+    }
+
+    /// Tells the tree what files hold that were changed long enough ago.
+    pub(crate) fn flush_old(&self) {
+        let now = self.clock.monotonic();
+        for file in self.files.all() {
+            // Whoever holds the lock is at work; there is another time.
+            let due = file.state.try_lock().is_some_and(|s| {
+                s.since
+                    .is_some_and(|since| now.saturating_sub(since) >= FLUSH_AFTER)
+            });
+            if !due {
+                continue;
+            }
+            if let Err(error) = self.flush_and_discard(&file) {
+                tracing::warn!(ino = file.ino.0, %error, "changes cannot be written yet");
+                file.state.lock().error = Some(error);
+            }
+        }
+    }
+
+    fn flush_and_discard(&self, file: &OpenFile) -> Result<(), FsError> {
+        self.flush_file(file)?;
+        self.files.discard(file.node);
+        Ok(())
+    }
+
+    /// Loads contents that the tree has for an open file.
+    pub(crate) fn read_of(
+        &self,
+        at: &Stored,
+        inode: &Inode,
+        tree: &TreeGuard<'_>,
+    ) -> Result<BlockRead, FsError> {
+        let key = inode.key(at.key).ok_or(FsError::Lost {
+            ino: at.origin_file.0,
+            block: at.origin_block,
+        })?;
+        Ok(BlockRead {
+            at: BlockRef {
+                segment: at.segment,
+                slot: at.first_slot,
+            },
+            info: self.segment_info(tree, at.segment)?,
+            key_id: at.key,
+            key: Arc::new(FileKey::from_bytes(key.key)),
+            origin_file: at.origin_file,
+            origin_block: at.origin_block,
+        })
+    }
+
+    fn segment_info(
+        &self,
+        tree: &TreeGuard<'_>,
+        id: SegmentId,
+    ) -> Result<Option<Arc<SegmentInfo>>, FsError> {
+        Ok(state::segment(tree, id)?.map(Arc::new))
+    }
+
+    /// What the data layer needs to read stored blocks of an open file.
+    pub(crate) fn reads_of(
+        &self,
+        stored: &[Stored],
+        inode: &Inode,
+    ) -> Result<Vec<BlockRead>, FsError> {
+        let tree = self.replica.tree();
+        stored
+            .iter()
+            .map(|at| self.read_of(at, inode, &tree))
+            .collect()
+    }
+
+    /// Reads blocks; waits for the storage where they are not in memory.
+    pub(crate) fn fetch(&self, reads: Vec<BlockRead>) -> Result<Vec<Block>, FsError> {
+        let cached: Option<Vec<Block>> = reads.iter().map(|r| self.data.cached(r)).collect();
+        if let Some(blocks) = cached {
+            return Ok(blocks);
+        }
+        let blocks = self.wait(async {
+            let blocks = self.data.read(reads).await;
+            blocks
+                .into_iter()
+                .map(|b| b.map_err(FsError::from))
+                .collect()
+        });
+        blocks.inspect_err(|error| tracing::error!(%error, "contents cannot be read"))
+    }
+
+    /// Brings a block that an edit needs to memory. The file is unlocked meanwhile.
+    pub(crate) fn bring(&self, file: &OpenFile, missing: Missing) -> Result<(), FsError> {
+        let inode = file.state.lock().inode.clone();
+        let reads = self.reads_of(&[missing.at], &inode)?;
+        let blocks = self.fetch(reads)?;
+        let mut state = file.state.lock();
+        if let Some(block) = blocks.first() {
+            state.content.admit(missing, block);
+        }
+        Ok(())
+    }
+
+    /// The inode as the tree has it, for loading contents.
+    pub(crate) fn loaded(&self, ino: Ino) -> Result<(Inode, crate::content::Content), FsError> {
+        let tree = self.replica.tree();
+        let (ino, inode) = inode_of(&tree, ino)?;
+        let content = match &inode.inline {
+            Some(bytes) => crate::content::Content::inline(inode.size, bytes.clone()),
+            None => {
+                let extents = state::extents(&tree, ino, 0, u64::MAX)?;
+                crate::content::Content::stored(inode.size, extents)
+            }
+        };
+        Ok((inode, content))
+    }
+
+    /// Whether a version is the newest of an inode.
+    pub(crate) fn is_newest(&self, ino: Ino, version: OpId) -> Result<bool, FsError> {
+        let inode = state::inode(&self.replica.tree(), ino)?;
+        Ok(inode.is_some_and(|i| i.version == version))
+    }
+}

@@ -1,0 +1,137 @@
+//! Which numbers the kernel knows, and for which branch of an inode each stands (docs/semantics.md).
+//!
+//! With its write-back cache on, the kernel believes its own length and times of a regular file for as long as it knows the node. So a file
+//! that another device changed must come back under another number while the old one is known.
+
+use crate::types::NodeId;
+use parking_lot::Mutex;
+use skrin_base::Ino;
+use std::collections::{HashMap, HashSet};
+
+#[derive(Default)]
+struct State {
+    /// How often each node was handed to the kernel and not forgotten.
+    known: HashMap<NodeId, u64>,
+    /// The node of an inode where it is not the inode's number.
+    alias: HashMap<Ino, NodeId>,
+    /// The inode of each alias.
+    inode: HashMap<NodeId, Ino>,
+    /// Nodes whose contents in the kernel are those of another branch than the tree's.
+    stale: HashSet<NodeId>,
+    made: u64,
+}
+
+/// The table of nodes.
+#[derive(Default)]
+pub(crate) struct Nodes(Mutex<State>);
+
+impl Nodes {
+    /// The inode that a node stands for.
+    pub(crate) fn ino(&self, node: NodeId) -> Ino {
+        if !node.is_alias() {
+            return Ino(node.0);
+        }
+        let state = self.0.lock();
+        state.inode.get(&node).copied().unwrap_or(Ino(node.0))
+    }
+
+    /// The node under which the present contents of an inode are found.
+    pub(crate) fn current(&self, ino: Ino) -> NodeId {
+        let mut state = self.0.lock();
+        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
+        if !state.stale.contains(&node) {
+            return node;
+        }
+        if !state.known.contains_key(&node) {
+            // The kernel has forgotten the old branch: its number is free again.
+            state.stale.remove(&node);
+            return node;
+        }
+        state.made += 1;
+        let fresh = NodeId(NodeId::FIRST_ALIAS + state.made);
+        state.alias.insert(ino, fresh);
+        state.inode.insert(fresh, ino);
+        fresh
+    }
+
+    /// The node under which the kernel knows an inode, whether or not that is its present branch.
+    pub(crate) fn known_as(&self, ino: Ino) -> NodeId {
+        let state = self.0.lock();
+        state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
+    }
+
+    /// Counts that the kernel was told of a node.
+    pub(crate) fn looked_up(&self, node: NodeId) {
+        *self.0.lock().known.entry(node).or_insert(0) += 1;
+    }
+
+    /// The kernel let go of so many references.
+    pub(crate) fn forget(&self, node: NodeId, count: u64) {
+        let mut state = self.0.lock();
+        let Some(known) = state.known.get_mut(&node) else {
+            return;
+        };
+        *known = known.saturating_sub(count);
+        if *known > 0 {
+            return;
+        }
+        state.known.remove(&node);
+        state.stale.remove(&node);
+        if let Some(ino) = state.inode.remove(&node) {
+            if state.alias.get(&ino) == Some(&node) {
+                state.alias.remove(&ino);
+            }
+        }
+    }
+
+    /// Whether the kernel knows the node.
+    pub(crate) fn is_known(&self, node: NodeId) -> bool {
+        self.0.lock().known.contains_key(&node)
+    }
+
+    /// Notes that the inode changed under the kernel. The node that it knew, if it knew one.
+    pub(crate) fn outdate(&self, ino: Ino) -> Option<NodeId> {
+        let mut state = self.0.lock();
+        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
+        if !state.known.contains_key(&node) {
+            return None;
+        }
+        state.stale.insert(node);
+        Some(node)
+    }
+
+    /// Whether the node stands for a branch that is no longer the tree's.
+    pub(crate) fn is_stale(&self, node: NodeId) -> bool {
+        self.0.lock().stale.contains(&node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_inode_gets_another_node_only_while_the_kernel_knows_the_old_one() {
+        let nodes = Nodes::default();
+        let (ino, node) = (Ino(99), NodeId(99));
+        assert_eq!(nodes.outdate(ino), None);
+        assert_eq!(nodes.current(ino), node);
+        nodes.looked_up(node);
+        assert_eq!(nodes.outdate(ino), Some(node));
+        let second = nodes.current(ino);
+        assert!(second.is_alias() && nodes.ino(second) == ino && nodes.is_stale(node));
+        assert_eq!(
+            nodes.current(ino),
+            second,
+            "it stays the same until the next change"
+        );
+        nodes.looked_up(second);
+        nodes.forget(node, 1);
+        nodes.forget(second, 1);
+        assert_eq!(
+            nodes.current(ino),
+            node,
+            "both forgotten: its own number again"
+        );
+    }
+}

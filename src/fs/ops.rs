@@ -1,0 +1,136 @@
+//! The verbs, and what several of them share.
+
+mod allocate;
+mod copy;
+mod create;
+mod getattr;
+mod link;
+mod lookup;
+mod open;
+mod read;
+pub(crate) mod readdir;
+mod remove;
+mod rename;
+mod seek;
+mod setattr;
+mod statfs;
+mod sync;
+mod write;
+mod xattr;
+
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::types::{Attr, NodeId};
+use skrin_base::limits::NAME_MAX;
+use skrin_base::{EntryId, Ino, Name, OpId, clock};
+use skrin_meta::op::Place;
+use skrin_meta::state::{self, Entry, Inode};
+use skrin_meta::{Kind, Rows};
+
+/// Checks the bytes of a name that a program gave.
+pub(crate) fn name_of(bytes: &[u8]) -> Result<Name, FsError> {
+    if bytes.len() > NAME_MAX {
+        return Err(FsError::NameTooLong);
+    }
+    Name::new(bytes).map_err(|_| FsError::BadName)
+}
+
+/// The inode that a number stands for now, and its number: a directory that two devices made at once has two.
+pub(crate) fn inode_of(rows: &dyn Rows, ino: Ino) -> Result<(Ino, Inode), FsError> {
+    if let Some(inode) = state::inode(rows, ino)? {
+        return Ok((ino, inode));
+    }
+    let ino = state::resolve_alias(rows, ino)?;
+    let inode = state::inode(rows, ino)?.ok_or(FsError::NotFound)?;
+    Ok((ino, inode))
+}
+
+/// The directory that a number stands for.
+pub(crate) fn dir_of(rows: &dyn Rows, ino: Ino) -> Result<(Ino, Inode), FsError> {
+    let (ino, inode) = inode_of(rows, ino)?;
+    match inode.kind {
+        Kind::Dir => Ok((ino, inode)),
+        _ => Err(FsError::NotDirectory),
+    }
+}
+
+/// The entry of a name, which must be there.
+pub(crate) fn entry_of(rows: &dyn Rows, dir: Ino, name: &Name) -> Result<Entry, FsError> {
+    state::entry(rows, dir, name)?.ok_or(FsError::NotFound)
+}
+
+/// Refuses a name that is taken.
+pub(crate) fn check_free(rows: &dyn Rows, dir: Ino, name: &Name) -> Result<(), FsError> {
+    match state::entry(rows, dir, name)? {
+        Some(_) => Err(FsError::Exists),
+        None => Ok(()),
+    }
+}
+
+impl Fs {
+    /// A new place: its entry's id is drawn at random.
+    pub(crate) fn new_place(&self, dir: Ino, name: Name) -> Place {
+        Place {
+            dir,
+            name,
+            entry: EntryId(clock::random(&*self.entropy)),
+        }
+    }
+
+    /// A number that no inode has.
+    pub(crate) fn new_ino(&self, rows: &dyn Rows) -> Result<Ino, FsError> {
+        loop {
+            let ino = Ino::from_random(self.entropy.u64());
+            if state::inode(rows, ino)?.is_none() {
+                return Ok(ino);
+            }
+        }
+    }
+
+    /// Attributes as the tree has them.
+    pub(crate) fn attr_of(node: NodeId, ino: Ino, inode: &Inode) -> Attr {
+        Attr {
+            node,
+            ino,
+            kind: inode.kind,
+            mode: inode.mode,
+            nlink: inode.nlink(),
+            uid: inode.uid,
+            gid: inode.gid,
+            rdev: inode.rdev,
+            size: inode.size,
+            atime: inode.atime,
+            mtime: inode.mtime,
+            ctime: inode.ctime,
+            btime: inode.btime,
+        }
+    }
+
+    /// Attributes of an inode for an entry: under its present node, with the changes of an open file laid over.
+    /// Counts a look-up if `count`.
+    pub(crate) fn entry_attr(&self, ino: Ino, inode: &Inode, count: bool) -> Attr {
+        let node = self.nodes.current(ino);
+        if count {
+            self.nodes.looked_up(node);
+        }
+        let mut attr = Self::attr_of(node, ino, inode);
+        if inode.kind == Kind::File {
+            self.overlay(&mut attr, inode.version);
+        }
+        attr
+    }
+
+    /// Lays over what an open file knows better than the tree, which has contents of version `version`.
+    pub(crate) fn overlay(&self, attr: &mut Attr, version: OpId) {
+        let Some(file) = self.files.get(attr.node) else {
+            return;
+        };
+        let state = file.state.lock();
+        if !state.content.is_modified() && state.base == version {
+            return;
+        }
+        attr.size = state.content.size();
+        attr.mtime = state.mtime.unwrap_or(state.inode.mtime);
+        attr.ctime = attr.ctime.max(attr.mtime);
+    }
+}

@@ -1,0 +1,159 @@
+use super::{check_free, dir_of, name_of};
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::types::{Attr, Caller, HandleId, NodeId, NodeSpec, OpenMode};
+use skrin_base::limits::SYMLINK_MAX;
+use skrin_base::{Ino, Name};
+use skrin_meta::op::NewNode;
+use skrin_meta::state::{self, Inode};
+use skrin_meta::{Kind, OpKind};
+
+const SET_GID: u16 = 0o2000;
+const MODE_BITS: u16 = 0o7777;
+
+impl Fs {
+    /// Makes a regular file and opens it; counts as a look-up. With `exclusive` a taken name is refused, else the file that
+    /// has it is opened.
+    ///
+    /// # Errors
+    /// Those of `mknod` and `open_node`.
+    pub fn create(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        mode: u16,
+        exclusive: bool,
+        how: OpenMode,
+        caller: &Caller,
+    ) -> Result<(Attr, HandleId), FsError> {
+        let spec = NodeSpec {
+            kind: Kind::File,
+            mode,
+            rdev: 0,
+        };
+        let attr = match self.mknod(dir, name, spec, caller) {
+            Err(FsError::Exists) if !exclusive => self.lookup(dir, name)?,
+            made => made?,
+        };
+        match self.open_node(attr.node, how) {
+            Ok(handle) => Ok((attr, handle)),
+            Err(e) => {
+                self.forget(attr.node, 1);
+                Err(e)
+            }
+        }
+    }
+
+    /// Makes a regular file, pipe, socket or device; counts as a look-up.
+    ///
+    /// # Errors
+    /// `Exists`, `NotFound` (the directory), `NotDirectory`, `NameTooLong`, `ReadOnly`.
+    pub fn mknod(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        spec: NodeSpec,
+        caller: &Caller,
+    ) -> Result<Attr, FsError> {
+        if matches!(spec.kind, Kind::Dir | Kind::Symlink) {
+            return Err(FsError::Invalid(
+                "mknod makes neither directories nor symbolic links",
+            ));
+        }
+        let rdev = match spec.kind {
+            Kind::CharDevice | Kind::BlockDevice => spec.rdev,
+            _ => 0,
+        };
+        let node = NewNode {
+            kind: spec.kind,
+            mode: spec.mode & MODE_BITS,
+            uid: caller.uid,
+            gid: caller.gid,
+            rdev,
+            target: Vec::new(),
+        };
+        self.make(dir, name, node)
+    }
+
+    /// Makes a directory; counts as a look-up.
+    ///
+    /// # Errors
+    /// As `mknod`.
+    pub fn mkdir(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        mode: u16,
+        caller: &Caller,
+    ) -> Result<Attr, FsError> {
+        let node = NewNode {
+            kind: Kind::Dir,
+            mode: mode & MODE_BITS,
+            uid: caller.uid,
+            gid: caller.gid,
+            rdev: 0,
+            target: Vec::new(),
+        };
+        self.make(dir, name, node)
+    }
+
+    /// Makes a symbolic link; counts as a look-up.
+    ///
+    /// # Errors
+    /// As `mknod`; `NotFound` for an empty target, `TargetTooLong`.
+    pub fn symlink(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        target: &[u8],
+        caller: &Caller,
+    ) -> Result<Attr, FsError> {
+        match target.len() {
+            0 => return Err(FsError::NotFound),
+            n if n > SYMLINK_MAX => return Err(FsError::TargetTooLong),
+            _ => {}
+        }
+        let node = NewNode {
+            kind: Kind::Symlink,
+            mode: 0o777,
+            uid: caller.uid,
+            gid: caller.gid,
+            rdev: 0,
+            target: target.to_vec(),
+        };
+        self.make(dir, name, node)
+    }
+
+    fn make(&self, dir: NodeId, name: &[u8], mut node: NewNode) -> Result<Attr, FsError> {
+        let name = name_of(name)?;
+        self.check_writable()?;
+        let (ino, inode) = {
+            let mut tree = self.replica.tree();
+            let (dir, parent) = dir_of(&tree, self.nodes.ino(dir))?;
+            check_free(&tree, dir, &name)?;
+            inherit_group(&parent, &mut node);
+            let ino = self.new_ino(&tree)?;
+            self.execute(&mut tree, self.creation(dir, name, ino, node))?;
+            (ino, state::inode(&tree, ino)?.ok_or(FsError::NotFound)?)
+        };
+        Ok(self.entry_attr(ino, &inode, true))
+    }
+
+    fn creation(&self, dir: Ino, name: Name, ino: Ino, node: NewNode) -> OpKind {
+        OpKind::Create {
+            place: self.new_place(dir, name),
+            ino,
+            node,
+        }
+    }
+}
+
+/// In a directory with the set-group-id bit new files get its group, and new directories the bit too.
+fn inherit_group(parent: &Inode, node: &mut NewNode) {
+    if parent.mode & SET_GID != 0 {
+        node.gid = parent.gid;
+        if node.kind == Kind::Dir {
+            node.mode |= SET_GID;
+        }
+    }
+}

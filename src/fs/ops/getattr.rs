@@ -1,0 +1,53 @@
+use super::inode_of;
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::file::OpenFile;
+use crate::types::{Attr, NodeId};
+use skrin_meta::{Kind, state};
+
+impl Fs {
+    /// Attributes of a node.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn getattr(&self, node: NodeId) -> Result<Attr, FsError> {
+        if let Some(file) = self.files.get(node) {
+            return self.open_attr(&file);
+        }
+        let (ino, inode) = inode_of(&self.replica.tree(), self.nodes.ino(node))?;
+        Ok(Self::attr_of(node, ino, &inode))
+    }
+
+    /// Attributes of an open file, whether or not it still has a name.
+    pub(crate) fn open_attr(&self, file: &OpenFile) -> Result<Attr, FsError> {
+        let gone = file.gone.lock().clone();
+        let found = match gone {
+            Some(inode) => Some(inode),
+            None => state::inode(&self.replica.tree(), file.ino)?,
+        };
+        let inode = match found {
+            Some(inode) => inode,
+            None => {
+                // Another device removed it: it lives on as it was opened.
+                let mut inode = file.state.lock().inode.clone();
+                inode.links.clear();
+                inode
+            }
+        };
+        let mut attr = Self::attr_of(file.node, file.ino, &inode);
+        self.overlay(&mut attr, inode.version);
+        Ok(attr)
+    }
+
+    /// Where a symbolic link points to.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` for anything else.
+    pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>, FsError> {
+        let (_, inode) = inode_of(&self.replica.tree(), self.nodes.ino(node))?;
+        match inode.kind {
+            Kind::Symlink => Ok(inode.target),
+            _ => Err(FsError::Invalid("not a symbolic link")),
+        }
+    }
+}

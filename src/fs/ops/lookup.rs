@@ -1,0 +1,31 @@
+use super::{dir_of, entry_of, inode_of, name_of};
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::types::{Attr, NodeId};
+
+impl Fs {
+    /// Finds a name in a directory. A success counts as one look-up, which `forget` takes back.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `NameTooLong`.
+    pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
+        let name = name_of(name)?;
+        let (ino, inode) = {
+            let tree = self.replica.tree();
+            let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
+            let entry = entry_of(&tree, dir, &name)?;
+            inode_of(&tree, entry.ino)?
+        };
+        Ok(self.entry_attr(ino, &inode, true))
+    }
+
+    /// The kernel lets go of so many look-ups of a node.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.nodes.forget(node, count);
+    }
+
+    /// Counts one look-up: the kernel was told of the node in a listing.
+    pub fn looked_up(&self, node: NodeId) {
+        self.nodes.looked_up(node);
+    }
+}

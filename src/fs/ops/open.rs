@@ -1,0 +1,94 @@
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::file::{FileState, OpenFile};
+use crate::types::{HandleId, NodeId, OpenMode};
+use parking_lot::Mutex;
+use skrin_meta::Kind;
+use std::sync::Arc;
+
+impl Fs {
+    /// Opens a regular file. What the kernel has cached of the node stays good: whatever another device changes comes under another node.
+    ///
+    /// # Errors
+    /// `Stale` if the node is of a branch that is no longer the tree's: look the name up again. `IsDirectory`, `Invalid` for
+    /// other kinds, `ReadOnly`.
+    pub fn open_node(&self, node: NodeId, how: OpenMode) -> Result<HandleId, FsError> {
+        if how.write || how.truncate {
+            self.check_writable()?;
+        }
+        let file = self.open_file(node)?;
+        if how.truncate {
+            if let Err(e) = self.resize(&file, 0) {
+                self.close_file(&file)?;
+                return Err(e);
+            }
+        }
+        Ok(self.files.add_handle(file, how.write))
+    }
+
+    /// The open file of a node, counted once more; `close_file` takes that back.
+    pub(crate) fn open_file(&self, node: NodeId) -> Result<Arc<OpenFile>, FsError> {
+        if self.nodes.is_stale(node) && self.files.get(node).is_none() {
+            return Err(FsError::Stale);
+        }
+        let ino = self.nodes.ino(node);
+        self.files.open(node, || {
+            let (inode, content) = match self.loaded(ino) {
+                Err(FsError::NotFound) => return Err(FsError::Stale),
+                found => found?,
+            };
+            match inode.kind {
+                Kind::File => {}
+                Kind::Dir => return Err(FsError::IsDirectory),
+                _ => return Err(FsError::Invalid("only regular files are opened here")),
+            }
+            Ok(OpenFile {
+                node,
+                ino,
+                state: Mutex::new(FileState::new(inode, content)),
+                gone: Mutex::new(None),
+            })
+        })
+    }
+
+    /// Takes back one `open_file`: with the last one the tree is told what the file holds. If that fails the file stays in memory and is
+    /// tried again.
+    pub(crate) fn close_file(&self, file: &OpenFile) -> Result<(), FsError> {
+        let told = self.flush_file(file);
+        if !self.files.close(file.node) {
+            return told;
+        }
+        if file.gone.lock().is_some() {
+            let mut state = file.state.lock();
+            state.content = crate::content::Content::default();
+            state.since = None;
+            self.count(&mut state);
+        }
+        if told.is_ok() {
+            self.files.discard(file.node);
+        }
+        told
+    }
+
+    /// A program closed one of its descriptors: the tree is told what the file holds.
+    ///
+    /// # Errors
+    /// What went wrong since the last call, once; `BadHandle`.
+    pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
+        let handle = self.files.handle(handle)?;
+        let told = self.flush_file(&handle.file);
+        let earlier = handle.file.state.lock().error.take();
+        told.and(earlier.map_or(Ok(()), Err))
+    }
+
+    /// The last descriptor of a handle is gone.
+    ///
+    /// # Errors
+    /// As `flush`; the kernel tells nobody.
+    pub fn release(&self, handle: HandleId) -> Result<(), FsError> {
+        match self.files.remove_handle(handle) {
+            Some(handle) => self.close_file(&handle.file),
+            None => Err(FsError::BadHandle),
+        }
+    }
+}

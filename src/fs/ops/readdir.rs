@@ -1,0 +1,98 @@
+use super::dir_of;
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::types::{DirEntry, NodeId};
+use skrin_base::Ino;
+use skrin_meta::state::{self, Inode};
+use skrin_meta::{Kind, Rows};
+
+/// Cookie behind `.`.
+pub const CURRENT_COOKIE: u64 = 1;
+/// Cookie behind `..`.
+pub const PARENT_COOKIE: u64 = 2;
+
+impl Fs {
+    /// Checks that a node is a directory. Listings need no handle: their cookies are good for ever.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn opendir(&self, node: NodeId) -> Result<(), FsError> {
+        dir_of(&self.replica.tree(), self.nodes.ino(node)).map(drop)
+    }
+
+    /// Up to `limit` entries behind the cookie `after`, 0 for the first; none at the end. Entries that exist all the while are listed exactly
+    /// once, whatever changes meanwhile. With `attributes` those of the children come along; they are not counted as looked up.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn readdir(
+        &self,
+        node: NodeId,
+        after: u64,
+        limit: usize,
+        attributes: bool,
+    ) -> Result<Vec<DirEntry>, FsError> {
+        let (mut out, found) = {
+            let tree = self.replica.tree();
+            let (ino, dir) = dir_of(&tree, self.nodes.ino(node))?;
+            let mut out = dots(ino, &dir, after);
+            let more = limit.saturating_sub(out.len());
+            let found = children(
+                &tree,
+                ino,
+                after.max(PARENT_COOKIE),
+                more,
+                attributes,
+                &mut out,
+            )?;
+            (out, found)
+        };
+        for (entry, (ino, inode)) in out.iter_mut().rev().zip(found.iter().rev()) {
+            entry.attr = Some(self.entry_attr(*ino, inode, false));
+        }
+        Ok(out)
+    }
+}
+
+fn dots(ino: Ino, dir: &Inode, after: u64) -> Vec<DirEntry> {
+    let line = |cookie, name: &[u8], ino| DirEntry {
+        cookie,
+        name: name.to_vec(),
+        ino,
+        kind: Kind::Dir,
+        attr: None,
+    };
+    let both = [
+        line(CURRENT_COOKIE, b".", ino),
+        line(PARENT_COOKIE, b"..", dir.parent()),
+    ];
+    both.into_iter().filter(|e| e.cookie > after).collect()
+}
+
+/// Appends children to `out`; the inodes of the appended ones, in the same order, where they are wanted.
+fn children(
+    rows: &dyn Rows,
+    dir: Ino,
+    after: u64,
+    limit: usize,
+    attributes: bool,
+    out: &mut Vec<DirEntry>,
+) -> Result<Vec<(Ino, Inode)>, FsError> {
+    let mut inodes = Vec::new();
+    for listed in state::list(rows, dir, after, limit)? {
+        if attributes {
+            match state::inode(rows, listed.entry.ino)? {
+                Some(inode) => inodes.push((listed.entry.ino, inode)),
+                None => continue,
+            }
+        }
+        out.push(DirEntry {
+            cookie: listed.cookie,
+            name: listed.name.as_bytes().to_vec(),
+            ino: listed.entry.ino,
+            kind: listed.entry.kind,
+            attr: None,
+        });
+    }
+    Ok(inodes)
+}

@@ -1,0 +1,93 @@
+use super::{dir_of, entry_of, inode_of, name_of};
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::file::OpenFile;
+use crate::types::NodeId;
+use skrin_base::{Ino, Name};
+use skrin_meta::op::Place;
+use skrin_meta::state::{self, Entry, Inode};
+use skrin_meta::{Kind, OpKind, Rows};
+use std::sync::Arc;
+
+/// The operation that takes away an entry as it is seen.
+fn removal(dir: Ino, name: Name, entry: &Entry, inode: &Inode) -> OpKind {
+    OpKind::Remove {
+        place: Place {
+            dir,
+            name,
+            entry: entry.id,
+        },
+        ino: entry.ino,
+        version: inode.version,
+    }
+}
+
+/// If the inode is about to lose its last name, the open files that will outlive it.
+pub(super) struct Survivors {
+    files: Vec<Arc<OpenFile>>,
+    inode: Inode,
+}
+
+impl Survivors {
+    pub(super) fn of(files: Vec<Arc<OpenFile>>, inode: &Inode) -> Option<Self> {
+        let last = inode.links.len() <= 1 && !files.is_empty();
+        last.then(|| Self {
+            files,
+            inode: inode.clone(),
+        })
+    }
+
+    /// The name is gone: from now on these files live in memory only.
+    pub(super) fn detach(mut self, rows: &dyn Rows, ino: Ino, fs: &Fs) -> Result<(), FsError> {
+        if state::inode(rows, ino)?.is_some() {
+            return Ok(());
+        }
+        self.inode.links.clear();
+        self.inode.ctime = fs.now();
+        for file in self.files {
+            *file.gone.lock() = Some(self.inode.clone());
+        }
+        Ok(())
+    }
+}
+
+impl Fs {
+    /// Takes away the name of anything but a directory. Whoever has the file open keeps it.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDirectory`, `ReadOnly`.
+    pub fn unlink(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
+        let name = name_of(name)?;
+        self.check_writable()?;
+        self.files.with_open(|open| {
+            let mut tree = self.replica.tree();
+            let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
+            let entry = entry_of(&tree, dir, &name)?;
+            if entry.kind == Kind::Dir {
+                return Err(FsError::IsDirectory);
+            }
+            let (ino, inode) = inode_of(&tree, entry.ino)?;
+            let survivors = Survivors::of(open(ino), &inode);
+            self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
+            survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
+        })
+    }
+
+    /// Takes away an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `NotEmpty`, `ReadOnly`.
+    pub fn rmdir(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
+        let name = name_of(name)?;
+        self.commit(|tree| {
+            let (dir, _) = dir_of(tree, self.nodes.ino(dir))?;
+            let entry = entry_of(tree, dir, &name)?;
+            let (ino, inode) = dir_of(tree, entry.ino)?;
+            if !state::is_empty(tree, ino)? {
+                return Err(FsError::NotEmpty);
+            }
+            Ok(removal(dir, name, &entry, &inode))
+        })?;
+        Ok(())
+    }
+}

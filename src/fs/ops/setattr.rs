@@ -1,0 +1,132 @@
+use super::inode_of;
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::file::OpenFile;
+use crate::types::{Attr, NodeId, SetAttr, SetTime};
+use skrin_base::Timestamp;
+use skrin_base::limits::FILE_LEN_MAX;
+use skrin_meta::OpKind;
+
+const MODE_BITS: u16 = 0o7777;
+
+/// Attributes that the tree keeps, times resolved.
+#[derive(Clone, Copy, Default)]
+struct Change {
+    mode: Option<u16>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    atime: Option<Timestamp>,
+    mtime: Option<Timestamp>,
+}
+
+impl Change {
+    fn is_empty(&self) -> bool {
+        let owner = self.uid.is_none() && self.gid.is_none();
+        owner && self.mode.is_none() && self.atime.is_none() && self.mtime.is_none()
+    }
+}
+
+impl Fs {
+    /// Changes attributes. A new length may wait for the storage: a block that is cut is read first.
+    ///
+    /// # Errors
+    /// `NotFound`, `Stale` (a new length for a branch that is no longer the tree's), `IsDirectory`, `TooLarge`, `ReadOnly`.
+    pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
+        self.check_writable()?;
+        if let Some(size) = set.size {
+            let file = self.open_file(node)?;
+            let resized = self.resize(&file, size);
+            // For a file that nobody has open this tells the tree.
+            let attr = self
+                .set_others(node, set)
+                .and_then(|()| self.open_attr(&file));
+            self.close_file(&file)?;
+            resized?;
+            return attr;
+        }
+        self.set_others(node, set)?;
+        self.getattr(node)
+    }
+
+    fn set_others(&self, node: NodeId, set: &SetAttr) -> Result<(), FsError> {
+        let now = self.now();
+        let time = |t: SetTime| match t {
+            SetTime::Now => now,
+            SetTime::At(at) => at,
+        };
+        let mut change = Change {
+            mode: set.mode.map(|m| m & MODE_BITS),
+            uid: set.uid,
+            gid: set.gid,
+            atime: set.atime.map(time),
+            mtime: set.mtime.map(time),
+        };
+        if let Some(file) = self.files.get(node) {
+            if self.keep_in_memory(&file, &mut change) {
+                return Ok(());
+            }
+        }
+        if change.is_empty() {
+            return Ok(());
+        }
+        self.commit(|tree| {
+            let (ino, _) = inode_of(tree, self.nodes.ino(node))?;
+            Ok(OpKind::SetAttr {
+                ino,
+                mode: change.mode,
+                uid: change.uid,
+                gid: change.gid,
+                atime: change.atime,
+                mtime: change.mtime,
+            })
+        })?;
+        Ok(())
+    }
+
+    /// What an open file keeps for itself until it is told to the tree: its modification time if it has changes, everything if it has no
+    /// name. True if nothing is left to do.
+    fn keep_in_memory(&self, file: &OpenFile, change: &mut Change) -> bool {
+        let mut state = file.state.lock();
+        if let Some(mtime) = change.mtime {
+            if state.content.is_modified() {
+                state.mtime = Some(mtime);
+                change.mtime = None;
+            } else {
+                state.inode.mtime = mtime;
+            }
+        }
+        let mut gone = file.gone.lock();
+        let Some(inode) = gone.as_mut() else {
+            return change.is_empty();
+        };
+        inode.mode = change.mode.unwrap_or(inode.mode);
+        inode.uid = change.uid.unwrap_or(inode.uid);
+        inode.gid = change.gid.unwrap_or(inode.gid);
+        inode.atime = change.atime.unwrap_or(inode.atime);
+        inode.mtime = change.mtime.unwrap_or(inode.mtime);
+        inode.ctime = self.now();
+        true
+    }
+
+    /// Cuts or grows an open file.
+    pub(crate) fn resize(&self, file: &OpenFile, size: u64) -> Result<(), FsError> {
+        if size > FILE_LEN_MAX {
+            return Err(FsError::TooLarge);
+        }
+        loop {
+            let mut state = file.state.lock();
+            if let Some(missing) = state.content.missing_for_cut(size) {
+                drop(state);
+                self.bring(file, missing)?;
+                continue;
+            }
+            if size != state.content.size() {
+                state.content.resize(size);
+            }
+            state.mtime = Some(self.now());
+            state.content.touch();
+            self.count(&mut state);
+            return Ok(());
+        }
+    }
+}

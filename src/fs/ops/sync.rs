@@ -1,0 +1,56 @@
+use crate::config::{Durability, Pending};
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::types::HandleId;
+
+impl Fs {
+    /// Makes what a file holds durable: on the local disk, or on the storage if the mount says so. Waits for either.
+    ///
+    /// # Errors
+    /// What went wrong since the last call, once; no room; the disk. After an error nothing is promised.
+    pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
+        self.flush(handle)?;
+        self.sync_journal()
+    }
+
+    /// Makes every change of names that was made durable, as `fsync` does.
+    ///
+    /// # Errors
+    /// As `fsync`.
+    pub fn fsync_dir(&self) -> Result<(), FsError> {
+        self.sync_journal()
+    }
+
+    fn sync_journal(&self) -> Result<(), FsError> {
+        let (counter, lsn) = self.committed.last();
+        if let Some(lsn) = lsn {
+            self.journal.sync(lsn)?;
+        }
+        self.publisher.check_room()?;
+        match self.options.durability {
+            Durability::Local => Ok(()),
+            Durability::Remote => {
+                self.wait(self.publisher.wait_until(|| self.is_published(counter)))
+            }
+        }
+    }
+
+    /// Whether everything up to that operation is on the storage.
+    fn is_published(&self, counter: u64) -> bool {
+        let tree = self.replica.tree();
+        tree.pending()
+            .next()
+            .is_none_or(|op| op.id.counter > counter)
+    }
+
+    /// Puts everything on the storage, calling back now and then with what is left. Waits as long as it makes progress or the storage may come
+    /// back.
+    ///
+    /// # Errors
+    /// What cannot be mended by waiting.
+    pub fn sync(&self, progress: impl FnMut(&Pending) + Send) -> Result<(), FsError> {
+        self.flush_all()?;
+        self.journal.sync_all()?;
+        self.upload_all(progress)
+    }
+}

@@ -1,0 +1,68 @@
+use crate::core::Fs;
+use crate::error::FsError;
+use crate::file::OpenFile;
+use crate::types::HandleId;
+use skrin_base::limits::FILE_LEN_MAX;
+
+impl Fs {
+    /// Writes bytes at `offset`. Whole blocks are sealed and in the journal afterwards, the rest is in memory. May wait for the
+    /// storage where a part of a block is written that is only there.
+    ///
+    /// # Errors
+    /// `TooLarge`, `BadHandle`, `ReadOnly`; no room in the journal or, as last heard, on the storage.
+    pub fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), FsError> {
+        let handle = self.files.handle(handle)?;
+        self.write_file(&handle.file, offset, data)
+    }
+
+    pub(crate) fn write_file(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), FsError> {
+        self.check_writable()?;
+        self.publisher.check_room()?;
+        let end = offset.checked_add(data.len() as u64);
+        if end.is_none_or(|end| end > FILE_LEN_MAX) {
+            return Err(FsError::TooLarge);
+        }
+        loop {
+            let mut state = file.state.lock();
+            let missing = state
+                .content
+                .missing_for_write(file.ino.0, offset, data.len())?;
+            if let Some(missing) = missing {
+                drop(state);
+                self.bring(file, missing)?;
+                continue;
+            }
+            self.with_sealer(file, &mut state, |s, sealer| {
+                s.content.write(offset, data, sealer)
+            })?;
+            state.mtime = Some(self.now());
+            return self.relieve(file, &mut state);
+        }
+    }
+
+    /// Whether a write can be made without waiting for the storage or for room.
+    ///
+    /// # Errors
+    /// `BadHandle`.
+    pub fn can_write_now(
+        &self,
+        handle: HandleId,
+        offset: u64,
+        len: usize,
+    ) -> Result<bool, FsError> {
+        let handle = self.files.handle(handle)?;
+        let missing = {
+            let state = handle.file.state.lock();
+            state
+                .content
+                .missing_for_write(handle.file.ino.0, offset, len)
+        };
+        let near_full = self.journal.allocated() + (128 << 20) > self.journal.limit();
+        Ok(!near_full && !matches!(missing, Ok(Some(_))))
+    }
+}

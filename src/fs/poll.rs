@@ -1,0 +1,170 @@
+//! Looking for what other devices did, and telling the kernel what it must forget; and the other things done now and then.
+
+use crate::core::Fs;
+use crate::error::FsError;
+use skrin_base::{Ino, Name};
+use skrin_meta::replica::MergeDiff;
+use skrin_meta::{Kind, state};
+use std::future::Future;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often old changes are flushed and the journal is handed to the operating system.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Bytes of the tree that are written to the local cache at once.
+const CACHE_FLUSH: usize = 4 << 20;
+/// How often the storage is asked for its room, in nanoseconds.
+const SPACE_EVERY: u64 = 60_000_000_000;
+
+/// What the kernel is told of one inode.
+enum Told {
+    Attributes(Ino),
+    Entries(Vec<(Ino, Name)>),
+}
+
+impl Fs {
+    /// Looks for changes of other devices now and takes them in. Waits for the storage.
+    ///
+    /// # Errors
+    /// Of the storage, or an integrity alarm; the tree stays as it was.
+    pub fn poll(&self) -> Result<(), FsError> {
+        let pulled = self.runtime.block_on(self.replica.pull());
+        self.take_in(pulled.map_err(FsError::from))
+    }
+
+    fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
+        let diff = {
+            let mut polled = self.polled.lock();
+            polled.error = pulled.as_ref().err().map(ToString::to_string);
+            if pulled.is_ok() {
+                polled.at = Some(self.clock.monotonic());
+            }
+            pulled?
+        };
+        self.invalidate(diff)
+    }
+
+    /// Makes the kernel forget what changed. Holds no lock while it tells.
+    pub(crate) fn invalidate(&self, diff: MergeDiff) -> Result<(), FsError> {
+        let mut entries: Vec<(Ino, Name)> = diff.entries.into_iter().collect();
+        let mut attributes = Vec::new();
+        for ino in diff.inodes {
+            match self.outdate(ino)? {
+                Told::Attributes(ino) => attributes.push(ino),
+                Told::Entries(names) => entries.extend(names),
+            }
+        }
+        let Some(notify) = self.notify.lock().clone() else {
+            return Ok(());
+        };
+        for (dir, name) in entries {
+            notify.entry(self.nodes.known_as(dir), &name);
+        }
+        for ino in attributes {
+            notify.attributes(self.nodes.known_as(ino));
+        }
+        Ok(())
+    }
+
+    /// What the kernel must forget of an inode that changed. The contents of a regular file come under a new node; an open file keeps those that
+    /// it was opened with.
+    fn outdate(&self, ino: Ino) -> Result<Told, FsError> {
+        let inode = state::inode(&self.replica.tree(), ino)?;
+        let Some(inode) = inode.filter(|i| i.kind == Kind::File) else {
+            return Ok(Told::Attributes(ino));
+        };
+        if let Some(file) = self.files.get(self.nodes.known_as(ino)) {
+            if file.state.lock().base == inode.version {
+                return Ok(Told::Attributes(ino));
+            }
+        }
+        self.nodes.outdate(ino);
+        let names = inode.links.into_iter().map(|link| (link.dir, link.name));
+        Ok(Told::Entries(names.collect()))
+    }
+
+    /// Starts the threads of the background work. They hold the file system weakly and end with it.
+    pub(crate) fn start_background(self: &Arc<Self>) -> Result<(), FsError> {
+        let weak = Arc::downgrade(self);
+        if !self.options.read_only {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-publish", move || Self::publish_forever(weak, stop))?;
+        }
+        if let Some(every) = self.options.poll_interval {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-poll", move || Self::poll_forever(weak, stop, every))?;
+        }
+        let stop = self.stop.subscribe();
+        self.start("skrin-house", move || Self::keep_house(weak, stop))
+    }
+
+    /// A thread of its own: this work waits for the disk and for the kernel as well as for the storage.
+    fn start<W: Future<Output = ()>>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> W + Send + 'static,
+    ) -> Result<(), FsError> {
+        let runtime = self.runtime.clone();
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        match thread.spawn(move || runtime.block_on(work())) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, name, "a thread cannot be started");
+                Err(FsError::Stopped)
+            }
+        }
+    }
+
+    async fn poll_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>, every: Duration) {
+        while !pause(&mut stop, every).await {
+            let Some(fs) = weak.upgrade() else { return };
+            let pulled = fs.replica.pull().await.map_err(FsError::from);
+            if let Err(error) = fs.take_in(pulled) {
+                tracing::warn!(%error, "looking for changes of other devices failed");
+            }
+        }
+    }
+
+    async fn keep_house(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
+        let mut space_at = None;
+        loop {
+            let Some(fs) = weak.upgrade() else { return };
+            if !fs.options.read_only {
+                if let Err(error) = fs.keep_local() {
+                    tracing::warn!(%error, "local files cannot be written");
+                }
+            }
+            let now = fs.clock.monotonic();
+            if space_at.is_none_or(|at| now.saturating_sub(at) >= SPACE_EVERY) {
+                space_at = Some(now);
+                if let Some(space) = (fs.space)().await {
+                    *fs.known_space.lock() = Some(space);
+                }
+            }
+            drop(fs);
+            if pause(&mut stop, HOUSEKEEPING).await {
+                return;
+            }
+        }
+    }
+
+    /// What is in memory goes to the journal, and from there to the operating system.
+    fn keep_local(&self) -> Result<(), FsError> {
+        self.flush_old();
+        self.journal.flush()?;
+        // Losing the cache costs time only.
+        if self.replica.tree().unflushed() >= CACHE_FLUSH {
+            self.replica.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits; true if the file system ends meanwhile.
+async fn pause(stop: &mut watch::Receiver<bool>, time: Duration) -> bool {
+    tokio::select! {
+        _ = stop.wait_for(|s| *s) => true,
+        () = tokio::time::sleep(time) => false,
+    }
+}

@@ -1,0 +1,259 @@
+//! Publishing: the only place that knows both metadata and data. The order is segment durable, commit on the storage, journal released;
+//! the first arrow is in the types, as a commit takes segments only with their witness.
+
+use crate::commit::Batch;
+use crate::config::Pending;
+use crate::core::Fs;
+use crate::error::FsError;
+use parking_lot::Mutex;
+use skrin_base::limits::COMMIT_TARGET;
+use skrin_base::{Errno, SegmentId};
+use skrin_meta::commit::Decided;
+use skrin_meta::{Rows, state};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How often the publisher looks whether there is something to do.
+const TICK: Duration = Duration::from_millis(250);
+/// What came within this time goes along when somebody waits.
+const GATHER: Duration = Duration::from_millis(200);
+/// Operations older than this are published, nanoseconds.
+const AGE_MAX: u64 = 3_000_000_000;
+/// Pauses after failures, doubled from the first to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// The state of publishing.
+pub(crate) struct Publisher {
+    /// Only one batch is on its way.
+    running: tokio::sync::Mutex<()>,
+    wake: Notify,
+    /// How many wait for the storage.
+    waiting: AtomicUsize,
+    /// Counts attempts, so that those who wait look again.
+    attempts: watch::Sender<u64>,
+    error: Mutex<Option<FsError>>,
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self {
+            running: tokio::sync::Mutex::default(),
+            wake: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            attempts: watch::Sender::new(0),
+            error: Mutex::new(None),
+        }
+    }
+}
+
+/// Takes itself back from the number of those who wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Publisher {
+    /// Refuses what needs room, if the storage said at the last attempt that it has none.
+    ///
+    /// # Errors
+    /// That error: ENOSPC or EDQUOT.
+    pub(crate) fn check_room(&self) -> Result<(), FsError> {
+        match &*self.error.lock() {
+            Some(e) if matches!(e.errno(), Errno::ENOSPC | Errno::EDQUOT) => Err(e.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the last attempt met.
+    pub(crate) fn error(&self) -> Option<FsError> {
+        self.error.lock().clone()
+    }
+
+    /// Returns when what is waited for is on the storage.
+    ///
+    /// # Errors
+    /// What keeps it from there and does not go away by itself.
+    pub(crate) async fn wait_until(&self, published: impl Fn() -> bool) -> Result<(), FsError> {
+        let _waiting = Waiting::new(&self.waiting);
+        let mut attempts = self.attempts.subscribe();
+        self.wake.notify_one();
+        while !published() {
+            self.check_room()?;
+            if attempts.changed().await.is_err() {
+                return Err(FsError::Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, result: &Result<Option<Batch>, FsError>) {
+        *self.error.lock() = result.as_ref().err().cloned();
+        self.attempts.send_modify(|n| *n += 1);
+    }
+}
+
+impl Fs {
+    /// Publishes the oldest operations that fit into one commit. `None` if there were none.
+    pub(crate) async fn publish_next(&self) -> Result<Option<Batch>, FsError> {
+        let _one = self.publisher.running.lock().await;
+        let result = self.try_publish().await;
+        self.publisher.note(&result);
+        result
+    }
+
+    async fn try_publish(&self) -> Result<Option<Batch>, FsError> {
+        let found = {
+            let tree = self.replica.tree();
+            match Batch::next(&tree) {
+                Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
+                None => None,
+            }
+        };
+        let Some((segments, batch)) = found else {
+            return Ok(None);
+        };
+        let begun = self.clock.monotonic();
+        let durable = self.data.make_durable(&segments).await?;
+        let done = self
+            .replica
+            .publish(batch.upto, durable, Decided::default())
+            .await?;
+        let left = self.replica.tree().pending_size().0 > 0;
+        self.committed.published(left.then_some(begun));
+        // These may wait for the local disk and for the kernel: publishing has threads of its own.
+        if let Err(error) = self.data.release(batch.upto, &segments) {
+            tracing::warn!(%error, "the journal cannot be shortened");
+        }
+        self.invalidate(done.diff)?;
+        Ok(Some(batch))
+    }
+
+    /// What is not on the storage yet.
+    pub fn pending(&self) -> Pending {
+        let (operations, bytes) = self.replica.tree().pending_size();
+        let files = self.files.all();
+        let unflushed = files.iter().filter(|f| {
+            f.state.try_lock().is_none_or(|s| s.content.is_modified()) && f.gone.lock().is_none()
+        });
+        Pending {
+            operations: operations as u64,
+            bytes: bytes as u64 + self.data.pending().bytes,
+            unflushed_files: unflushed.count() as u64,
+            last_error: self.publisher.error().map(|e| e.to_string()),
+        }
+    }
+
+    /// Publishes until nothing is left; on a thread that may block.
+    pub(crate) fn upload_all(
+        &self,
+        mut progress: impl FnMut(&Pending) + Send,
+    ) -> Result<(), FsError> {
+        self.runtime.block_on(async {
+            let mut pause = BACKOFF.0;
+            loop {
+                progress(&self.pending());
+                // Large segments take their time: tell how it goes meanwhile.
+                let mut next = std::pin::pin!(self.publish_next());
+                let done = loop {
+                    tokio::select! {
+                        done = &mut next => break done,
+                        () = tokio::time::sleep(TICK) => progress(&self.pending()),
+                    }
+                };
+                match done {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(_)) => pause = BACKOFF.0,
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "uploading goes on later");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(BACKOFF.1);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+    }
+
+    /// Whether it is time to publish.
+    fn publish_due(&self) -> bool {
+        let (count, bytes) = self.replica.tree().pending_size();
+        if count == 0 {
+            return false;
+        }
+        let since = self.committed.since().unwrap_or(0);
+        let age = self.clock.monotonic().saturating_sub(since);
+        let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        waited_for || bytes >= COMMIT_TARGET || age >= AGE_MAX
+    }
+
+    /// Publishes in the background until the file system ends or nobody holds it any more.
+    pub(crate) async fn publish_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let Some(fs) = weak.upgrade() else { return };
+            let urgent = fs.publisher.waiting.load(Ordering::Acquire) > 0;
+            if fs.publish_due() {
+                if urgent {
+                    tokio::time::sleep(GATHER).await;
+                }
+                let failed = match fs.publish_next().await {
+                    Ok(_) => false,
+                    Err(error) => {
+                        tracing::warn!(%error, "publishing failed; it is tried again");
+                        true
+                    }
+                };
+                pause = match failed {
+                    true => (pause * 2).min(BACKOFF.1),
+                    false => BACKOFF.0,
+                };
+                if failed && Self::stopped_within(&mut stop, pause).await {
+                    return;
+                }
+                continue;
+            }
+            if Self::idle(fs, &mut stop).await {
+                return;
+            }
+        }
+    }
+
+    async fn stopped_within(stop: &mut watch::Receiver<bool>, pause: Duration) -> bool {
+        tokio::select! {
+            _ = stop.wait_for(|s| *s) => true,
+            () = tokio::time::sleep(pause) => false,
+        }
+    }
+
+    /// Waits for the next tick or for somebody in a hurry. True if the file system ends.
+    async fn idle(fs: Arc<Self>, stop: &mut watch::Receiver<bool>) -> bool {
+        tokio::select! {
+            _ = stop.wait_for(|s| *s) => true,
+            () = fs.publisher.wake.notified() => false,
+            () = tokio::time::sleep(TICK) => false,
+        }
+    }
+}
+
+/// Those of the segments that no commit has declared yet.
+fn undeclared(rows: &dyn Rows, segments: &[SegmentId]) -> Result<Vec<SegmentId>, FsError> {
+    let mut out = Vec::new();
+    for id in segments {
+        if state::segment(rows, *id)?.is_none() {
+            out.push(*id);
+        }
+    }
+    Ok(out)
+}

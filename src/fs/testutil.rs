@@ -1,0 +1,240 @@
+//! A vault for tests, with devices that can be mounted, killed and mounted again. Everything below is real but the roster, which is given.
+
+use crate::{Fs, FsConfig, FsOptions, Space};
+use parking_lot::RwLock;
+use skrin_base::clock::random;
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_base::{Clock, DeviceId, Entropy, EpochId, Hash32, PersonId, RoomId, Timestamp, VaultId};
+use skrin_crypto::keys::{
+    derive_epoch_commitment, derive_local_key, make_device_seed, make_epoch_key, make_room_secret,
+};
+use skrin_crypto::{DeviceSeed, DeviceSigner, RoomKeys, Roster, RosterDevice};
+use skrin_data::store::DataParts;
+use skrin_data::{DataConfig, DataStore, Journal, JournalConfig};
+use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig};
+use skrin_storage::{LocalStore, MemoryStore, Store};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// A clock of which no two readings are equal.
+#[derive(Default)]
+pub struct TickingClock(AtomicU64);
+
+impl Clock for TickingClock {
+    fn now(&self) -> Timestamp {
+        let ticks = self.0.fetch_add(1_000_000, Ordering::Relaxed);
+        Timestamp(1_790_000_000_000_000_000 + ticks as i64)
+    }
+    fn monotonic(&self) -> u64 {
+        self.0.fetch_add(1_000, Ordering::Relaxed)
+    }
+}
+
+/// The clock of the machine.
+pub struct SystemClock(Instant);
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Timestamp(since.map_or(0, |d| d.as_nanos() as i64))
+    }
+    fn monotonic(&self) -> u64 {
+        self.0.elapsed().as_nanos() as u64
+    }
+}
+
+/// One of the devices of a vault.
+struct Device {
+    id: DeviceId,
+    seed: DeviceSeed,
+    signer: Arc<DeviceSigner>,
+}
+
+/// A vault and its devices.
+pub struct TestVault {
+    /// Where it lies.
+    pub store: Arc<dyn Store>,
+    /// Time for everything in it.
+    pub clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    keys: Arc<RoomKeys>,
+    devices: Vec<Device>,
+    dir: TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// What a vault is made with.
+pub type Anything = Box<dyn std::error::Error>;
+
+/// A mounted device with its parts.
+pub struct Opened {
+    /// The file system.
+    pub fs: Arc<Fs>,
+    /// Its metadata.
+    pub replica: Arc<Replica>,
+    /// Its contents.
+    pub data: Arc<DataStore>,
+}
+
+impl TestVault {
+    /// A vault in memory with two devices.
+    ///
+    /// # Errors
+    /// When there is no room for temporary files.
+    pub fn in_memory(seed: u64) -> Result<Self, Anything> {
+        Self::new(
+            seed,
+            Arc::new(MemoryStore::new()),
+            Arc::new(TickingClock::default()),
+        )
+    }
+
+    /// A vault in a local folder, with the machine's clock.
+    ///
+    /// # Errors
+    /// When there is no room for temporary files.
+    pub fn in_folder(seed: u64, folder: &Path) -> Result<Self, Anything> {
+        let store = LocalStore::open(folder, true, &SeededEntropy::new(seed))?;
+        Self::new(seed, Arc::new(store), Arc::new(SystemClock::default()))
+    }
+
+    /// A vault with two devices.
+    ///
+    /// # Errors
+    /// When there is no room for temporary files.
+    pub fn new(seed: u64, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, Anything> {
+        let entropy = SeededEntropy::new(seed);
+        let (vault, room) = (VaultId(random(&entropy)), RoomId(random(&entropy)));
+        let secret = make_room_secret(&entropy);
+        let key = make_epoch_key(&entropy);
+        let commitment = derive_epoch_commitment(&key, vault, room);
+        let epoch = EpochId(random(&entropy));
+        let keys = RoomKeys::new(vault, room, &secret, epoch, key, commitment)?;
+        let device = |_| {
+            let seed = make_device_seed(&entropy);
+            Device {
+                id: DeviceId(random(&entropy)),
+                signer: Arc::new(DeviceSigner::derive(&seed, vault)),
+                seed,
+            }
+        };
+        let devices = (0..2).map(device).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        Ok(Self {
+            store,
+            clock,
+            entropy: Arc::new(entropy),
+            keys: Arc::new(keys),
+            devices,
+            dir: tempfile::tempdir()?,
+            runtime,
+        })
+    }
+
+    /// Where a device keeps its local state.
+    pub fn state_dir(&self, device: usize) -> PathBuf {
+        self.dir.path().join(format!("device-{device}"))
+    }
+
+    /// The runtime of all devices.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.handle()
+    }
+
+    fn roster(&self) -> Roster {
+        let device = |(n, d): (usize, &Device)| {
+            let device = RosterDevice {
+                key: d.signer.public(),
+                person: PersonId([1; 16]),
+                label: format!("device-{n}"),
+                revoked: false,
+            };
+            (d.id, device)
+        };
+        Roster {
+            devices: self.devices.iter().enumerate().map(device).collect(),
+            control_heads: vec![Hash32([5; 32])],
+        }
+    }
+
+    /// Opens a device, from its local state if it has one.
+    ///
+    /// # Errors
+    /// Whatever keeps a mount from starting.
+    pub fn open(&self, device: usize, options: FsOptions) -> Result<Opened, Anything> {
+        let dir = self.state_dir(device);
+        std::fs::create_dir_all(&dir)?;
+        let me = self.devices.get(device).ok_or("no such device")?;
+        let (vault, room) = (self.keys.vault(), self.keys.room());
+        let local = |purpose: &str| derive_local_key(&me.seed, vault, purpose);
+        let config = ReplicaConfig {
+            store: Arc::clone(&self.store),
+            keys: Arc::clone(&self.keys),
+            roster: Arc::new(RwLock::new(self.roster())),
+            device: me.id,
+            signer: Arc::clone(&me.signer),
+            state_dir: dir.clone(),
+            heads_key: local("heads"),
+            meta_key: local("meta.db"),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            read_only: options.read_only,
+            cache_bytes: 16 << 20,
+            checkpoints: CheckpointPolicy::default(),
+        };
+        let replica = Arc::new(self.runtime.block_on(Replica::open(config))?);
+        let config = JournalConfig::new(dir.join("journal"), vault, local("journal"), 4 << 30);
+        let (journal, mut replay) = Journal::open(config, Arc::clone(&self.entropy))?;
+        let journal = Arc::new(journal);
+        let keys = Arc::clone(&self.keys);
+        let parts = DataParts {
+            store: Arc::clone(&self.store),
+            journal: Arc::clone(&journal),
+            names: Arc::new(move |lane, n| keys.segment_id(lane, n)),
+            entropy: Arc::clone(&self.entropy),
+            runtime: self.runtime().clone(),
+        };
+        let config = DataConfig::with_memory(vault, room, 128 << 20);
+        let _inside = self.runtime.enter();
+        let data = Arc::new(DataStore::open(config, parts, &mut replay)?);
+        drop(_inside);
+        let fs = Fs::open(FsConfig {
+            replica: Arc::clone(&replica),
+            data: Arc::clone(&data),
+            journal,
+            replayed: replay.ops,
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::clone(&self.entropy),
+            runtime: self.runtime().clone(),
+            space: self.space(),
+            options,
+        })?;
+        Ok(Opened { fs, replica, data })
+    }
+
+    fn space(&self) -> Arc<crate::SpaceSource> {
+        let store = Arc::clone(&self.store);
+        Arc::new(move || {
+            let store = Arc::clone(&store);
+            Box::pin(async move {
+                let capacity = store.capacity().await.ok()?;
+                Some(Space {
+                    total: capacity.total?,
+                    free: capacity.available?,
+                })
+            })
+        })
+    }
+}

@@ -1,0 +1,627 @@
+//! fuser's trait over the file system: convert, call, convert, reply.
+
+use crate::convert::{
+    ENTRY_TTL, NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, node,
+    node_spec, open_mode, own_attr, permissions, raw_errno, rename_mode, set_time, xattr_mode,
+};
+use crate::pool::Pool;
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use skrin_base::Errno;
+use skrin_fs::{Attr, Fs, FsError, HandleId, OpenMode, Seek, SetAttr};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Threads for whatever may wait.
+const WORKERS: usize = 16;
+/// Largest write request; the kernel's limit without raising a sysctl.
+const MAX_WRITE: u32 = 1 << 20;
+/// Requests of read-ahead and write-back under way.
+const MAX_BACKGROUND: u16 = 64;
+/// Entries fetched at once for a listing.
+const LIST_BATCH: usize = 128;
+
+/// What we ask the kernel for, if it has it. What is not here we could not honour:
+/// - locks: they stay local to this kernel;
+/// - ACLs and security contexts: fuser does not pass them on;
+/// - opens without a message: open is where a stale branch is noticed.
+const CAPABILITIES: [InitFlags; 7] = [
+    InitFlags::FUSE_WRITEBACK_CACHE,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+];
+
+/// The file system as fuser sees it.
+pub(crate) struct Adapter {
+    fs: Arc<Fs>,
+    pool: Pool,
+}
+
+fn handle(fh: FileHandle) -> HandleId {
+    HandleId(fh.0)
+}
+
+fn reply_entry(reply: ReplyEntry, result: Result<Attr, FsError>) {
+    match result {
+        Ok(attr) => reply.entry_with_ttls(
+            &attr_ttl(&attr),
+            &ENTRY_TTL,
+            &entry_attr(&attr),
+            Generation(0),
+        ),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
+    match result {
+        Ok(attr) => reply.attr(&ENTRY_TTL, &own_attr(&attr)),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn reply_empty(reply: ReplyEmpty, result: Result<(), FsError>) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn reply_data(reply: ReplyData, result: Result<Vec<u8>, FsError>) {
+    match result {
+        Ok(data) => reply.data(&data),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn reply_written(reply: ReplyWrite, result: Result<u64, FsError>) {
+    match result {
+        Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+        Err(e) => reply.error(errno(&e)),
+    }
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
+    match result {
+        Err(e) => reply.error(errno(&e)),
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(raw_errno(Errno::ERANGE)),
+        Ok(value) => reply.data(&value),
+    }
+}
+
+/// A name that is not there, for the kernel to remember: an entry that leads to node 0.
+fn negative() -> FileAttr {
+    let none = SystemTime::UNIX_EPOCH;
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: none,
+        mtime: none,
+        ctime: none,
+        crtime: none,
+        kind: fuser::FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+impl Adapter {
+    pub(crate) fn new(fs: Arc<Fs>) -> Self {
+        Self {
+            fs,
+            pool: Pool::new(WORKERS),
+        }
+    }
+
+    /// Runs what may wait on a thread where it may.
+    fn later(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+        let fs = Arc::clone(&self.fs);
+        self.pool.run(move || work(&fs));
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for capability in CAPABILITIES {
+            if config.add_capabilities(capability).is_err() {
+                tracing::info!(?capability, "this kernel does not have it");
+            }
+        }
+        let refused = |n| io::Error::other(format!("the kernel takes requests of {n} bytes only"));
+        config.set_max_write(MAX_WRITE).map_err(refused)?;
+        config
+            .set_max_background(MAX_BACKGROUND)
+            .map_err(|n| refused(u32::from(n)))?;
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.fs.lookup(node(parent), name.as_bytes()) {
+            Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
+            found => reply_entry(reply, found),
+        }
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.fs.forget(node(ino), nlookup);
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        reply_attr(reply, self.fs.getattr(node(ino)));
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let set = SetAttr {
+            mode: mode.map(permissions),
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        if size.is_none_or(|size| size == 0) {
+            return reply_attr(reply, self.fs.setattr(node(ino), &set));
+        }
+        self.later(move |fs| reply_attr(reply, fs.setattr(node(ino), &set)));
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        reply_data(reply, self.fs.readlink(node(ino)));
+    }
+
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        match node_spec(mode, rdev) {
+            Some(spec) => reply_entry(
+                reply,
+                self.fs
+                    .mknod(node(parent), name.as_bytes(), spec, &caller(req)),
+            ),
+            None => reply.error(raw_errno(Errno::EINVAL)),
+        }
+    }
+
+    fn mkdir(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let made = self.fs.mkdir(
+            node(parent),
+            name.as_bytes(),
+            permissions(mode),
+            &caller(req),
+        );
+        reply_entry(reply, made);
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.fs.unlink(node(parent), name.as_bytes()));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.fs.rmdir(node(parent), name.as_bytes()));
+    }
+
+    fn symlink(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let target = target.as_os_str().as_bytes();
+        let made = self
+            .fs
+            .symlink(node(parent), link_name.as_bytes(), target, &caller(req));
+        reply_entry(reply, made);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let Some(mode) = rename_mode(flags.bits()) else {
+            return reply.error(raw_errno(Errno::EINVAL));
+        };
+        let done = self.fs.rename(
+            node(parent),
+            name.as_bytes(),
+            node(newparent),
+            newname.as_bytes(),
+            mode,
+        );
+        reply_empty(reply, done);
+    }
+
+    fn link(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply_entry(
+            reply,
+            self.fs.link(node(ino), node(newparent), newname.as_bytes()),
+        );
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.open_node(node(ino), open_mode(flags)) {
+            // What the kernel has cached of a node never changes behind its back.
+            Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
+        let exclusive = flags & libc::O_EXCL != 0;
+        let how = OpenMode { write, truncate };
+        let made = self.fs.create(
+            node(parent),
+            name.as_bytes(),
+            permissions(mode),
+            exclusive,
+            how,
+            &caller(req),
+        );
+        match made {
+            Ok((attr, id)) => reply.created(
+                &attr_ttl(&attr),
+                &entry_attr(&attr),
+                Generation(0),
+                FileHandle(id.0),
+                FopenFlags::FOPEN_KEEP_CACHE,
+            ),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let (id, len) = (handle(fh), size as usize);
+        match self.fs.read_now(id, offset, len) {
+            Ok(Some(data)) => reply.data(&data),
+            Ok(None) => self.later(move |fs| reply_data(reply, fs.read(id, offset, len))),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (id, len) = (handle(fh), data.len() as u64);
+        if self
+            .fs
+            .can_write_now(id, offset, data.len())
+            .unwrap_or(true)
+        {
+            return reply_written(reply, self.fs.write(id, offset, data).map(|()| len));
+        }
+        let data = data.to_vec();
+        self.later(move |fs| reply_written(reply, fs.write(id, offset, &data).map(|()| len)));
+    }
+
+    fn flush(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(reply, self.fs.flush(handle(fh)));
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply_empty(reply, self.fs.release(handle(fh)));
+    }
+
+    fn fsync(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.later(move |fs| reply_empty(reply, fs.fsync(handle(fh))));
+    }
+
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.fs.opendir(node(ino)) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let mut after = offset;
+        loop {
+            let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, false) {
+                Ok(batch) => batch,
+                Err(e) => return reply.error(errno(&e)),
+            };
+            let Some(last) = batch.last().map(|e| e.cookie) else {
+                return reply.ok();
+            };
+            for e in &batch {
+                let name = OsStr::from_bytes(&e.name);
+                if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+                    return reply.ok();
+                }
+            }
+            after = last;
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let mut after = offset;
+        loop {
+            let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, true) {
+                Ok(batch) => batch,
+                Err(e) => return reply.error(errno(&e)),
+            };
+            let Some(last) = batch.last().map(|e| e.cookie) else {
+                return reply.ok();
+            };
+            for e in &batch {
+                let name = OsStr::from_bytes(&e.name);
+                let full = match &e.attr {
+                    Some(attr) => {
+                        let (number, ttl) = (INodeNo(attr.node.0), attr_ttl(attr));
+                        reply.add(number, e.cookie, name, &ttl, &own_attr(attr), Generation(0))
+                    }
+                    // The kernel ignores all but name and number of `.` and `..`.
+                    None => {
+                        let attr = FileAttr {
+                            ino: INodeNo(e.ino.0),
+                            kind: file_type(e.kind),
+                            ..negative()
+                        };
+                        reply.add(
+                            INodeNo(e.ino.0),
+                            e.cookie,
+                            name,
+                            &ENTRY_TTL,
+                            &attr,
+                            Generation(0),
+                        )
+                    }
+                };
+                if full {
+                    return reply.ok();
+                }
+                if let Some(attr) = &e.attr {
+                    self.fs.looked_up(attr.node);
+                }
+            }
+            after = last;
+        }
+    }
+
+    fn fsyncdir(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.later(move |fs| reply_empty(reply, fs.fsync_dir()));
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let s = self.fs.statfs();
+        // Inodes are not limited; some programs refuse to write where none are free.
+        let inodes = 1 << 40;
+        reply.statfs(
+            s.blocks,
+            s.free,
+            s.free,
+            inodes,
+            inodes,
+            s.block_len,
+            s.name_max,
+            s.block_len,
+        );
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        match xattr_mode(flags) {
+            Some(mode) => reply_empty(
+                reply,
+                self.fs.setxattr(node(ino), name.as_bytes(), value, mode),
+            ),
+            None => reply.error(raw_errno(Errno::EINVAL)),
+        }
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes()));
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.fs.listxattr(node(ino)));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes()));
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        match allocate_mode(mode) {
+            Some(how) => self
+                .later(move |fs| reply_empty(reply, fs.allocate(handle(fh), offset, length, how))),
+            None => reply.error(raw_errno(Errno::EOPNOTSUPP)),
+        }
+    }
+
+    fn lseek(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let what = match whence {
+            libc::SEEK_DATA => Seek::Data,
+            libc::SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(raw_errno(Errno::EINVAL)),
+        };
+        let Ok(from) = u64::try_from(offset) else {
+            return reply.error(raw_errno(Errno::ENXIO));
+        };
+        match self.fs.seek(handle(fh), from, what) {
+            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+            Err(e) => reply.error(errno(&e)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        _req: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The reply has 32 bits.
+        let len = len.min(1 << 30);
+        let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
+        self.later(move |fs| reply_written(reply, fs.copy_range(from, to, len)));
+    }
+}

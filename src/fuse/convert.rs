@@ -1,0 +1,219 @@
+//! Conversions between the kernel's words and ours.
+
+use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
+use skrin_base::{Errno, Timestamp};
+use skrin_fs::{
+    Allocate, Attr, Caller, FsError, Kind, NodeId, NodeSpec, OpenMode, RenameMode, SetTime,
+    XattrMode,
+};
+use std::time::{Duration, SystemTime};
+
+/// How long the kernel may keep names and attributes: it is told when they change.
+const LONG: Duration = Duration::from_secs(3600);
+
+pub(crate) const ENTRY_TTL: Duration = LONG;
+
+/// How long the kernel may keep that a name is not there.
+pub(crate) const NEGATIVE_TTL: Duration = Duration::from_secs(60);
+
+/// How long the kernel may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
+/// kernel must ask again, to learn the true inode number.
+pub(crate) fn attr_ttl(attr: &Attr) -> Duration {
+    if attr.node.is_alias() {
+        Duration::ZERO
+    } else {
+        LONG
+    }
+}
+
+pub(crate) fn node(ino: INodeNo) -> NodeId {
+    NodeId(ino.0)
+}
+
+pub(crate) fn caller(req: &Request) -> Caller {
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+        pid: req.pid(),
+    }
+}
+
+pub(crate) fn errno(e: &FsError) -> fuser::Errno {
+    if e.is_fault() {
+        tracing::warn!(error = %e, "a call failed");
+    }
+    raw_errno(e.errno())
+}
+
+pub(crate) fn raw_errno(e: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(e.0)
+}
+
+fn system_time(t: Timestamp) -> SystemTime {
+    let distance = Duration::from_nanos(t.0.unsigned_abs());
+    let time = if t.0 >= 0 {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Times outside 1677 to 2262 become the nearest that can be kept.
+pub(crate) fn timestamp(t: SystemTime) -> Timestamp {
+    match t.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => Timestamp(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX)),
+        Err(e) => Timestamp(
+            i64::try_from(e.duration().as_nanos())
+                .map(i64::wrapping_neg)
+                .unwrap_or(i64::MIN),
+        ),
+    }
+}
+
+pub(crate) fn set_time(t: TimeOrNow) -> SetTime {
+    match t {
+        TimeOrNow::SpecificTime(t) => SetTime::At(timestamp(t)),
+        TimeOrNow::Now => SetTime::Now,
+    }
+}
+
+pub(crate) fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Dir => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// Attributes with `ino` as the number that the program sees; in entries it is also the node's.
+fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: system_time(attr.btime),
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: u32::try_from(attr.rdev).unwrap_or(0),
+        blksize: 64 * 1024,
+        flags: 0,
+    }
+}
+
+/// Attributes for a reply that says which node an entry leads to.
+pub(crate) fn entry_attr(attr: &Attr) -> FileAttr {
+    file_attr(attr, attr.node.0)
+}
+
+/// Attributes alone.
+pub(crate) fn own_attr(attr: &Attr) -> FileAttr {
+    file_attr(attr, attr.ino.0)
+}
+
+pub(crate) fn open_mode(flags: OpenFlags) -> OpenMode {
+    OpenMode {
+        write: flags.acc_mode() != OpenAccMode::O_RDONLY,
+        truncate: flags.0 & libc::O_TRUNC != 0,
+    }
+}
+
+/// The permission bits of a mode word.
+pub(crate) fn permissions(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+/// What mknod is asked for; `None` for a kind that it does not make.
+pub(crate) fn node_spec(mode: u32, rdev: u32) -> Option<NodeSpec> {
+    let kind = match mode & libc::S_IFMT {
+        libc::S_IFREG | 0 => Kind::File,
+        libc::S_IFIFO => Kind::Fifo,
+        libc::S_IFSOCK => Kind::Socket,
+        libc::S_IFCHR => Kind::CharDevice,
+        libc::S_IFBLK => Kind::BlockDevice,
+        _ => return None,
+    };
+    Some(NodeSpec {
+        kind,
+        mode: permissions(mode),
+        rdev: u64::from(rdev),
+    })
+}
+
+/// What renameat2's flags ask for; `None` for what is not known.
+pub(crate) fn rename_mode(flags: u32) -> Option<RenameMode> {
+    match flags {
+        0 => Some(RenameMode::Replace),
+        libc::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
+        libc::RENAME_EXCHANGE => Some(RenameMode::Exchange),
+        _ => None,
+    }
+}
+
+/// What setxattr's flags ask for; `None` for what is not known.
+pub(crate) fn xattr_mode(flags: i32) -> Option<XattrMode> {
+    match flags {
+        0 => Some(XattrMode::Any),
+        libc::XATTR_CREATE => Some(XattrMode::Create),
+        libc::XATTR_REPLACE => Some(XattrMode::Replace),
+        _ => None,
+    }
+}
+
+/// What fallocate's mode asks for; `None` for what is not supported.
+pub(crate) fn allocate_mode(mode: i32) -> Option<Allocate> {
+    const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
+    const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
+    const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE;
+    const ZERO_KEEP: i32 = ZERO | KEEP;
+    match mode {
+        0 => Some(Allocate::Extend),
+        KEEP => Some(Allocate::KeepSize),
+        PUNCH | ZERO_KEEP => Some(Allocate::PunchHole),
+        ZERO => Some(Allocate::Zero),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_and_far_away_survive() {
+        for ns in [
+            0,
+            1,
+            -1,
+            1_790_000_000_123_456_789,
+            -86_400_000_000_001,
+            i64::MAX,
+        ] {
+            assert_eq!(timestamp(system_time(Timestamp(ns))), Timestamp(ns));
+        }
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(timestamp(far), Timestamp(i64::MAX));
+    }
+
+    #[test]
+    fn unknown_flags_are_refused() {
+        assert_eq!(rename_mode(libc::RENAME_WHITEOUT), None);
+        assert_eq!(
+            rename_mode(libc::RENAME_EXCHANGE | libc::RENAME_NOREPLACE),
+            None
+        );
+        assert_eq!(allocate_mode(libc::FALLOC_FL_COLLAPSE_RANGE), None);
+        assert_eq!(xattr_mode(3), None);
+        assert_eq!(node_spec(libc::S_IFDIR | 0o755, 0), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! Mounting and unmounting.
+
+use crate::adapter::Adapter;
+use crate::error::MountError;
+use crate::notify::KernelNotify;
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use skrin_fs::Fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+/// Threads that take requests from the kernel. They answer from memory; what may wait goes to the pool.
+const SESSION_THREADS: usize = 4;
+/// What the kernel reads ahead; without this it asks for 128 KiB at a time.
+const READ_AHEAD_KIB: u32 = 1024;
+/// Type of the file system as the mount table shows it.
+const SUBTYPE: &str = "skrin";
+
+/// How to mount.
+#[derive(Clone, Debug, Default)]
+pub struct MountOptions {
+    /// Source shown in the mount table: the vault's URL without secrets.
+    pub name: String,
+    /// Whether other users may enter; permissions are checked by the kernel.
+    pub allow_other: bool,
+    /// Whether every change is refused.
+    pub read_only: bool,
+}
+
+/// A mounted file system. Dropping it unmounts.
+pub struct MountHandle {
+    dir: PathBuf,
+    fs: Arc<Fs>,
+    session: Option<BackgroundSession>,
+}
+
+/// Whether unprivileged users may let others in.
+fn user_allow_other() -> bool {
+    let text = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+    text.lines().any(|line| line.trim() == "user_allow_other")
+}
+
+fn config(options: &MountOptions) -> Config {
+    let mut mount_options = vec![
+        MountOption::FSName(options.name.clone()),
+        MountOption::Subtype(SUBTYPE.to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::NoAtime,
+    ];
+    if options.read_only {
+        mount_options.push(MountOption::RO);
+    }
+    let mut config = Config::default();
+    config.mount_options = mount_options;
+    config.acl = match options.allow_other {
+        true => SessionACL::All,
+        false => SessionACL::Owner,
+    };
+    config.n_threads = Some(SESSION_THREADS);
+    config
+}
+
+/// Mounts `fs` on the directory `dir`. Requests are answered when this returns.
+///
+/// # Errors
+/// As `MountError` says; nothing is mounted then.
+pub fn mount(fs: Arc<Fs>, dir: &Path, options: &MountOptions) -> Result<MountHandle, MountError> {
+    let at = |source| MountError::MountPoint {
+        dir: dir.to_owned(),
+        source,
+    };
+    let dir = dir.canonicalize().map_err(at)?;
+    if !dir.metadata().map_err(at)?.is_dir() {
+        return Err(at(io::Error::from(io::ErrorKind::NotADirectory)));
+    }
+    let root = rustix::process::geteuid().is_root();
+    if options.allow_other && !root && !user_allow_other() {
+        return Err(MountError::AllowOther);
+    }
+    std::fs::metadata("/dev/fuse").map_err(MountError::Device)?;
+    let adapter = Adapter::new(Arc::clone(&fs));
+    let failed = |source| MountError::Mount {
+        dir: dir.clone(),
+        source,
+    };
+    let session = Session::new(adapter, &dir, &config(options)).map_err(failed)?;
+    let notifier = session.notifier();
+    let session = session.spawn().map_err(failed)?;
+    fs.set_notify(Some(Arc::new(KernelNotify(notifier))));
+    raise_read_ahead(&dir);
+    Ok(MountHandle {
+        dir,
+        fs,
+        session: Some(session),
+    })
+}
+
+/// Only root may; without it sequential reads are a little slower.
+fn raise_read_ahead(dir: &Path) {
+    let Ok(meta) = std::fs::metadata(dir) else {
+        return;
+    };
+    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = std::fs::write(path, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!(%error, "the read-ahead of the kernel stays as it is");
+    }
+}
+
+impl MountHandle {
+    /// Where it is mounted.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether the kernel has let go of the mount, whoever unmounted it.
+    pub fn is_finished(&self) -> bool {
+        self.session.as_ref().is_none_or(|s| s.guard.is_finished())
+    }
+
+    /// Unmounts and waits until the last request is answered. The file system itself goes on: end it with `Fs::shutdown`.
+    ///
+    /// # Errors
+    /// `Busy` while programs use it, unless `lazy`: then it disappears at once and ends when the last of them does. It stays
+    /// mounted after an error.
+    pub fn unmount(&mut self, lazy: bool) -> Result<(), MountError> {
+        if !self.is_finished() {
+            unmount_dir(&self.dir, lazy)?;
+        }
+        self.join()
+    }
+
+    /// Waits until somebody unmounts it.
+    ///
+    /// # Errors
+    /// `Session`.
+    pub fn join(&mut self) -> Result<(), MountError> {
+        let Some(session) = self.session.take() else {
+            return Ok(());
+        };
+        let ended = session.join();
+        self.fs.set_notify(None);
+        ended.map_err(MountError::Session)
+    }
+}
+
+fn unmount_dir(dir: &Path, lazy: bool) -> Result<(), MountError> {
+    let flags = match lazy {
+        true => UnmountFlags::DETACH,
+        false => UnmountFlags::empty(),
+    };
+    match rustix::mount::unmount(dir, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::BUSY) => Err(MountError::Busy(dir.to_owned())),
+        Err(Errno::PERM) => fusermount(dir, lazy),
+        Err(e) => Err(MountError::Unmount {
+            dir: dir.to_owned(),
+            source: e.into(),
+        }),
+    }
+}
+
+/// Unprivileged users unmount through the helper that mounted.
+fn fusermount(dir: &Path, lazy: bool) -> Result<(), MountError> {
+    let failed = |source| MountError::Unmount {
+        dir: dir.to_owned(),
+        source,
+    };
+    let how = if lazy { "-uz" } else { "-u" };
+    let output = Command::new("fusermount3")
+        .arg(how)
+        .arg("--")
+        .arg(dir)
+        .output();
+    let output = output.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("busy") {
+        return Err(MountError::Busy(dir.to_owned()));
+    }
+    Err(failed(io::Error::other(said.trim().to_owned())))
+}

@@ -1,0 +1,112 @@
+//! Mounts a vault in a local folder and always unmounts it.
+
+use skrin_fs::testutil::{Opened, TestVault};
+use skrin_fs::{FsOptions, Shutdown};
+use skrin_fuse::{MountHandle, MountOptions, mount};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A mounted device.
+pub struct Device {
+    pub opened: Opened,
+    mount: MountHandle,
+    dir: TempDir,
+}
+
+/// A vault with its first device mounted.
+pub struct Mounted {
+    vault: Arc<TestVault>,
+    device: Option<Device>,
+    _storage: TempDir,
+}
+
+pub fn options() -> FsOptions {
+    FsOptions {
+        poll_interval: Some(Duration::from_millis(300)),
+        ..FsOptions::default()
+    }
+}
+
+pub fn mount_device(vault: &TestVault, device: usize, options: FsOptions) -> Device {
+    let read_only = options.read_only;
+    let opened = vault.open(device, options).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let how = MountOptions {
+        name: "test".to_owned(),
+        allow_other: true,
+        read_only,
+    };
+    let mount = mount(Arc::clone(&opened.fs), dir.path(), &how).unwrap();
+    Device { opened, mount, dir }
+}
+
+impl Device {
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Unmounts and ends it.
+    pub fn end(mut self, mode: Shutdown) {
+        self.mount.unmount(false).unwrap();
+        self.opened.fs.shutdown(mode).unwrap();
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if !self.mount.is_finished() {
+            let ended = self.mount.unmount(true);
+            assert!(std::thread::panicking() || ended.is_ok(), "{ended:?}");
+        }
+    }
+}
+
+pub fn upload_all() -> Shutdown {
+    Shutdown::UploadAll {
+        progress: Box::new(|_| ()),
+    }
+}
+
+impl Mounted {
+    pub fn new(seed: u64) -> Self {
+        let storage = tempfile::tempdir().unwrap();
+        let vault = TestVault::in_folder(seed, &storage.path().join("vault")).unwrap();
+        let device = Some(mount_device(&vault, 0, options()));
+        Self {
+            vault: Arc::new(vault),
+            device,
+            _storage: storage,
+        }
+    }
+
+    pub fn device(&self) -> &Device {
+        self.device.as_ref().unwrap()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.device().path(name)
+    }
+
+    /// Mounts the second device beside the first.
+    pub fn second(&self) -> Device {
+        mount_device(&self.vault, 1, options())
+    }
+
+    /// Unmounts, leaving in the journal what is not on the storage, and mounts again.
+    pub fn remount(&mut self) {
+        self.device.take().unwrap().end(Shutdown::LeaveInJournal);
+        self.device = Some(mount_device(&self.vault, 0, options()));
+    }
+
+    /// Unmounts, uploading everything, deletes the device's cache of metadata, and mounts again.
+    pub fn remount_without_local_state(&mut self) {
+        self.device.take().unwrap().end(upload_all());
+        for name in ["meta.db", "meta.db-wal", "meta.db-shm"] {
+            let gone = std::fs::remove_file(self.vault.state_dir(0).join(name));
+            assert!(gone.is_ok() || name != "meta.db", "{gone:?}");
+        }
+        self.device = Some(mount_device(&self.vault, 0, options()));
+    }
+}
