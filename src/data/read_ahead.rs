@@ -13,16 +13,34 @@ const WINDOW_WHOLE: u64 = 2 * 1024 * 1024 / BLOCK_LEN as u64;
 const SLACK: u64 = 16;
 
 /// The reading pattern of one open file; in blocks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ReadAhead {
     /// Where a sequential reader reads next.
     next: u64,
     /// What was asked for ahead ends here.
     ahead: u64,
     window: u64,
+    max: u64,
+}
+
+impl Default for ReadAhead {
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
 }
 
 impl ReadAhead {
+    /// A file that was just opened; at most `max_bytes` and at most 16 MiB are read ahead.
+    pub fn new(max_bytes: u64) -> Self {
+        let max = (max_bytes / BLOCK_LEN as u64).clamp(WINDOW_MIN, WINDOW_MAX);
+        Self {
+            next: 0,
+            ahead: 0,
+            window: 0,
+            max,
+        }
+    }
+
     /// Notes that `blocks` are read, and says which to prefetch now, if any. The window doubles while reading is sequential (from the start
     /// of a file at once, elsewhere from the second read in sequence on) and closes otherwise. `extent_end` gives
     /// the block after the extent that holds a block: a large window fetches extents whole. The caller cuts the answer at the file's end.
@@ -34,11 +52,7 @@ impl ReadAhead {
         let distance = blocks.start.abs_diff(self.next);
         let again = blocks.start < self.next && blocks.end <= self.next;
         if distance > SLACK && !(again && blocks.start + self.window >= self.next) {
-            *self = Self {
-                next: blocks.end,
-                ahead: blocks.end,
-                window: 0,
-            };
+            (self.next, self.ahead, self.window) = (blocks.end, blocks.end, 0);
             return None;
         }
         self.next = self.next.max(blocks.end);
@@ -47,11 +61,11 @@ impl ReadAhead {
         if self.ahead - self.next > self.window / 2 {
             return None;
         }
-        self.window = (self.window * 2).clamp(WINDOW_MIN, WINDOW_MAX);
+        self.window = (self.window * 2).clamp(WINDOW_MIN, self.max);
         let start = self.ahead;
         let mut end = self.next + self.window;
         if self.window >= WINDOW_WHOLE {
-            end = end.max(extent_end(end.saturating_sub(1)).min(end + WINDOW_MAX));
+            end = end.max(extent_end(end.saturating_sub(1)).min(end + self.max));
         }
         self.ahead = end;
         (start < end).then_some(start..end)

@@ -13,6 +13,7 @@ mod write;
 use crate::block::{Block, BlockRef, Pool};
 use crate::error::DataError;
 use crate::journal::{Journal, Replay};
+use crate::read_ahead::ReadAhead;
 use crate::segment::Table;
 use disk::DiskCache;
 use flight::Flights;
@@ -26,7 +27,7 @@ use skrin_storage::Store;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -49,7 +50,7 @@ pub struct DataConfig {
     pub uploads: usize,
     /// Answers of the storage in memory at the same time.
     pub fetch_bytes: u64,
-    /// Blocks that wait for `prefetch` at the same time; what is above it is not fetched ahead.
+    /// Blocks that `prefetch` fetches at the same time; less than the cache, or they would push each other out.
     pub prefetch_bytes: u64,
     /// Two blocks of a segment no further apart than this are fetched by one request.
     pub gap: u64,
@@ -71,7 +72,7 @@ impl DataConfig {
             pending_bytes: part(3, 16, 4 << 20),
             uploads: (part(1, 8, 8 << 20) >> 23).clamp(1, 4) as usize,
             fetch_bytes: part(3, 16, 16 << 20),
-            prefetch_bytes: part(1, 8, 4 << 20),
+            prefetch_bytes: part(5, 32, 2 << 20),
             gap: 128 << 10,
             neighbours: 1 << 20,
             disk_cache: None,
@@ -162,7 +163,8 @@ struct Inner {
     flights: Flights,
     uploads: Semaphore,
     fetches: Semaphore,
-    prefetches: Arc<Semaphore>,
+    prefetches: Semaphore,
+    prefetched: AtomicUsize,
     counters: Counters,
 }
 
@@ -209,9 +211,8 @@ impl DataStore {
             flights: Flights::default(),
             uploads: Semaphore::new(config.uploads.max(1)),
             fetches: Semaphore::new(permits(config.fetch_bytes, u64::MAX) as usize),
-            prefetches: Arc::new(Semaphore::new(
-                permits(config.prefetch_bytes, u64::MAX) as usize
-            )),
+            prefetches: Semaphore::new(permits(config.prefetch_bytes, u64::MAX) as usize),
+            prefetched: AtomicUsize::new(0),
             counters: Counters::default(),
             config,
             parts,
@@ -270,6 +271,11 @@ impl DataStore {
         self.inner.pending.lock().keys().copied().collect()
     }
 
+    /// Whether a segment is one of this device's that is not released: then a commit that names it must declare it.
+    pub fn is_undeclared(&self, id: &SegmentId) -> bool {
+        self.inner.pending.lock().contains_key(id)
+    }
+
     /// Forgets operations up to `counter` and the segments that a confirmed commit declares; their log files are freed.
     ///
     /// # Errors
@@ -312,7 +318,12 @@ impl DataStore {
         Arc::clone(&self.inner).read(reads).await
     }
 
-    /// Starts reading blocks that will be wanted soon. A hint: above the bound on prefetched bytes it does nothing.
+    /// How far a reader of this store may be read ahead of.
+    pub fn read_ahead(&self) -> ReadAhead {
+        ReadAhead::new(self.inner.config.prefetch_bytes / 2)
+    }
+
+    /// Starts reading blocks that will be wanted soon. A hint: more than the bound on prefetched bytes waits or is left out.
     pub fn prefetch(&self, reads: Vec<BlockRead>) {
         Arc::clone(&self.inner).prefetch(reads);
     }

@@ -201,16 +201,20 @@ impl<'a> Replayer<'a> {
         last: bool,
     ) -> Option<(usize, Parsed)> {
         let damaged = Lsn::new(framing.file.number, at as u32);
-        let mut from = at + 1;
-        while let Some((next, parsed)) = framing.find(bytes, from) {
-            // In an earlier file everything had been synced before the next file was begun.
-            if !last || parsed.synced > damaged {
-                return Some((next, parsed));
-            }
-            from = next + 1;
+        let first = framing.find(bytes, at + 1);
+        // In an earlier file everything had been synced before the next file was begun.
+        let mut proven = !last;
+        let mut from = first.as_ref().map(|(next, _)| *next);
+        while let Some(next) = from.filter(|_| !proven) {
+            from = framing.find(bytes, next).map(|(next, parsed)| {
+                proven = parsed.synced > damaged;
+                next + 1
+            });
         }
-        tracing::debug!(file = %path.display(), at, "the whole records of a journal file end here");
-        None
+        if first.is_none() || !proven {
+            tracing::debug!(file = %path.display(), at, "the whole records of a journal file end here");
+        }
+        first.filter(|_| proven)
     }
 
     fn apply(&mut self, file: FileId, parsed: &Parsed) {

@@ -1,6 +1,6 @@
 //! Reading: memory, then what waits for its upload, then the local disk, then the storage.
 
-use super::{BlockRead, Inner, PERMIT, permits};
+use super::{BlockRead, Inner, permits};
 use crate::block::{Block, expand};
 use crate::error::{DataError, Flaw};
 use crate::segment::Entry;
@@ -9,7 +9,11 @@ use skrin_base::limits::BLOCK_LEN;
 use skrin_crypto::{BlockAad, hash, open_block_into};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::task::JoinSet;
+
+/// Blocks that wait to be prefetched, or are; hints beyond are dropped.
+const PREFETCH_QUEUE: usize = 8192;
 
 /// A block that is wanted, and its place in the caller's list.
 pub(super) type Want = (usize, BlockRead);
@@ -165,23 +169,24 @@ impl Inner {
         reads.retain(|r| !self.blocks.contains_key(&r.at) && !pending.contains_key(&r.at.segment));
         drop(pending);
         // More than fits at once would push out what is being read.
-        let room = self.prefetches.available_permits() as u64 * PERMIT / BLOCK_LEN as u64;
-        reads.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        if reads.is_empty() {
+        let most = self.config.prefetch_bytes / BLOCK_LEN as u64;
+        reads.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        let count = reads.len();
+        let queued = self.prefetched.fetch_add(count, Ordering::Relaxed);
+        if count == 0 || queued > PREFETCH_QUEUE {
+            self.prefetched.fetch_sub(count, Ordering::Relaxed);
             return;
         }
-        let bytes = (reads.len() * BLOCK_LEN) as u64;
-        let need = permits(bytes, self.config.prefetch_bytes);
-        let Ok(permit) = Arc::clone(&self.prefetches).try_acquire_many_owned(need) else {
-            return;
-        };
+        let need = permits((count * BLOCK_LEN) as u64, self.config.prefetch_bytes);
         let runtime = self.parts.runtime.clone();
         runtime.spawn(async move {
-            let results = self.read(reads).await;
+            let permit = self.prefetches.acquire_many(need).await;
+            let results = Arc::clone(&self).read(reads).await;
             // Whoever reads the block meets the error himself.
             let failed = results.iter().filter(|r| r.is_err()).count();
             tracing::trace!(blocks = results.len(), failed, "prefetched");
             drop(permit);
+            self.prefetched.fetch_sub(count, Ordering::Relaxed);
         });
     }
 }

@@ -23,6 +23,13 @@ pub(super) struct Writer {
     open: Option<Arc<Pending>>,
 }
 
+#[cfg(test)]
+impl Writer {
+    pub(super) fn take_lane(&mut self) {
+        *self = Self::default();
+    }
+}
+
 impl Inner {
     pub(super) fn set_lane(self: &Arc<Self>, lane: LaneId) -> Result<(), DataError> {
         let mut writer = self.writer.lock();

@@ -1,0 +1,289 @@
+use super::*;
+use skrin_storage::fault::{Failure, Rule};
+use skrin_storage::{ErrorKind, Verb};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_block_of_a_large_segment_costs_its_table_and_itself() {
+    let world = World::new();
+    let written = Written::new(&world.open(), 100, 65_536).await;
+    let store = world.open();
+    let before = world.counts();
+    written.check(&store, [50]).await;
+    let first = world.counts().since(&before);
+    assert_eq!((first.gets, first.ranges), (0, 2));
+    assert!(first.received < 72_000);
+    written.check(&store, [51]).await;
+    written.check(&store, [51, 50]).await;
+    assert_eq!(
+        world.counts().since(&before).ranges,
+        3,
+        "table and blocks are remembered"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_near_each_other_are_one_request_and_most_of_a_segment_is_one_too() {
+    let world = World::new();
+    let written = Written::new(&world.open(), 100, 65_536).await;
+    let store = world.open();
+    written.check(&store, [0]).await;
+    let before = world.counts();
+    written.check(&store, [10, 11, 12, 14]).await;
+    assert_eq!(
+        world.counts().since(&before).ranges,
+        1,
+        "across a gap of one block"
+    );
+    let before = world.counts();
+    written.check(&store, [20, 40]).await;
+    assert_eq!(world.counts().since(&before).ranges, 2);
+    let before = world.counts();
+    written.check(&world.open(), 0..80).await;
+    assert_eq!(
+        (
+            world.counts().since(&before).gets,
+            world.counts().since(&before).ranges
+        ),
+        (1, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_64_mib_in_sequence_costs_at_most_17_requests() {
+    let mut world = World::new();
+    world.latency = Duration::from_millis(10);
+    world.config = DataConfig::with_memory(VaultId([1; 16]), RoomId([2; 16]), 256 << 20);
+    let written = Written::new(&world.open(), 1024, 65_536).await;
+    assert_eq!(written.infos.len(), 9);
+    let store = world.open();
+    let before = world.counts();
+    let extent_end = |block: u64| (block - block % 127 + 127).min(1024);
+    let mut ahead = store.read_ahead();
+    for block in (0..1024).step_by(2) {
+        if let Some(range) = ahead.on_read(block..block + 2, extent_end) {
+            store.prefetch(
+                (range.start..range.end.min(1024))
+                    .map(|b| written.request(b))
+                    .collect(),
+            );
+        }
+        written.check(&store, [block, block + 1]).await;
+    }
+    let cost = world.counts().since(&before);
+    assert!(cost.gets + cost.ranges <= 17, "{cost:?}");
+    assert!(cost.received < (64 << 20) * 102 / 100, "{cost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_the_same_blocks_share_one_request() {
+    let world = World::new();
+    let written = Arc::new(Written::new(&world.open(), 20, 4096).await);
+    let store = world.open();
+    let before = world.counts();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (store, written) = (store.clone(), Arc::clone(&written));
+        tasks.spawn(async move { written.check(&store, 0..20).await });
+    }
+    tasks.join_all().await;
+    let cost = world.counts().since(&before);
+    assert_eq!(cost.gets + cost.ranges, 1);
+    assert!(store.inner.flights.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_read_does_not_stop_the_next_one() {
+    let world = World::new();
+    let written = Written::new(&world.open(), 2, 4096).await;
+    let store = world.open();
+    world
+        .faults
+        .add(Rule::new(Failure::Hang).on(Verb::Get).times(1));
+    let hanging = tokio::time::timeout(
+        Duration::from_millis(50),
+        store.read(vec![written.request(0)]),
+    );
+    assert!(hanging.await.is_err());
+    written.check(&store, [0, 1]).await;
+    assert!(store.inner.flights.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_storage_reach_each_reader_and_are_not_remembered() {
+    let world = World::new();
+    let written = Written::new(&world.open(), 3, 4096).await;
+    let store = world.open();
+    let all = || store.read((0..3).map(|b| written.request(b)).collect());
+    world.faults.add(
+        Rule::new(Failure::Before(ErrorKind::Transient))
+            .on(Verb::Get)
+            .times(1),
+    );
+    assert!(
+        all()
+            .await
+            .iter()
+            .all(|r| matches!(r, Err(DataError::Storage(e)) if e.is_transient()))
+    );
+    world
+        .faults
+        .add(Rule::new(Failure::Withhold).on(Verb::Get).times(1));
+    let id = written.the_info().id;
+    assert!(
+        all()
+            .await
+            .iter()
+            .all(|r| matches!(r, Err(DataError::Missing(s)) if *s == id))
+    );
+    written.check(&store, 0..3).await;
+    let unknown = BlockRead {
+        info: None,
+        at: BlockRef {
+            segment: SegmentId([0; 16]),
+            slot: 0,
+        },
+        ..written.request(0)
+    };
+    assert!(matches!(
+        store.read(vec![unknown]).await.remove(0),
+        Err(DataError::Missing(_))
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_blocks_bring_their_neighbours_into_the_disk_cache() {
+    let world = World::new().with_disk_cache(64 << 20);
+    let written = Written::new(&world.open(), 2000, 4096).await;
+    std::fs::remove_dir_all(world.dir.path().join("cache")).unwrap();
+    let store = world.open();
+    let before = world.counts();
+    written.check(&store, [600]).await;
+    let cost = world.counts().since(&before);
+    assert_eq!(cost.ranges, 2);
+    assert!(
+        cost.received > 1 << 20 && cost.received < 1300 << 10,
+        "{cost:?}"
+    );
+    for block in 601..850 {
+        written.check(&store, [block]).await;
+    }
+    assert_eq!(
+        world.counts().since(&before).ranges,
+        2,
+        "the neighbours were there"
+    );
+    assert!(store.counters().disk_hits > 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_cache_has_what_was_written_and_survives_a_restart() {
+    let world = World::new().with_disk_cache(64 << 20);
+    let store = world.open();
+    let written = Written::new(&store, 200, 65_536).await;
+    let cached = || walk(&world.dir.path().join("cache")).len();
+    for _ in 0..500 {
+        if cached() == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(store);
+    let before = world.counts();
+    written.check(&world.open(), 0..200).await;
+    let cost = world.counts().since(&before);
+    assert_eq!((cost.gets, cost.ranges), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_entries_of_the_disk_cache_are_misses_and_counted() {
+    let world = World::new().with_disk_cache(64 << 20);
+    let written = Written::new(&world.open(), 10, 4096).await;
+    let dir = world.dir.path().join("cache");
+    // The first life's background write may come late: start from an empty cache.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    written.check(&world.open(), 0..10).await;
+    let files = walk(&dir);
+    assert_eq!(files.len(), 2, "blocks and table");
+    for file in &files {
+        let good = std::fs::read(file).unwrap();
+        for at in [0, 25, 40, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            let at = at.min(good.len() - 1);
+            bad[at] ^= 1;
+            std::fs::write(file, &bad).unwrap();
+            let store = world.open();
+            written.check(&store, 0..10).await;
+            assert!(
+                store.counters().bad_cache_entries > 0,
+                "{} byte {at}",
+                file.display()
+            );
+            assert!(file.exists(), "fetched and kept again");
+            assert_eq!(std::fs::read(file).unwrap().len(), good.len());
+        }
+        std::fs::write(file, &good[..good.len() / 2]).unwrap();
+        written.check(&world.open(), 0..10).await;
+    }
+}
+
+fn walk(dir: &std::path::Path) -> Vec<PathBuf> {
+    let mut files = vec![];
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(walk(&path))
+        } else {
+            files.push(path)
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_disk_cache_stays_within_its_bound() {
+    let world = World::new().with_disk_cache(1 << 20);
+    let written = Written::new(&world.open(), 300, 65_536).await;
+    let store = world.open();
+    for block in (0..300).step_by(7) {
+        written.check(&store, [block]).await;
+        let size: u64 = walk(&world.dir.path().join("cache"))
+            .iter()
+            .map(|f| f.metadata().unwrap().len())
+            .sum();
+        assert!(size <= 1 << 20, "{size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefetching_is_bounded_and_what_it_brought_costs_nothing_more() {
+    let mut world = World::new();
+    world.config.prefetch_bytes = 1 << 20;
+    let written = Written::new(&world.open(), 100, 65_536).await;
+    let store = world.open();
+    let before = world.counts();
+    store.prefetch((0..100).map(|b| written.request(b)).collect());
+    for _ in 0..500 {
+        if store.cached(&written.request(15)).is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let cost = world.counts().since(&before);
+    assert!(
+        cost.received < 1200 << 10,
+        "16 blocks and the table: {cost:?}"
+    );
+    written.check(&store, 0..16).await;
+    assert_eq!(world.counts().since(&before), cost);
+    assert!(store.cached(&written.request(20)).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn remembered_blocks_are_answered_from_memory() {
+    let world = World::new();
+    let written = Written::new(&world.open(), 1, 4096).await;
+    let store = world.open();
+    store.remember(written.blocks[0].0, &plain(0, 4096));
+    assert_eq!(&*store.cached(&written.request(0)).unwrap(), plain(0, 4096));
+}
