@@ -2,34 +2,34 @@
 
 use skrin_fs::testutil::{Opened, TestVault};
 use skrin_fs::{FsOptions, Shutdown};
-use skrin_fuse::{MountHandle, MountOptions, mount};
+use skrin_fuse::{MountError, MountHandle, MountOptions, mount};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
 /// A mounted device.
-pub struct Device {
-    pub opened: Opened,
+pub(crate) struct Device {
+    pub(crate) opened: Opened,
     mount: MountHandle,
     dir: TempDir,
 }
 
 /// A vault with its first device mounted.
-pub struct Mounted {
+pub(crate) struct Mounted {
     vault: Arc<TestVault>,
     device: Option<Device>,
     _storage: TempDir,
 }
 
-pub fn options() -> FsOptions {
+pub(crate) fn options() -> FsOptions {
     FsOptions {
         poll_interval: Some(Duration::from_millis(300)),
         ..FsOptions::default()
     }
 }
 
-pub fn mount_device(vault: &TestVault, device: usize, options: FsOptions) -> Device {
+pub(crate) fn mount_device(vault: &TestVault, device: usize, options: FsOptions) -> Device {
     let read_only = options.read_only;
     let opened = vault.open(device, options).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -43,12 +43,12 @@ pub fn mount_device(vault: &TestVault, device: usize, options: FsOptions) -> Dev
 }
 
 impl Device {
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Unmounts and ends it.
-    pub fn end(mut self, mode: Shutdown) {
+    pub(crate) fn end(mut self, mode: Shutdown) {
         self.mount.unmount(false).unwrap();
         self.opened.fs.shutdown(mode).unwrap();
     }
@@ -63,14 +63,14 @@ impl Drop for Device {
     }
 }
 
-pub fn upload_all() -> Shutdown {
+pub(crate) fn upload_all() -> Shutdown {
     Shutdown::UploadAll {
         progress: Box::new(|_| ()),
     }
 }
 
 impl Mounted {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let vault = TestVault::in_folder(seed, &storage.path().join("vault")).unwrap();
         let device = Some(mount_device(&vault, 0, options()));
@@ -81,27 +81,42 @@ impl Mounted {
         }
     }
 
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         self.device.as_ref().unwrap()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.device().path(name)
     }
 
     /// Mounts the second device beside the first.
-    pub fn second(&self) -> Device {
+    pub(crate) fn second(&self) -> Device {
         mount_device(&self.vault, 1, options())
     }
 
     /// Unmounts, leaving in the journal what is not on the storage, and mounts again.
-    pub fn remount(&mut self) {
+    pub(crate) fn remount(&mut self) {
         self.device.take().unwrap().end(Shutdown::LeaveInJournal);
         self.device = Some(mount_device(&self.vault, 0, options()));
     }
 
+    /// Mounts again, for reading only.
+    pub(crate) fn remount_read_only(&mut self) {
+        self.device.take().unwrap().end(upload_all());
+        let options = FsOptions {
+            read_only: true,
+            ..options()
+        };
+        self.device = Some(mount_device(&self.vault, 0, options));
+    }
+
+    /// Unmounts only.
+    pub(crate) fn unmount(&mut self) -> Result<(), MountError> {
+        self.device.as_mut().unwrap().mount.unmount(false)
+    }
+
     /// Unmounts, uploading everything, deletes the device's cache of metadata, and mounts again.
-    pub fn remount_without_local_state(&mut self) {
+    pub(crate) fn remount_without_local_state(&mut self) {
         self.device.take().unwrap().end(upload_all());
         for name in ["meta.db", "meta.db-wal", "meta.db-shm"] {
             let gone = std::fs::remove_file(self.vault.state_dir(0).join(name));
