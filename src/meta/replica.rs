@@ -231,11 +231,15 @@ impl Replica {
     /// published are left out. Returns how many are pending now.
     ///
     /// # Errors
-    /// An operation of another device, or when the cache fails.
+    /// An operation of another device; `Cloned` when another copy of this state has published other operations under
+    /// the same ids; or when the cache fails.
     pub fn restore_pending(&self, ops: Vec<Op>) -> Result<usize, ReplicaError> {
         let mut core = self.core.lock();
         if ops.iter().any(|op| op.id.device != self.env.device) {
             return Err(ReplicaError::ForeignOperation);
+        }
+        if core.contradicts_journal(&ops)? {
+            return Err(ReplicaError::Cloned);
         }
         core.restore_pending(ops)?;
         Ok(core.pending.len())

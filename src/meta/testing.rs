@@ -2,6 +2,8 @@
 
 use crate::commit::{Commit, Decided};
 use crate::op::{Kind, NewNode, Op, OpKind, Place};
+use crate::rows::Rows;
+use crate::state;
 use skrin_base::clock::random;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::{
@@ -123,5 +125,132 @@ pub(crate) fn an_op(device: DeviceId, counter: u64, name: &[u8]) -> Op {
             ino: Ino::from_random(u64::from_le_bytes(number)),
             node,
         },
+    }
+}
+
+/// SplitMix64.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        let at = self.below(items.len().max(1) as u64);
+        items.get(at as usize)
+    }
+}
+
+struct Known {
+    place: Place,
+    ino: Ino,
+    inode: state::Inode,
+}
+
+fn known(rows: &dyn Rows) -> Vec<Known> {
+    let mut all = Vec::new();
+    state::for_each_entry(rows, |dir, name, entry| {
+        if let Some(inode) = state::inode(rows, entry.ino)? {
+            let place = Place {
+                dir,
+                name,
+                entry: entry.id,
+            };
+            all.push(Known {
+                place,
+                ino: entry.ino,
+                inode,
+            });
+        }
+        Ok(())
+    })
+    .unwrap();
+    all
+}
+
+/// What a program could do to this tree, as the file system would say it.
+pub(crate) fn random_op(rows: &dyn Rows, rng: &mut Rng, id: OpId) -> Op {
+    let all = known(rows);
+    let mut dirs: Vec<Ino> = all
+        .iter()
+        .filter(|k| k.inode.kind == Kind::Dir)
+        .map(|k| k.ino)
+        .collect();
+    dirs.push(Ino::ROOT);
+    let dir = *rng.pick(&dirs).unwrap();
+    let name = Name::new(format!("n{}", rng.below(8)).as_bytes()).unwrap();
+    let time = Timestamp(1_790_000_000_000_000_000 + (id.counter as i64 & 0xffff));
+    let kind = match (rng.below(10), rng.pick(&all)) {
+        (0..=3, _) | (_, None) => create(rng, id, dir, name),
+        (4 | 5, Some(one)) if one.inode.kind == Kind::File => {
+            let bytes = rng.next().to_le_bytes().to_vec();
+            OpKind::Write {
+                ino: one.ino,
+                base: one.inode.version,
+                size: 8,
+                mtime: time,
+                keys: Vec::new(),
+                body: crate::op::Body::Inline(bytes),
+                place: one.place.clone(),
+            }
+        }
+        (6, Some(one)) => OpKind::Remove {
+            place: one.place.clone(),
+            ino: one.ino,
+            version: one.inode.version,
+        },
+        (7 | 8, Some(one)) => {
+            let taken = all
+                .iter()
+                .find(|k| k.place.dir == dir && k.place.name == name);
+            OpKind::Rename {
+                ino: one.ino,
+                from: one.place.clone(),
+                to_dir: dir,
+                to_name: name,
+                replaces: taken.map(|k| crate::op::Seen {
+                    entry: k.place.entry,
+                    ino: k.ino,
+                    version: k.inode.version,
+                }),
+            }
+        }
+        (_, Some(one)) => OpKind::SetAttr {
+            ino: one.ino,
+            mode: Some((rng.next() & 0o777) as u16),
+            uid: None,
+            gid: None,
+            atime: None,
+            mtime: Some(time),
+        },
+    };
+    Op { id, time, kind }
+}
+
+fn create(rng: &mut Rng, id: OpId, dir: Ino, name: Name) -> OpKind {
+    let OpKind::Create {
+        place,
+        ino,
+        mut node,
+    } = an_op(id.device, id.counter, name.as_bytes()).kind
+    else {
+        unreachable!("an_op creates");
+    };
+    if rng.below(3) == 0 {
+        node.kind = Kind::Dir;
+    }
+    OpKind::Create {
+        place: Place { dir, ..place },
+        ino,
+        node,
     }
 }

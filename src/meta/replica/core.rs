@@ -178,7 +178,6 @@ impl Core {
         decode_logged(&row).map_err(|e| state::damaged(key.as_bytes(), &e))
     }
 
-
     /// Whether a commit at `key` could still be slotted in.
     fn can_undo_to(&self, key: &OrderKey) -> bool {
         key.lamport() >= self.meta.undoable_from
@@ -325,6 +324,47 @@ impl Core {
             self.pending.push_back(pending);
         }
         Ok(())
+    }
+
+    /// Whether an own commit says something else under the id of an operation that is pending here: another copy of
+    /// this device's state has given the same id to another operation.
+    pub(super) fn contradicts_pending(&self, checked: &CheckedCommit) -> bool {
+        let commit = checked.commit();
+        let own = |op: &&Op| op.id.device == self.device;
+        commit.device == self.device
+            && commit.ops.iter().filter(own).any(|op| {
+                let at = self
+                    .pending
+                    .partition_point(|p| p.op.id.counter < op.id.counter);
+                let same_id = self.pending.get(at).filter(|p| p.op.id == op.id);
+                same_id.is_some_and(|p| *p.op != *op)
+            })
+    }
+
+    /// Whether the journal and the commits of this device, as far as they can be undone, say different things under
+    /// one id.
+    pub(super) fn contradicts_journal(&self, journal: &[Op]) -> Result<bool, RowsError> {
+        let mut folded = BTreeMap::new();
+        for op in journal {
+            if state::is_folded(&self.rows, op.id)? {
+                folded.insert(op.id, op);
+            }
+        }
+        if folded.is_empty() {
+            return Ok(false);
+        }
+        for key in self.log.keys() {
+            let (checked, _) = self.logged(key)?;
+            let mut ops = checked.commit().ops.iter();
+            if ops.any(|op| {
+                folded
+                    .get(&op.id)
+                    .is_some_and(|journaled| **journaled != *op)
+            }) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn pend(

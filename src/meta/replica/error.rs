@@ -77,7 +77,7 @@ pub enum ReplicaError {
     },
     /// The local state was copied and is in use somewhere else.
     #[error(
-        "another running copy of this device's local state writes to the vault; end one of them, delete its state directory and mount it again as a device of its own"
+        "another copy of this device's local state has written to the vault; keep one of the two, and move the other's state directory away: mounted again without it, it becomes a device of its own. What its journal holds is not published"
     )]
     Cloned,
     /// A read-only mount publishes nothing.

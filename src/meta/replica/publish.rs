@@ -11,7 +11,7 @@ use crate::lane::{Head, TIP_CONTENT, parse_commit_file};
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
-use skrin_storage::{Durable, put_verified};
+use skrin_storage::{Durable, ErrorKind, ObjectName, put_verified};
 
 /// What a commit takes beside its operations, segments and heads, generously.
 const FIXED_LEN: usize = 4096;
@@ -362,7 +362,7 @@ impl Replica {
     /// Commit, read-back, tip; then the older tips of this device may go.
     async fn put_sealed(&self, net: &mut Net, sealed: &SealedCommit) -> Result<(), ReplicaError> {
         let name = self.env.names.commit(&sealed.head)?;
-        put_verified(&*self.env.store, &name, sealed.bytes.clone()).await?;
+        self.put_own(&name, &sealed.bytes).await?;
         let tip = self.env.names.tip(&sealed.head)?;
         self.env
             .store
@@ -372,6 +372,22 @@ impl Replica {
         self.remember(net).await?;
         self.drop_old_tips(net, &sealed.head).await;
         self.forget_covered();
+        Ok(())
+    }
+
+    /// Puts an own commit. What lies under its name with other bytes is an earlier attempt that was cut short: only
+    /// these bytes have this name.
+    async fn put_own(&self, name: &ObjectName, bytes: &Bytes) -> Result<(), ReplicaError> {
+        let store = &*self.env.store;
+        match put_verified(store, name, bytes.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::Exists | ErrorKind::Broken) => {
+                tracing::warn!(%error, "a commit that was cut short is put again");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        store.delete(name).await?;
+        put_verified(store, name, bytes.clone()).await?;
         Ok(())
     }
 
@@ -439,7 +455,7 @@ impl Replica {
                 Err(error) => return Err(error.into()),
             }
             let sealed = self.commits.read(&head)?;
-            put_verified(&*self.env.store, &name, sealed.bytes).await?;
+            self.put_own(&name, &sealed.bytes).await?;
             put += 1;
         }
         if let Some(tip) = net.own.tip {

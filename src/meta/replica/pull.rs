@@ -110,6 +110,13 @@ impl Replica {
             if core.graph.knows(checked.head()) {
                 continue;
             }
+            if core.contradicts_pending(&checked) {
+                // Folding it would drop what is pending here under the same name. Nothing more is taken in from that
+                // lane and nothing is published, until somebody has decided which copy goes on.
+                self.report_clone(net, checked.head().lane);
+                net.inbox.hold(checked);
+                continue;
+            }
             match core.graph.admit(checked.head(), checked.commit()) {
                 Ok(admitted) => {
                     self.report_oddities(&checked, admitted.forked, admitted.went_back);
@@ -401,10 +408,14 @@ impl Replica {
         });
         let found = foreign.next().map(|(id, _)| *id);
         if let (Some(lane), true) = (found, net.own.checked) {
-            net.cloned = true;
-            let text = "another running copy of this device's state writes to the vault".to_owned();
-            self.report(FindingKind::Cloned, lane.to_string(), text);
+            self.report_clone(net, lane);
         }
+    }
+
+    fn report_clone(&self, net: &mut Net, lane: LaneId) {
+        net.cloned = true;
+        let text = "another copy of this device's state writes to the vault".to_owned();
+        self.report(FindingKind::Cloned, lane.to_string(), text);
     }
 
     /// Remembers what was seen, so that it cannot be taken back.

@@ -1,0 +1,172 @@
+//! Checkpoints as other devices meet them.
+
+use super::*;
+use bytes::Bytes;
+use skrin_storage::ObjectName;
+
+/// A device with a history, a checkpoint that stands, and some commits after it.
+async fn with_checkpoint(seed: u64) -> (Vault, Device) {
+    let mut vault = Vault::new(seed);
+    vault.policy = CheckpointPolicy {
+        ops: 30,
+        bytes: u64::MAX,
+    };
+    let mut rng = Rng(seed);
+    let mut device = vault.open(0).await;
+    assert!(!device.replica().checkpoint_if_due().await.unwrap());
+    for _ in 0..10 {
+        (0..5).for_each(|_| device.act(&mut rng));
+        device.publish().await.unwrap();
+    }
+    assert!(device.replica().checkpoint_if_due().await.unwrap());
+    for _ in 0..2 {
+        device.act(&mut rng);
+        device.publish().await.unwrap();
+    }
+    assert!(device.replica().status().checkpoint.is_some());
+    assert!(
+        !device.replica().checkpoint_if_due().await.unwrap(),
+        "once is enough"
+    );
+    (vault, device)
+}
+
+fn names(vault: &Vault, part: &str) -> Vec<ObjectName> {
+    let names = vault.store.names().into_iter();
+    names.filter(|name| name.as_str().contains(part)).collect()
+}
+
+#[tokio::test]
+async fn a_fresh_device_begins_with_the_checkpoint_and_gets_only_what_came_after() {
+    let (vault, device) = with_checkpoint(30).await;
+    let fresh = vault.open(1).await;
+    assert_eq!(fresh.digest(), device.digest());
+    let cost = fresh.counters.counts();
+    // The tip's commit, the root, one page, and the two commits between tip and floor; not the ten before.
+    assert!(cost.gets <= 6, "{cost:?}");
+    assert_eq!(
+        fresh.replica().status().checkpoint,
+        device.replica().status().checkpoint
+    );
+    assert_eq!(
+        fresh.replica().status().heads_code(),
+        device.replica().status().heads_code()
+    );
+}
+
+#[tokio::test]
+async fn a_second_checkpoint_uses_unchanged_pages_again() {
+    let (vault, mut device) = with_checkpoint(31).await;
+    let mut rng = Rng(31);
+    let before = names(&vault, "/pages/").len();
+    for _ in 0..8 {
+        (0..5).for_each(|_| device.act(&mut rng));
+        device.publish().await.unwrap();
+    }
+    assert!(device.replica().checkpoint_if_due().await.unwrap());
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    // This tree fits in one page, which did change.
+    assert_eq!(names(&vault, "/pages/").len(), before + 1);
+    assert_eq!(names(&vault, "/checkpoints/").len(), 2);
+    assert_eq!(vault.fresh_digest().await, device.digest());
+}
+
+#[tokio::test]
+async fn damage_to_root_or_page_is_told_and_everything_is_folded_from_the_commits() {
+    for part in ["/checkpoints/", "/pages/"] {
+        for at in [0usize, 4, 5, 40, 900] {
+            let (vault, device) = with_checkpoint(32).await;
+            let name = names(&vault, part).pop().unwrap();
+            let mut bytes = vault.store.peek(&name).unwrap().to_vec();
+            bytes[at] ^= 1;
+            vault.store.tamper(&name, Some(Bytes::from(bytes)));
+            let fresh = vault.open(1).await;
+            assert_eq!(fresh.digest(), device.digest());
+            let findings = fresh.replica().status().findings;
+            let found = findings.iter().find(|f| f.object == name.as_str());
+            assert_eq!(
+                found.map(|f| f.kind),
+                Some(FindingKind::Integrity),
+                "{findings:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_root_or_page_is_told_and_everything_is_folded_from_the_commits() {
+    for part in ["/checkpoints/", "/pages/"] {
+        let (vault, device) = with_checkpoint(33).await;
+        let name = names(&vault, part).pop().unwrap();
+        vault.store.tamper(&name, None);
+        let fresh = vault.open(1).await;
+        assert_eq!(fresh.digest(), device.digest());
+        assert!(fresh.kinds().contains(&FindingKind::Withheld), "{part}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_holds_the_state_confirms_the_digest_in_its_next_commit() {
+    let vault = Vault {
+        policy: CheckpointPolicy {
+            ops: 5,
+            bytes: u64::MAX,
+        },
+        ..Vault::new(34)
+    };
+    let mut rng = Rng(34);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    for _ in 0..3 {
+        for device in &mut devices {
+            (0..3).for_each(|_| device.act(&mut rng));
+            device.publish().await.unwrap();
+        }
+    }
+    assert!(devices[0].replica().checkpoint_if_due().await.unwrap());
+    devices[0].act(&mut rng);
+    devices[0].publish().await.unwrap();
+    let proposed = devices[0].replica().status().checkpoint.unwrap();
+    devices[1].replica().pull().await.unwrap();
+    let said = devices[1].replica().net.lock().await.verdicts.clone();
+    assert_eq!(said.len(), 1);
+    assert_eq!(
+        (said[0].opinion, said[0].checkpoint),
+        (crate::commit::Opinion::Confirm, proposed)
+    );
+    assert_eq!(devices[1].replica().status().checkpoint, Some(proposed));
+    settle(&vault, &mut devices).await;
+    assert_converged(&devices, 34);
+}
+
+#[tokio::test]
+async fn a_commit_below_the_floor_that_no_checkpoint_holds_is_void_and_published_again() {
+    let (vault, device) = with_checkpoint(35).await;
+    let mut rng = Rng(35);
+    // A newcomer who is shown an empty storage publishes at Lamport time 1.
+    let aside = Vault {
+        world: World::new(35),
+        ..Vault::new(35)
+    };
+    let mut late = Device {
+        ..aside.open(1).await
+    };
+    (0..3).for_each(|_| late.act(&mut rng));
+    late.publish().await.unwrap();
+    for name in aside.store.names() {
+        vault.store.tamper(&name, aside.store.peek(&name));
+    }
+    device.replica().pull().await.unwrap();
+    let before = device.digest();
+    late.open(&vault).await.unwrap();
+    assert_eq!(
+        late.pending(),
+        3,
+        "its operations are to be published again"
+    );
+    let mut devices = [device, late];
+    settle(&vault, &mut devices).await;
+    assert_converged(&devices, 35);
+    assert_ne!(devices[0].digest(), before, "nothing was lost");
+    assert_eq!(vault.fresh_digest().await, devices[0].digest());
+}

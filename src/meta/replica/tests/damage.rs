@@ -1,0 +1,230 @@
+//! A storage that changes, withholds or takes back.
+
+use super::*;
+use bytes::Bytes;
+use skrin_storage::fault::{Failure, Rule};
+use skrin_storage::{ObjectName, Verb};
+
+async fn two_with_history(seed: u64) -> (Vault, Vec<Device>) {
+    let vault = Vault::new(seed);
+    let mut rng = Rng(seed);
+    let mut devices = vec![vault.open(0).await, vault.open(1).await];
+    for round in 0..6 {
+        devices[round % 2].act(&mut rng);
+        devices[round % 2].publish().await.unwrap();
+    }
+    settle(&vault, &mut devices).await;
+    (vault, devices)
+}
+
+fn commits(vault: &Vault) -> Vec<ObjectName> {
+    let names = vault.store.names().into_iter();
+    names
+        .filter(|name| name.as_str().contains("/lanes/"))
+        .collect()
+}
+
+#[tokio::test]
+async fn an_old_copy_of_the_whole_vault_is_noticed_by_whoever_has_seen_more() {
+    let (vault, mut devices) = two_with_history(20).await;
+    let old = vault.store.snapshot();
+    devices[0].act(&mut Rng(20));
+    devices[0].publish().await.unwrap();
+    devices[1].replica().pull().await.unwrap();
+    vault.store.restore(old);
+    vault.clock.advance(700_000_000_000);
+    for device in &mut devices {
+        let digest = device.digest();
+        let error = device.replica().pull().await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, ReplicaError::RolledBack(_)), "{text}");
+        assert!(text.contains("device-0 (2026-"), "who and when: {text}");
+        assert!(device.kinds().contains(&FindingKind::Rollback));
+        assert_eq!(device.digest(), digest, "the tree stays as it was");
+        device.replica().flush().unwrap();
+        for forget in [false, true] {
+            if forget {
+                device.forget_cache();
+            }
+            let error = device.open(&vault).await.unwrap_err();
+            assert!(matches!(error, ReplicaError::RolledBack(_)), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_storage_restored_from_a_backup_gets_the_lost_commits_again() {
+    let (vault, mut devices) = two_with_history(21).await;
+    let old = vault.store.snapshot();
+    let mut rng = Rng(21);
+    for _ in 0..3 {
+        devices[0].act(&mut rng);
+        devices[0].publish().await.unwrap();
+    }
+    let expected = devices[0].digest();
+    vault.store.restore(old);
+    assert!(devices[0].replica().pull().await.is_err());
+    assert_eq!(devices[0].replica().put_again().await.unwrap(), 3);
+    devices[0].replica().pull().await.unwrap();
+    devices[1].replica().pull().await.unwrap();
+    assert_eq!(devices[1].digest(), expected);
+    assert_eq!(vault.fresh_digest().await, expected);
+}
+
+#[tokio::test]
+async fn an_empty_storage_is_a_rollback_too() {
+    let (vault, devices) = two_with_history(22).await;
+    vault.store.restore(BTreeMap::new());
+    let error = devices[0].replica().pull().await.unwrap_err();
+    let ReplicaError::RolledBack(rollback) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(rollback.lost.len(), 2);
+    assert!(rollback.lost.iter().all(|lost| lost.shown.is_none()));
+}
+
+#[tokio::test]
+async fn tips_are_hints_and_their_absence_proves_nothing() {
+    let (vault, devices) = two_with_history(23).await;
+    for name in vault.store.names() {
+        if name.as_str().contains("/tips/") {
+            vault.store.tamper(&name, None);
+        }
+    }
+    let before = devices[0].counters.counts();
+    devices[0].replica().pull().await.unwrap();
+    let cost = devices[0].counters.counts().since(&before);
+    assert_eq!(
+        (cost.lists, cost.ranges),
+        (1, 2),
+        "each lane's commit is asked for by name"
+    );
+    devices[0].replica().pull().await.unwrap();
+    assert_eq!(
+        devices[0].counters.counts().since(&before).ranges,
+        2,
+        "and not at every poll"
+    );
+}
+
+#[tokio::test]
+async fn a_changed_byte_of_a_commit_is_told_with_its_name_and_folds_nothing() {
+    for at in [0usize, 4, 7, 13, 30, 700, 1036] {
+        let vault = Vault::new(24);
+        let mut rng = Rng(24);
+        let (mut one, two) = (vault.open(0).await, vault.open(1).await);
+        let empty = two.digest();
+        one.act(&mut rng);
+        one.publish().await.unwrap();
+        let first = commits(&vault).pop().unwrap();
+        one.act(&mut rng);
+        one.publish().await.unwrap();
+        let honest = vault.store.peek(&first).unwrap();
+        let mut bytes = honest.to_vec();
+        bytes[at] ^= 0x10;
+        vault.store.tamper(&first, Some(Bytes::from(bytes)));
+        two.replica().pull().await.unwrap();
+        assert_eq!(two.digest(), empty);
+        let findings = two.replica().status().findings;
+        let found = findings.iter().find(|f| f.object == first.as_str());
+        assert_eq!(
+            found.map(|f| f.kind),
+            Some(FindingKind::Integrity),
+            "{findings:?}"
+        );
+        vault.store.tamper(&first, Some(honest));
+        vault.clock.advance(61_000_000_000);
+        two.replica().pull().await.unwrap();
+        assert_eq!(two.digest(), one.digest(), "and it heals");
+        assert!(two.replica().status().findings.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_commit_cut_short_that_nobody_follows_is_no_alarm() {
+    let vault = Vault::new(25);
+    let (mut one, two) = (vault.open(0).await, vault.open(1).await);
+    one.act(&mut Rng(25));
+    one.publish().await.unwrap();
+    let name = commits(&vault).pop().unwrap();
+    let whole = vault.store.peek(&name).unwrap();
+    vault.store.tamper(&name, Some(whole.slice(..500)));
+    two.replica().pull().await.unwrap();
+    assert_eq!(two.kinds(), [FindingKind::Incomplete]);
+}
+
+#[tokio::test]
+async fn a_withheld_commit_leaves_the_last_complete_state_and_is_told_after_two_minutes() {
+    let vault = Vault::new(26);
+    let mut rng = Rng(26);
+    let (mut one, two) = (vault.open(0).await, vault.open(1).await);
+    one.act(&mut rng);
+    one.publish().await.unwrap();
+    two.replica().pull().await.unwrap();
+    let complete = two.digest();
+    one.act(&mut rng);
+    one.publish().await.unwrap();
+    let hidden = one.replica().commits.list().unwrap().pop().unwrap();
+    let hidden = RoomNames(vault.world.keys.room()).commit(&hidden).unwrap();
+    one.act(&mut rng);
+    one.publish().await.unwrap();
+    let name = hidden.to_string();
+    two.faults.add(
+        Rule::new(Failure::Withhold)
+            .on(Verb::Get)
+            .named(move |n| n == name),
+    );
+    two.replica().pull().await.unwrap();
+    assert_eq!(
+        (two.digest(), two.kinds()),
+        (complete, vec![FindingKind::Incomplete])
+    );
+    vault.clock.advance(121_000_000_000);
+    two.replica().pull().await.unwrap();
+    let findings = two.replica().status().findings;
+    assert_eq!(findings.len(), 1);
+    assert_eq!(
+        (findings[0].kind, findings[0].object.as_str()),
+        (FindingKind::Withheld, hidden.as_str())
+    );
+    assert_eq!(two.digest(), complete);
+    two.faults.clear();
+    vault.clock.advance(61_000_000_000);
+    two.replica().pull().await.unwrap();
+    assert_eq!(two.digest(), one.digest());
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_remembered_heads_stops_the_mount() {
+    let (vault, mut devices) = two_with_history(27).await;
+    devices[0].replica = None;
+    let path = devices[0].dir.path().join("heads");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = devices[0].open(&vault).await.unwrap_err();
+    assert!(error.to_string().contains("heads"), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_of_an_unknown_device_waits_for_the_control_records() {
+    let vault = Vault::new(28);
+    let mut one = vault.open(0).await;
+    one.act(&mut Rng(28));
+    one.publish().await.unwrap();
+    let two = vault.device(1);
+    let mut roster = vault.world.roster();
+    let known = roster.devices.remove(&vault.world.device(0)).unwrap();
+    let config = vault.config(&two, two.dir.path());
+    *config.roster.write() = roster;
+    let shared = config.roster.clone();
+    let replica = Replica::open(config).await.unwrap();
+    assert!(replica.needs_control().await);
+    assert_eq!(replica.status().findings[0].kind, FindingKind::Unknown);
+    shared.write().devices.insert(vault.world.device(0), known);
+    let before = two.counters.counts();
+    replica.pull().await.unwrap();
+    assert_eq!(replica.digest().unwrap(), one.digest());
+    assert_eq!(two.counters.counts().since(&before).gets, 0, "it was kept");
+    assert!(!replica.needs_control().await);
+}

@@ -1,0 +1,237 @@
+//! Crashes, restored and copied state directories.
+
+use super::*;
+use skrin_storage::ErrorKind::Transient;
+use skrin_storage::Verb;
+use skrin_storage::fault::{Failure, Rule};
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+async fn crash_around_a_put(failure: Failure, forget: bool) {
+    let vault = Vault::new(10);
+    let mut rng = Rng(10);
+    let mut device = vault.open(0).await;
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    (0..5).for_each(|_| device.act(&mut rng));
+    let expected = device.digest();
+    device.faults.add(Rule::new(failure).on(Verb::Put).times(1));
+    assert!(device.publish().await.unwrap_err().is_transient());
+    assert!(device.replica().status().in_flight);
+    // The state counts the commit as published: its bytes are kept and will get there.
+    assert_eq!((device.pending(), device.digest()), (0, expected));
+    let sealed = device.replica().commits.list().unwrap().pop().unwrap();
+    device.replica = None;
+    if forget {
+        device.forget_cache();
+    }
+    device.open(&vault).await.unwrap();
+    assert_eq!((device.pending(), device.digest()), (0, expected));
+    let name = RoomNames(vault.world.keys.room()).commit(&sealed).unwrap();
+    let kept = device.replica().commits.read(&sealed).unwrap();
+    assert_eq!(
+        vault.store.peek(&name).unwrap(),
+        kept.bytes,
+        "the same bytes under the same name"
+    );
+    assert!(!device.replica().status().in_flight);
+    assert_eq!(vault.fresh_digest().await, expected);
+}
+
+#[tokio::test]
+async fn a_commit_in_flight_is_put_after_a_crash_before_the_put() {
+    crash_around_a_put(Failure::Before(Transient), false).await;
+    crash_around_a_put(Failure::Before(Transient), true).await;
+}
+
+#[tokio::test]
+async fn a_commit_in_flight_is_settled_after_a_lost_answer() {
+    crash_around_a_put(Failure::After(Transient), false).await;
+    crash_around_a_put(Failure::After(Transient), true).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_a_server_cut_short_is_put_again() {
+    let vault = Vault::new(11);
+    let mut device = vault.open(0).await;
+    device.act(&mut Rng(11));
+    device
+        .faults
+        .add(Rule::new(Failure::CutPut(500)).on(Verb::Put).times(1));
+    device.publish().await.unwrap();
+    assert_eq!(vault.fresh_digest().await, device.digest());
+}
+
+#[tokio::test]
+async fn a_device_opens_offline_with_its_cache_and_goes_on() {
+    let vault = Vault::new(12);
+    let mut rng = Rng(12);
+    let mut device = vault.open(0).await;
+    (0..5).for_each(|_| device.act(&mut rng));
+    device.publish().await.unwrap();
+    device.replica().flush().unwrap();
+    (0..5).for_each(|_| device.act(&mut rng));
+    let expected = device.digest();
+    device.faults.add(Rule::new(Failure::Before(Transient)));
+    device.open(&vault).await.unwrap();
+    assert_eq!((device.pending(), device.digest()), (5, expected));
+    assert!(device.publish().await.unwrap_err().is_transient());
+    device.faults.clear();
+    device.publish().await.unwrap();
+    assert_eq!(vault.fresh_digest().await, expected);
+}
+
+#[tokio::test]
+async fn a_restored_state_directory_goes_on_in_a_new_lane_and_loses_nothing() {
+    let vault = Vault::new(13);
+    let mut rng = Rng(13);
+    let mut device = vault.open(0).await;
+    (0..4).for_each(|_| device.act(&mut rng));
+    device.publish().await.unwrap();
+    device.replica = None;
+    let backup = tempfile::tempdir().unwrap();
+    copy_dir(device.dir.path(), backup.path());
+    device.open(&vault).await.unwrap();
+    (0..4).for_each(|_| device.act(&mut rng));
+    device.publish().await.unwrap();
+    let (lane, expected) = (device.replica().own_lane().await, device.digest());
+
+    let mut restored = Device {
+        dir: backup,
+        journal: device.journal[..4].to_vec(),
+        ..vault.device(0)
+    };
+    drop(device);
+    restored.open(&vault).await.unwrap();
+    assert_eq!(restored.digest(), expected);
+    assert_ne!(restored.replica().own_lane().await, lane);
+    assert_eq!(restored.kinds(), [FindingKind::Restored]);
+    (0..4).for_each(|_| restored.act(&mut rng));
+    restored.publish().await.unwrap();
+    assert_eq!(vault.fresh_digest().await, restored.digest());
+}
+
+/// A device and a running copy of it.
+async fn twins(seed: u64) -> (Vault, Device, Device) {
+    let vault = Vault::new(seed);
+    let mut device = vault.open(0).await;
+    device.act(&mut Rng(seed));
+    device.publish().await.unwrap();
+    device.replica = None;
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(device.dir.path(), copy.path());
+    let mut clone = Device {
+        dir: copy,
+        journal: device.journal.clone(),
+        ..vault.device(0)
+    };
+    device.open(&vault).await.unwrap();
+    clone.open(&vault).await.unwrap();
+    (vault, device, clone)
+}
+
+#[tokio::test]
+async fn a_copy_with_other_operations_under_the_same_ids_stops_and_keeps_them() {
+    let (vault, mut device, mut clone) = twins(14).await;
+    let mut rng = Rng(14);
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    clone.act(&mut rng);
+    let (pending, digest) = (clone.pending(), clone.digest());
+    for _ in 0..2 {
+        let refused = clone.publish().await;
+        assert!(matches!(refused, Err(ReplicaError::Cloned)), "{refused:?}");
+        assert_eq!((clone.pending(), clone.digest()), (pending, digest));
+    }
+    assert!(clone.kinds().contains(&FindingKind::Cloned));
+    let refused = clone.open(&vault).await;
+    assert!(matches!(refused, Err(ReplicaError::Cloned)), "{refused:?}");
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_that_comes_second_takes_a_new_lane_and_the_first_stops() {
+    let (vault, mut device, mut clone) = twins(15).await;
+    let mut rng = Rng(15);
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    clone.replica().pull().await.unwrap();
+    clone.open(&vault).await.unwrap();
+    assert!(clone.kinds().contains(&FindingKind::Restored));
+    clone.act(&mut rng);
+    clone.publish().await.unwrap();
+    device.act(&mut rng);
+    let refused = device.publish().await;
+    assert!(matches!(refused, Err(ReplicaError::Cloned)), "{refused:?}");
+    assert!(device.kinds().contains(&FindingKind::Cloned));
+    assert_eq!(device.pending(), 1);
+    assert_eq!(vault.fresh_digest().await, clone.digest());
+}
+
+#[tokio::test]
+async fn a_closed_lane_is_followed_by_a_new_one() {
+    let vault = Vault::new(15);
+    let mut rng = Rng(15);
+    let mut device = vault.open(0).await;
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    let first = device.replica().own_lane().await;
+    device
+        .replica()
+        .close_lane(Decided::default())
+        .await
+        .unwrap();
+    device.open(&vault).await.unwrap();
+    let second = device.replica().own_lane().await;
+    assert_ne!(first, second);
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    let status = device.replica().status();
+    let open: Vec<(LaneId, bool)> = status.lanes.iter().map(|l| (l.lane, l.open)).collect();
+    assert_eq!(
+        BTreeMap::from_iter(open),
+        BTreeMap::from([(first, false), (second, true)])
+    );
+    let tips = vault
+        .store
+        .names()
+        .into_iter()
+        .filter(|n| n.as_str().contains("/tips/"))
+        .count();
+    assert_eq!(
+        tips, 1,
+        "the tip of the lane that was closed is not needed any more"
+    );
+    assert_eq!(vault.fresh_digest().await, device.digest());
+}
+
+#[tokio::test]
+async fn nothing_is_opened_without_writing() {
+    let vault = Vault::new(16);
+    let device = vault.open(0).await;
+    device.replica().pull().await.unwrap();
+    device
+        .replica()
+        .close_lane(Decided::default())
+        .await
+        .unwrap();
+    device.publish().await.unwrap();
+    assert!(vault.store.names().is_empty());
+    let mut config = vault.config(&device, device.dir.path());
+    config.read_only = true;
+    let reader = Replica::open(config).await.unwrap();
+    let refused = reader.publish(1, Vec::new(), Decided::default()).await;
+    assert!(matches!(refused, Err(ReplicaError::ReadOnly)));
+}
