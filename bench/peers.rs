@@ -176,6 +176,6 @@ pub fn for_endpoint(endpoint: Endpoint, tools: &Tools) -> Vec<Box<dyn Peer>> {
             Box::new(plain::Plain),
         ],
         Endpoint::WebDav(_) => vec![skrin, rclone(), juicefs(), Box::new(gocryptfs::OverDavfs)],
-        Endpoint::S3(_) => vec![skrin, rclone(), juicefs(), Box::new(gocryptfs::OverS3fs)],
+        Endpoint::S3(_) => vec![skrin, rclone(), juicefs()],
     }
 }

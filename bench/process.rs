@@ -239,24 +239,25 @@ impl Daemon {
         }
     }
 
-    /// CPU time of all its threads, in seconds (user and system).
+    /// CPU time of all its threads and children so far, in seconds (user and system).
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_pid()));
-        // The name in parentheses may hold anything; fields 14 and 15 of proc(5) come 11 and 12 behind it.
-        let stat = stat.unwrap_or_default();
-        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks = fields.split(' ').skip(11).take(2);
-        let sum: f64 = ticks.filter_map(|t| t.parse::<f64>().ok()).sum();
-        sum / rustix::param::clock_ticks_per_second() as f64
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        self.members().map(|m| m.cpu_ticks / ticks).sum()
     }
 
-    /// The most memory it ever held, in bytes.
+    /// The most memory that it and its children ever held, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_pid()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
-        kib.map_or(0, |kib: u64| kib * 1024)
+        self.members().map(|m| peak_memory(m.pid)).sum()
+    }
+
+    /// The process and what it started: some daemons serve from a child.
+    fn members(&self) -> impl Iterator<Item = Member> {
+        let this = self.pid.as_raw_pid();
+        let group = self.child.is_some();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter_map(member)
+            .filter(move |m| m.pid == this || (group && m.group == this))
     }
 
     /// Ends it as a crash would.
@@ -273,6 +274,32 @@ impl Daemon {
             None => kill_process(self.pid, signal),
         };
     }
+}
+
+struct Member {
+    pid: i32,
+    group: i32,
+    cpu_ticks: f64,
+}
+
+/// From /proc/PID/stat, see proc(5).
+fn member(pid: i32) -> Option<Member> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; the field behind it is the third.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = |n: usize| fields.get(n - 3)?.parse::<f64>().ok();
+    Some(Member {
+        pid,
+        group: fields.get(5 - 3)?.parse().ok()?,
+        cpu_ticks: ticks(14)? + ticks(15)?,
+    })
+}
+
+fn peak_memory(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+    kib.map_or(0, |kib: u64| kib * 1024)
 }
 
 impl Drop for Daemon {

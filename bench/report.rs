@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn an_fsync_that_keeps_nothing_does_not_compete() {
-        let (edits, kept) = (&metric::EDITS, &metric::FSYNC_KEPT);
+        let (edits, kept) = (&EDITS, &FSYNC_KEPT);
         let report = report(&[
             ("skrin", edits, 1000.0),
             ("a", edits, 20000.0),

@@ -166,11 +166,20 @@ fn end_on_signals(runtime: &Runtime) -> std::io::Result<()> {
         either(&mut interrupt, &mut terminate).await;
         eprintln!("ending; once more to end at once");
         request_stop();
+        // timeout(1) and terminals send the same signal twice at once.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        while either_now(&mut interrupt, &mut terminate).await {}
         either(&mut interrupt, &mut terminate).await;
         tear_down();
         std::process::exit(130);
     });
     Ok(())
+}
+
+/// Takes a signal that has arrived already.
+async fn either_now(a: &mut Signal, b: &mut Signal) -> bool {
+    let none = Duration::from_millis(10);
+    tokio::time::timeout(none, either(a, b)).await.is_ok()
 }
 
 async fn either(a: &mut Signal, b: &mut Signal) {

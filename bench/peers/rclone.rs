@@ -6,7 +6,8 @@ use crate::mount::{Layer, Mounted};
 use crate::process::{Daemon, check, run};
 use crate::servers::{ACCESS_KEY, BUCKET, SECRET_KEY};
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -57,6 +58,25 @@ fn port_file(site: &Site) -> PathBuf {
     site.state.join("rclone.rc")
 }
 
+/// Asks the mount's control port how many files wait for their upload.
+fn waiting_uploads(control: &str) -> Result<u64, BenchError> {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(control)?;
+        stream.write_all(
+            b"POST /vfs/stats HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().context(|| "ask rclone for its uploads".to_owned())?;
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let wrong = || BenchError::Wrong(format!("rclone's statistics: {answer}"));
+    let stats: serde_json::Value = serde_json::from_str(body).map_err(|_| wrong())?;
+    let count = |key| stats["diskCache"][key].as_u64().ok_or_else(wrong);
+    Ok(count("uploadsInProgress")? + count("uploadsQueued")?)
+}
+
 impl Peer for Rclone {
     fn name(&self) -> &'static str {
         "rclone crypt"
@@ -95,21 +115,14 @@ impl Peer for Rclone {
         Layer::wait(&site.mountpoint, daemon).map(|layer| Mounted::new(vec![layer]))
     }
 
-    /// Asks it how many files wait for their upload.
     fn settle(&self, site: &Site, mounted: Mounted) -> Result<Option<Mounted>, BenchError> {
         let control = fs::read_to_string(port_file(site)).at("read", &port_file(site))?;
         loop {
             check()?;
-            let mut command = Command::new(&self.0);
-            command.args(["rc", "--url", &format!("http://{control}/"), "vfs/stats"]);
-            let stats: serde_json::Value = serde_json::from_str(&run(&mut command)?)
-                .map_err(|e| BenchError::Wrong(format!("rclone's statistics: {e}")))?;
-            let cache = &stats["diskCache"];
-            let waiting = ["uploadsInProgress", "uploadsQueued"].map(|k| cache[k].as_u64());
-            if waiting == [Some(0), Some(0)] {
-                return Ok(Some(mounted));
+            match waiting_uploads(&control)? {
+                0 => return Ok(Some(mounted)),
+                _ => sleep(Duration::from_millis(10)),
             }
-            sleep(Duration::from_millis(20));
         }
     }
 
@@ -117,9 +130,15 @@ impl Peer for Rclone {
         remove(&site.state.join("rclone-cache"))
     }
 
-    /// Past the server, which only keeps files in a folder: over it this would take hours.
+    /// Past its mount, and past Apache, which only keeps files in a folder: this would take hours otherwise.
     fn populate(&self, site: &Site, from: &Path) -> Result<(), BenchError> {
-        let config = self.config(site, "type = local", &site.storage.to_string_lossy())?;
+        let config = match site.direct {
+            Endpoint::S3(_) => self.remote_config(&Site {
+                endpoint: site.direct,
+                ..site.clone()
+            })?,
+            _ => self.config(site, "type = local", &site.storage.to_string_lossy())?,
+        };
         let mut command = Command::new(&self.0);
         command.arg("--config").arg(config).arg("copy").arg(from);
         run(command.args(["vault:tree", "--transfers", "16"]))?;
