@@ -272,7 +272,8 @@ fn the_kernel_enforces_permissions_for_other_users() {
             .current_dir("/")
             .code()
     };
-    let at = |name: &str| mount.join(name).to_str().unwrap().to_owned();
+    let point = mount.path().to_owned();
+    let at = |name: &str| point.join(name).to_str().unwrap().to_owned();
     assert_eq!(nobody(&["cat", &at("public")]).0, 0);
     assert_ne!(nobody(&["cat", &at("private")]).0, 0);
     assert_ne!(nobody(&["touch", &at("new")]).0, 0);

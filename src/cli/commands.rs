@@ -1,14 +1,18 @@
 //! One file a command.
 
+pub(crate) mod bench;
+pub(crate) mod export;
 pub(crate) mod init;
+pub(crate) mod mount;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod unmount;
+pub(crate) mod verify;
 
 use crate::exit::{Exit, Failure, Outcome};
 
 /// The runtime that everything asynchronous of one command runs on.
-fn runtime() -> Outcome<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> Outcome<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()

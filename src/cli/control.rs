@@ -71,6 +71,8 @@ pub(crate) struct Status {
     pub pending: Pending,
     /// Bytes in the encrypted cache on the local disk.
     pub cache_bytes: u64,
+    /// Bytes of contents fetched from the storage since it was mounted.
+    pub(crate) fetched_bytes: u64,
     /// Bytes that the process holds in memory.
     pub memory_bytes: u64,
     /// How the keys in memory are kept from the swap.
@@ -92,6 +94,8 @@ pub(crate) struct LaneStatus {
     pub device: String,
     /// Its newest commit.
     pub commit: u64,
+    /// When that was published.
+    pub time: String,
     /// Whether it is this device's.
     pub own: bool,
 }
@@ -119,14 +123,21 @@ pub(crate) trait Served: Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the storage refuses.
-    fn sync(&self, progress: &mut dyn FnMut(Pending)) -> Outcome<Pending>;
+    fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending>;
 
     /// Ends the mount; returns what is left in the journal.
     ///
     /// # Errors
     /// `Busy` where it is in use.
-    fn unmount(&self, now: bool, lazy: bool, progress: &mut dyn FnMut(Pending))
-    -> Outcome<Pending>;
+    fn unmount(
+        &self,
+        now: bool,
+        lazy: bool,
+        progress: &mut (dyn FnMut(Pending) + Send),
+    ) -> Outcome<Pending>;
+
+    /// The answer to `unmount` was sent.
+    fn answered(&self);
 }
 
 /// Where sockets lie: short (a socket's path has at most 107 bytes), private, and the same in every session of a user.
@@ -195,6 +206,7 @@ impl Drop for Server {
 fn answer(stream: &UnixStream, served: &dyn Served) {
     let request: Option<Request> = read_line(&mut BufReader::new(stream));
     let mut progress = |pending| send(stream, &Answer::Progress(pending));
+    let unmounts = matches!(request, Some(Request::Unmount { .. }));
     let end = match request {
         None => return,
         Some(Request::Status) => Answer::Status(Box::new(served.status())),
@@ -202,6 +214,9 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
     };
     send(stream, &end);
+    if unmounts {
+        served.answered();
+    }
 }
 
 fn ended(outcome: Outcome<Pending>) -> Answer {
@@ -307,6 +322,7 @@ mod tests {
                 online: None,
                 pending: Pending::default(),
                 cache_bytes: 0,
+                fetched_bytes: 0,
                 memory_bytes: 0,
                 key_memory: KeyMemory::NoSwap,
                 lanes: Vec::new(),
@@ -314,14 +330,20 @@ mod tests {
                 errors: Vec::new(),
             }
         }
-        fn sync(&self, progress: &mut dyn FnMut(Pending)) -> Outcome<Pending> {
+        fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
             progress(Pending {
                 bytes: 5,
                 operations: 1,
             });
             Ok(Pending::default())
         }
-        fn unmount(&self, _: bool, _: bool, _: &mut dyn FnMut(Pending)) -> Outcome<Pending> {
+        fn answered(&self) {}
+        fn unmount(
+            &self,
+            _: bool,
+            _: bool,
+            _: &mut (dyn FnMut(Pending) + Send),
+        ) -> Outcome<Pending> {
             Err(Failure::new(Exit::Busy, "in use"))
         }
     }

@@ -7,13 +7,19 @@ mod commands;
 mod control;
 mod credentials;
 mod exit;
+mod fsck;
 mod harden;
+mod log;
 mod machine;
+mod mirror;
 mod mount_point;
 mod mount_table;
 mod print;
 mod progress;
+mod reader;
 mod secret;
+mod serve;
+mod session;
 mod state_dir;
 mod store;
 mod unlock;
@@ -47,6 +53,10 @@ fn run(command: Command) -> Outcome {
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
         Command::Status(args) => commands::status::run(&args),
-        _ => Err(exit::Failure::new(Exit::Other, "not there yet")),
+        Command::Mount(args) => commands::mount::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Serve => commands::mount::serve_parent(),
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Export(args) => commands::export::run(&args),
     }
 }

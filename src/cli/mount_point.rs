@@ -9,7 +9,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::mount_table::{self, FS_TYPE};
+use crate::mount_table::{self, MountLine};
 use crate::print;
 
 /// A directory that may be mounted on.
@@ -72,7 +72,7 @@ impl MountPoint {
 fn check(dir: &Path) -> Outcome<PathBuf> {
     let path = mount_table::canonical(dir)?;
     if let Some(line) = mount_table::at(&path)? {
-        clear_dead(&path, &line.kind)?;
+        clear_dead(&path, &line)?;
     }
     let meta = std::fs::metadata(&path).map_err(|e| {
         let failure = Failure::io(&path, "the mount point cannot be used", &e);
@@ -100,8 +100,8 @@ fn check(dir: &Path) -> Outcome<PathBuf> {
 }
 
 /// Something is mounted there. Only a mount of ours whose process is gone is taken away.
-fn clear_dead(path: &Path, kind: &str) -> Outcome<()> {
-    if kind == FS_TYPE && is_dead(path) {
+fn clear_dead(path: &Path, line: &MountLine) -> Outcome<()> {
+    if line.is_ours() && is_dead(path) {
         print::note(format!(
             "{}: the process behind the mount that is here has ended; detaching it",
             path.display()
@@ -111,8 +111,9 @@ fn clear_dead(path: &Path, kind: &str) -> Outcome<()> {
     Err(Failure::new(
         Exit::Busy,
         format!(
-            "{}: something is mounted there already ({kind})",
-            path.display()
+            "{}: something is mounted there already ({})",
+            path.display(),
+            line.kind
         ),
     )
     .remedy(format!(
@@ -169,7 +170,8 @@ fn detach_by_helper(path: &Path, lazy: bool) -> Outcome<()> {
     ))
 }
 
-fn busy(path: &Path) -> Failure {
+/// A mount that is in use, and by whom.
+pub(crate) fn busy(path: &Path) -> Failure {
     let holders = mount_table::holders(path);
     let by = match holders.as_slice() {
         [] => "by a process of another user, or a mount below it".to_owned(),

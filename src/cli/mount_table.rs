@@ -6,16 +6,30 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::{Failure, Outcome};
 
-/// The kind under which our mounts stand in the mount table.
-pub(crate) const FS_TYPE: &str = "fuse.skrin";
+/// How the source of our mounts begins in the mount table; what follows is the address of the vault.
+const SOURCE: &str = "skrin:";
 
 /// One line of /proc/self/mountinfo.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MountLine {
     /// Where.
-    pub point: PathBuf,
-    /// What, such as `fuse.skrin`.
-    pub kind: String,
+    pub(crate) point: PathBuf,
+    /// What, such as `fuse.skrin`, or `fuse` where root mounted it.
+    pub(crate) kind: String,
+    /// From where.
+    source: String,
+}
+
+impl MountLine {
+    /// Whether it is a vault.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.kind.starts_with("fuse") && self.source.starts_with(SOURCE)
+    }
+}
+
+/// What the mount table shows of a vault's address. A comma would end the option that it is passed in.
+pub(crate) fn source_of(address: &str) -> String {
+    format!("{SOURCE}{}", address.replace(',', "%2C"))
 }
 
 /// All mounts that this process sees, in the order they were made.
@@ -43,14 +57,17 @@ fn parse(text: &[u8]) -> Vec<MountLine> {
         .collect()
 }
 
-/// proc_pid_mountinfo(5): the mount point is field 5, the kind the first after a lone `-`.
+/// proc_pid_mountinfo(5): the mount point is field 5, kind and source the first after a lone `-`.
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
     let point = unescape(fields.nth(4)?);
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
+    let source = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
     Some(MountLine {
         point: PathBuf::from(OsString::from_vec(point)),
-        kind: String::from_utf8_lossy(kind).into_owned(),
+        kind,
+        source,
     })
 }
 
@@ -137,12 +154,14 @@ mod tests {
 
     #[test]
     fn mountinfo_is_read_with_its_escapes_and_optional_fields() {
-        let text = b"36 35 98:0 / /mnt/a\\040b\\134c rw shared:1 master:2 - fuse.skrin skrin rw\n\
+        let text =
+            b"36 35 98:0 / /mnt/a\\040b\\134c rw shared:1 master:2 - fuse.skrin skrin:/v rw\n\
             37 35 0:5 / /proc rw - proc proc rw\nnoise\n";
         let lines = parse(text);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].point, Path::new("/mnt/a b\\c"));
-        assert_eq!(lines[0].kind, FS_TYPE);
+        assert!(lines[0].is_ours());
+        assert!(!lines[1].is_ours());
         assert_eq!(lines[1].kind, "proc");
     }
 

@@ -48,6 +48,11 @@ pub(crate) async fn unlock(store: &dyn Store, credential: &Credential) -> Outcom
     Ok(skrin_vault::unlock(store, &secret).await?)
 }
 
+/// Whether this machine has a device in this vault.
+pub(crate) fn has_device(state_dir: &Path) -> bool {
+    state_dir.join(DEVICE_FILE).exists()
+}
+
 /// This machine's device: the one in the state directory, or a new one, which is kept there and then certified.
 /// The second value is whether it is new here.
 ///

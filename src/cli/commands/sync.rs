@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::args::SyncArgs;
 use crate::control::{Request, ask};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::mount_table::{self, FS_TYPE};
+use crate::mount_table;
 use crate::progress::Uploads;
 
 /// Waits until everything written before is on the storage.
@@ -32,7 +32,7 @@ pub(crate) fn mount_of(dir: &Path) -> Outcome<PathBuf> {
         .into_iter()
         .filter(|line| path.starts_with(&line.point));
     match around.max_by_key(|line| line.point.as_os_str().len()) {
-        Some(line) if line.kind == FS_TYPE => Ok(line.point),
+        Some(line) if line.is_ours() => Ok(line.point),
         _ => Err(Failure::new(
             Exit::Absent,
             format!("{}: no vault is mounted there", path.display()),

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 use crate::args::UnmountArgs;
 use crate::control::{Answer, Pending, Request, ask};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::mount_table::{self, FS_TYPE};
+use crate::mount_table;
 use crate::progress::Uploads;
 use crate::{mount_point, print};
 
@@ -18,7 +18,7 @@ use crate::{mount_point, print};
 pub(crate) fn run(args: &UnmountArgs) -> Outcome {
     let point = mount_table::canonical(&args.dir)?;
     match mount_table::at(&point)? {
-        Some(line) if line.kind == FS_TYPE => {}
+        Some(line) if line.is_ours() => {}
         Some(line) => {
             return Err(not_ours(&point).remedy(format!("what is mounted there is {}", line.kind)));
         }

@@ -1,0 +1,286 @@
+//! `skrin export`: a vault into a directory, from keys and objects alone.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use skrin_base::{Ino, Timestamp};
+use skrin_fs::{Attr, Fs, FsError, FsOptions, Kind, NodeId, OpenMode, Seek};
+
+use crate::args::ExportArgs;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::print;
+use crate::progress::Counter;
+use crate::reader::Target;
+
+/// Bytes read at a time.
+const PIECE: usize = 1 << 20;
+/// Entries listed at a time.
+const BATCH: usize = 1000;
+
+/// Exports.
+///
+/// # Errors
+/// `Busy` for a directory that is not empty; `Integrity` where some contents are damaged, after everything else was
+/// written.
+pub(crate) fn run(args: &ExportArgs) -> Outcome {
+    prepare(&args.dest)?;
+    let runtime = super::runtime()?;
+    let (mut layers, _dir) = runtime.block_on(async {
+        let target = Target::open(&args.vault, &args.unlock).await?;
+        target.layers().await
+    })?;
+    let _context = runtime.enter();
+    let fs = layers.file_system(FsOptions {
+        read_only: true,
+        poll_interval: None,
+        ..FsOptions::default()
+    })?;
+    let mut export = Export::new(fs);
+    let root = export.fs.getattr(NodeId::ROOT)?;
+    export.directory(&root, &args.dest)?;
+    let Export {
+        files,
+        bytes,
+        damaged,
+        ..
+    } = export;
+    print::line(format!(
+        "{files} files and {} were written to {}",
+        indicatif::HumanBytes(bytes),
+        args.dest.display()
+    ));
+    match damaged {
+        0 => Ok(()),
+        n => Err(Failure::new(Exit::Integrity, format!("{n} files are not whole; each was named above"))
+            .remedy("skrin verify --data names the damaged objects; restore these from a backup of the storage")),
+    }
+}
+
+/// The directory is there and empty afterwards.
+fn prepare(dest: &Path) -> Outcome {
+    match std::fs::read_dir(dest) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(
+                Failure::new(Exit::Busy, format!("{}: is not empty", dest.display()))
+                    .remedy("export into a directory that is empty or missing"),
+            ),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => DirBuilder::new()
+            .mode(0o700)
+            .create(dest)
+            .map_err(|e| Failure::io(dest, "cannot make it", &e)),
+        Err(e) => Err(Failure::io(dest, "cannot export there", &e)),
+    }
+}
+
+struct Export {
+    fs: Arc<Fs>,
+    counter: Counter,
+    files: u64,
+    bytes: u64,
+    damaged: u64,
+    /// Where an inode with several names was written first.
+    written: HashMap<Ino, PathBuf>,
+    root: bool,
+}
+
+impl Export {
+    fn new(fs: Arc<Fs>) -> Self {
+        Self {
+            fs,
+            counter: Counter::new("exporting"),
+            files: 0,
+            bytes: 0,
+            damaged: 0,
+            written: HashMap::new(),
+            root: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// What is in a directory, then the directory's own attributes: writing into it would change its times. The walk keeps
+    /// a list of its own, because trees may be deeper than a stack.
+    fn directory(&mut self, root: &Attr, dest: &Path) -> Outcome {
+        let mut open = vec![(root.clone(), dest.to_owned())];
+        let mut done = Vec::new();
+        while let Some((attr, path)) = open.pop() {
+            let mut after = 0;
+            loop {
+                let batch = self.fs.readdir(attr.node, after, BATCH, false)?;
+                let Some(last) = batch.last() else { break };
+                after = last.cookie;
+                for entry in batch
+                    .iter()
+                    .filter(|entry| !matches!(entry.name.as_slice(), b"." | b".."))
+                {
+                    let below = path.join(OsStr::from_bytes(&entry.name));
+                    let child = self.fs.lookup(attr.node, &entry.name)?;
+                    if child.kind == Kind::Dir {
+                        make_dir(&below)?;
+                        open.push((child, below));
+                    } else {
+                        self.entry(&child, &below)?;
+                        self.fs.forget(child.node, 1);
+                    }
+                }
+            }
+            done.push((attr, path));
+        }
+        // Children before parents.
+        for (attr, path) in done.iter().rev() {
+            self.attributes(attr, path)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, attr: &Attr, path: &Path) -> Outcome {
+        if attr.nlink > 1 {
+            if let Some(first) = self.written.get(&attr.ino) {
+                return std::fs::hard_link(first, path)
+                    .map_err(|e| Failure::io(path, "cannot link it", &e));
+            }
+            self.written.insert(attr.ino, path.to_owned());
+        }
+        match attr.kind {
+            Kind::File => self.file(attr, path)?,
+            Kind::Symlink => {
+                let target = self.fs.readlink(attr.node)?;
+                symlink(OsStr::from_bytes(&target), path)
+                    .map_err(|e| Failure::io(path, "cannot make the link", &e))?;
+            }
+            other => self.special(other, attr, path)?,
+        }
+        self.files += 1;
+        self.counter.report(self.files, self.bytes);
+        self.attributes(attr, path)
+    }
+
+    fn special(&self, kind: Kind, attr: &Attr, path: &Path) -> Outcome {
+        let kind = match kind {
+            Kind::Fifo => FileType::Fifo,
+            Kind::Socket => FileType::Socket,
+            Kind::CharDevice => FileType::CharacterDevice,
+            _ => FileType::BlockDevice,
+        };
+        let made = rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), attr.rdev);
+        made.map_err(|e| Failure::io(path, "cannot make it", &e.into()))
+    }
+
+    /// Contents, with holes as holes. What cannot be read is reported and stays a hole; the rest goes on.
+    fn file(&mut self, attr: &Attr, path: &Path) -> Outcome {
+        let fail = |e: std::io::Error| Failure::io(path, "cannot write it", &e);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(fail)?;
+        file.set_len(attr.size).map_err(fail)?;
+        let handle = self.fs.open_node(attr.node, OpenMode::default())?;
+        let result = self.contents(attr, path, &file, handle);
+        self.fs.release(handle)?;
+        result
+    }
+
+    fn contents(
+        &mut self,
+        attr: &Attr,
+        path: &Path,
+        file: &File,
+        handle: skrin_fs::HandleId,
+    ) -> Outcome {
+        let mut at = 0;
+        let mut whole = true;
+        while at < attr.size {
+            at = match self.fs.seek(handle, at, Seek::Data) {
+                Ok(data) => data,
+                Err(FsError::NoMoreData) => break,
+                Err(error) => return Err(error.into()),
+            };
+            let end = self.fs.seek(handle, at, Seek::Hole)?;
+            while at < end {
+                let len = PIECE.min((end - at) as usize);
+                match self.fs.read(handle, at, len) {
+                    Ok(bytes) => {
+                        let written = file.write_all_at(&bytes, at);
+                        written.map_err(|e| Failure::io(path, "cannot write it", &e))?;
+                        self.bytes += bytes.len() as u64;
+                    }
+                    Err(error) if error.is_transient() => return Err(error.into()),
+                    Err(error) => {
+                        whole = false;
+                        print::note(format!(
+                            "{}: {len} bytes from {at} on: {error}",
+                            path.display()
+                        ));
+                    }
+                }
+                at += len as u64;
+            }
+        }
+        self.damaged += u64::from(!whole);
+        Ok(())
+    }
+
+    fn attributes(&self, attr: &Attr, path: &Path) -> Outcome {
+        self.xattrs(attr, path)?;
+        let fail = |e: rustix::io::Errno| Failure::io(path, "cannot set its attributes", &e.into());
+        if self.root {
+            let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
+            rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(fail)?;
+        }
+        // After chown, which takes set-uid away. Links have no mode.
+        if attr.kind != Kind::Symlink {
+            rustix::fs::chmodat(
+                CWD,
+                path,
+                Mode::from_raw_mode(u32::from(attr.mode)),
+                AtFlags::empty(),
+            )
+            .map_err(fail)?;
+        }
+        let times = Timestamps {
+            last_access: timespec(attr.atime),
+            last_modification: timespec(attr.mtime),
+        };
+        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)
+    }
+
+    /// Attributes that the target cannot take are said, and no reason to stop.
+    fn xattrs(&self, attr: &Attr, path: &Path) -> Outcome {
+        let names = self.fs.listxattr(attr.node)?;
+        for name in names
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+        {
+            let value = self.fs.getxattr(attr.node, name)?;
+            if let Err(error) = rustix::fs::lsetxattr(path, name, &value, XattrFlags::empty()) {
+                let name = String::from_utf8_lossy(name);
+                print::note(format!(
+                    "{}: the extended attribute {name} is not kept there: {error}",
+                    path.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn make_dir(path: &Path) -> Outcome {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|e| Failure::io(path, "cannot make the directory", &e))
+}
+
+fn timespec(time: Timestamp) -> Timespec {
+    Timespec {
+        tv_sec: time.0.div_euclid(1_000_000_000),
+        tv_nsec: time.0.rem_euclid(1_000_000_000),
+    }
+}

@@ -1,0 +1,193 @@
+//! `skrin mount`: checks what was asked, asks for the secret, and starts the process behind the mount. That is this
+//! program again, because a process with threads cannot be forked; what it needs goes through a pipe.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::args::{Durability, MountArgs};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::mount_point::MountPoint;
+use crate::secret::{self, Credential};
+use crate::serve;
+use crate::store::StoreSpec;
+use crate::{print, state_dir};
+
+/// Room for the request, so that the buffer with secrets in it never moves.
+const REQUEST_MAX: usize = 64 * 1024;
+/// The least that `--memory` takes.
+const MEMORY_MIN: u64 = 64 << 20;
+
+/// What a mount is to be; the meaning of the options.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The storage.
+    pub(crate) store: StoreSpec,
+    /// What opens the vault.
+    pub(crate) credential: Credential,
+    /// Where to mount.
+    pub(crate) dir: PathBuf,
+    /// Make it first.
+    pub(crate) mkdir: bool,
+    /// Where the state of all vaults lies.
+    pub(crate) state_base: PathBuf,
+    pub(crate) read_only: bool,
+    pub(crate) allow_other: bool,
+    pub(crate) offline: bool,
+    pub(crate) cache_size: u64,
+    pub(crate) memory: u64,
+    pub(crate) durability: Durability,
+}
+
+/// What the process behind the mount says on its way.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Word {
+    /// A person should know.
+    Note(String),
+    /// The mount answers.
+    Ready,
+    /// It will not.
+    Failed(Failure),
+}
+
+/// Mounts.
+///
+/// # Errors
+/// Everything that a mount can meet.
+pub(crate) fn run(args: &MountArgs) -> Outcome {
+    let plan = plan(args)?;
+    if args.foreground {
+        return serve::run(plan, &mut |word| {
+            match word {
+                Word::Note(text) => print::line(text),
+                Word::Ready => print::line(format!("mounted at {}", args.dir.display())),
+                Word::Failed(failure) => print::failure(&failure),
+            }
+            true
+        });
+    }
+    let mut child = start(&plan)?;
+    drop(plan);
+    follow(&mut child)
+}
+
+fn plan(args: &MountArgs) -> Outcome<Plan> {
+    let store = StoreSpec::new(&args.vault)?;
+    if args.memory < MEMORY_MIN {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--memory: less than 64MiB is not enough to work with",
+        ));
+    }
+    // Before the person types a passphrase; the process behind the mount looks again.
+    if !(args.mkdir && !args.dir.exists()) {
+        drop(MountPoint::prepare(&args.dir, false)?);
+    }
+    let dir = std::path::absolute(&args.dir);
+    Ok(Plan {
+        store,
+        dir: dir.map_err(|e| Failure::io(&args.dir, "cannot make the path absolute", &e))?,
+        mkdir: args.mkdir,
+        state_base: state_dir::base(args.state_dir.as_deref())?,
+        read_only: args.read_only,
+        allow_other: args.allow_other,
+        offline: args.offline,
+        cache_size: args.cache_size,
+        memory: args.memory,
+        durability: args.durability,
+        credential: secret::credential(&args.unlock)?,
+    })
+}
+
+fn start(plan: &Plan) -> Outcome<Child> {
+    let fail = |e: std::io::Error| {
+        Failure::new(
+            Exit::Other,
+            format!("cannot start the process behind the mount: {e}"),
+        )
+    };
+    let mut request = Zeroizing::new(Vec::with_capacity(REQUEST_MAX));
+    serde_json::to_writer(&mut *request, plan).map_err(|e| fail(e.into()))?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg0("skrin")
+        .arg("__serve")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(fail)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(&request).map_err(fail)?;
+    }
+    Ok(child)
+}
+
+/// Repeats what the child says, until the mount answers or the child gives up.
+fn follow(child: &mut Child) -> Outcome {
+    let lines = child
+        .stdout
+        .take()
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(BufRead::lines);
+    for line in lines.map_while(Result::ok) {
+        match serde_json::from_str(&line) {
+            Ok(Word::Note(text)) => print::line(text),
+            Ok(Word::Ready) => return Ok(()),
+            Ok(Word::Failed(failure)) => {
+                let _ = child.wait();
+                return Err(failure);
+            }
+            Err(_) => break,
+        }
+    }
+    let ended = child
+        .wait()
+        .map(|status| status.to_string())
+        .unwrap_or_default();
+    Err(Failure::new(
+        Exit::Other,
+        format!("the process behind the mount ended before it answered ({ended})"),
+    )
+    .remedy("look into the log in the state directory, or try --foreground"))
+}
+
+/// The child's side.
+///
+/// # Errors
+/// None: whatever happens was said to the parent, or is in the log.
+pub(crate) fn serve_parent() -> Outcome {
+    let mut request = Zeroizing::new(Vec::with_capacity(REQUEST_MAX));
+    let read = std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut request);
+    let plan: Plan = match read.map(|_| serde_json::from_slice(&request)) {
+        Ok(Ok(plan)) => plan,
+        _ => {
+            return Err(Failure::new(
+                Exit::Usage,
+                "this is started by `skrin mount` only",
+            ));
+        }
+    };
+    drop(request);
+    // The terminal that started us may close; fails only for a leader of a group, which we are not.
+    let _ = rustix::process::setsid();
+    let _ = std::env::set_current_dir("/");
+    let mut said = |word: Word| {
+        let mut out = std::io::stdout().lock();
+        let line = serde_json::to_string(&word).unwrap_or_default();
+        writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()
+    };
+    let outcome = serve::run_logged(plan, &mut said);
+    if let Err(failure) = outcome {
+        tracing::error!(%failure, "the mount ends");
+        let exit = failure.exit;
+        said(Word::Failed(failure));
+        std::process::exit(exit as i32);
+    }
+    Ok(())
+}

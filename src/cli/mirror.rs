@@ -1,0 +1,129 @@
+//! Copies of header, slots and control records in the state directory, as the storage has them: with these a vault
+//! that was mounted here before opens without the storage.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use skrin_base::limits::CONTROL_MAX;
+use skrin_base::{RoomId, VaultId};
+use skrin_storage::{
+    Capacity, ErrorKind, Listing, LocalStore, ObjectName, Prefix, Store, StoreError,
+};
+use skrin_vault::HEADER_NAME;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::machine::OsEntropy;
+use crate::unlock::write_durably;
+
+/// The folder of copies in a state directory.
+const DIR: &str = "vault";
+/// The file that says which address the state belongs to.
+const ADDRESS: &str = "address";
+
+/// The copies in a state directory, as a storage of their own.
+///
+/// # Errors
+/// Where the folder cannot be made.
+pub(crate) fn open(state_dir: &Path) -> Outcome<Arc<dyn Store>> {
+    Ok(Arc::new(LocalStore::open(
+        state_dir.join(DIR),
+        true,
+        &OsEntropy,
+    )?))
+}
+
+/// Copies what is new on the storage, and notes the address.
+///
+/// # Errors
+/// Of the storage and of the local disk.
+pub(crate) async fn refresh(
+    from: &dyn Store,
+    state_dir: &Path,
+    room: RoomId,
+    address: &str,
+) -> Outcome {
+    let to = open(state_dir)?;
+    for dir in ["slots".to_owned(), format!("rooms/{room}/control")] {
+        let dir = Prefix::new(dir).map_err(StoreError::from)?;
+        let known = to.list(&dir).await?.objects;
+        for listed in from.list(&dir).await?.objects {
+            if known
+                .binary_search_by(|have| have.name.cmp(&listed.name))
+                .is_err()
+            {
+                copy(from, &*to, &listed.name).await?;
+            }
+        }
+    }
+    copy(
+        from,
+        &*to,
+        &ObjectName::new(HEADER_NAME).map_err(StoreError::from)?,
+    )
+    .await?;
+    write_durably(&state_dir.join(ADDRESS), address.as_bytes())
+}
+
+async fn copy(from: &dyn Store, to: &dyn Store, name: &ObjectName) -> Outcome {
+    let bytes = from.get(name, CONTROL_MAX).await?;
+    Ok(to.put(name, bytes).await?)
+}
+
+/// Which vault was last mounted from this address, according to the state below `base`.
+pub(crate) fn find(base: &Path, address: &str) -> Option<VaultId> {
+    let entries = std::fs::read_dir(base).ok()?;
+    let dirs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    dirs.iter().find_map(|dir| {
+        let noted = std::fs::read(dir.join(ADDRESS)).ok()?;
+        let vault = VaultId::from_hex(dir.file_name()?.to_str()?)?;
+        (noted == address.as_bytes()).then_some(vault)
+    })
+}
+
+/// The error of a mount without a storage and without local state.
+pub(crate) fn never_mounted(address: &str) -> Failure {
+    Failure::new(
+        Exit::Absent,
+        format!("{address}: there is no local state of this vault here"),
+    )
+    .remedy("mount it once while the storage can be reached; after that --offline works")
+}
+
+/// The storage of a mount that must not talk to any.
+pub(crate) struct Offline {
+    /// The address that it would talk to.
+    pub(crate) place: String,
+}
+
+impl Offline {
+    fn refuse<T>(&self) -> Result<T, StoreError> {
+        Err(StoreError::new(ErrorKind::Transient, "this mount is --offline").place(&self.place))
+    }
+}
+
+#[async_trait]
+impl Store for Offline {
+    async fn put(&self, _: &ObjectName, _: Bytes) -> Result<(), StoreError> {
+        self.refuse()
+    }
+    async fn get(&self, _: &ObjectName, _: usize) -> Result<Bytes, StoreError> {
+        self.refuse()
+    }
+    async fn get_range(&self, _: &ObjectName, _: u64, _: usize) -> Result<Bytes, StoreError> {
+        self.refuse()
+    }
+    async fn list(&self, _: &Prefix) -> Result<Listing, StoreError> {
+        self.refuse()
+    }
+    async fn delete(&self, _: &ObjectName) -> Result<(), StoreError> {
+        self.refuse()
+    }
+    async fn capacity(&self) -> Result<Capacity, StoreError> {
+        Ok(Capacity::default())
+    }
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+}

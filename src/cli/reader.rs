@@ -1,0 +1,75 @@
+//! Opens a vault to read it without mounting and without leaving a trace: on the storage nothing is written, and
+//! local state lies in a temporary directory that goes with the value.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skrin_storage::Store;
+use skrin_vault::Device;
+use tempfile::TempDir;
+
+use crate::args::UnlockArgs;
+use crate::exit::{Failure, Outcome};
+use crate::machine::OsEntropy;
+use crate::secret;
+use crate::session::{Layers, Parts};
+use crate::store::{SHORT_PATIENCE, StoreSpec};
+use crate::unlock::unlock;
+
+/// How long a single request of a long read is tried again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// As much memory as a mount takes.
+const MEMORY: u64 = 256 << 20;
+
+/// A vault whose address and secret were given.
+pub(crate) struct Target {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) unlocked: skrin_vault::Unlocked,
+}
+
+impl Target {
+    /// Opens the storage and the vault.
+    ///
+    /// # Errors
+    /// As the layers have them.
+    pub(crate) async fn open(vault: &str, args: &UnlockArgs) -> Outcome<Self> {
+        let spec = StoreSpec::new(vault)?;
+        let quick = spec.open(false, SHORT_PATIENCE)?;
+        // Before somebody types a passphrase for what is no vault.
+        skrin_vault::open_header(&*quick).await?;
+        let unlocked = unlock(&*quick, &secret::credential(args)?).await?;
+        Ok(Self {
+            store: spec.open(false, PATIENCE)?,
+            unlocked,
+        })
+    }
+
+    /// Opens the layers, read-only, over a temporary directory.
+    ///
+    /// # Errors
+    /// As the layers have them.
+    pub(crate) async fn layers(&self) -> Outcome<(Layers, TempDir)> {
+        let dir = tempfile::Builder::new().prefix("skrin-").tempdir();
+        let dir = dir.map_err(|e| {
+            Failure::io(
+                &std::env::temp_dir(),
+                "cannot make a temporary directory",
+                &e,
+            )
+        })?;
+        let layers = Layers::open(Parts {
+            store: Arc::clone(&self.store),
+            unlocked: &self.unlocked,
+            room: self.unlocked.load_room(&*self.store).await?,
+            // It signs nothing: it only names the temporary files.
+            device: Device::make(&OsEntropy),
+            state_dir: dir.path(),
+            memory: MEMORY,
+            cache_size: 0,
+            disk_cache: false,
+            read_only: true,
+        })
+        .await?;
+        Ok((layers, dir))
+    }
+}

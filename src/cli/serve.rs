@@ -1,0 +1,582 @@
+//! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use skrin_fs::{Durability, Fs, FsOptions, Shutdown};
+use skrin_fuse::{MountError, MountHandle, MountOptions};
+use skrin_meta::replica::Replica;
+use skrin_storage::Store;
+use skrin_vault::{Device, Room, Unlocked, VaultError};
+
+use crate::args;
+use crate::commands::mount::{Plan, Word};
+use crate::control::{self, LaneStatus, Pending, Served};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::harden::{self, KeyMemory};
+use crate::mount_point::{self, MountPoint};
+use crate::session::{Layers, Parts};
+use crate::state_dir::StateDir;
+use crate::store::SHORT_PATIENCE;
+use crate::{commands, log, machine, mirror, mount_table, unlock};
+
+/// How long background work tries one request again before it reports a failure (and then tries anew).
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long SIGTERM waits for uploads.
+const TERM_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether somebody else has unmounted us.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Tells whoever started the mount how it goes; false when nobody listens any more.
+pub(crate) type Say<'a> = &'a mut dyn FnMut(Word) -> bool;
+
+/// Mounts in the foreground, logging to standard error; returns when the mount has ended.
+///
+/// # Errors
+/// Everything that a mount can meet.
+pub(crate) fn run(plan: Plan, say: Say<'_>) -> Outcome {
+    log::to_stderr();
+    Serving::start(plan, say, false)?.until_the_end()
+}
+
+/// The same in the background, logging to the state directory.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_logged(plan: Plan, say: Say<'_>) -> Outcome {
+    Serving::start(plan, say, true)?.until_the_end()
+}
+
+/// A vault that is open, before it is mounted.
+struct Opened {
+    store: Arc<dyn Store>,
+    state: StateDir,
+    unlocked: Unlocked,
+    room: Room,
+    device: Device,
+    /// Never seen here before.
+    fresh: bool,
+}
+
+/// Everything of a mount that lives as long as it does.
+struct Serving {
+    runtime: tokio::runtime::Runtime,
+    mounted: Arc<Mounted>,
+    point: MountPoint,
+    events: Receiver<Event>,
+    _control: control::Server,
+    _state: StateDir,
+}
+
+enum Event {
+    /// A request has ended the mount, and was answered.
+    Ended,
+    /// SIGTERM or SIGINT.
+    Signal,
+}
+
+/// What the control socket works on.
+struct Mounted {
+    fs: Arc<Fs>,
+    replica: Arc<Replica>,
+    data: Arc<skrin_data::DataStore>,
+    /// Taken by whoever unmounts.
+    handle: Mutex<Option<MountHandle>>,
+    ended: Sender<Event>,
+    info: Info,
+}
+
+/// What does not change.
+struct Info {
+    point: std::path::PathBuf,
+    vault: String,
+    vault_id: String,
+    read_only: bool,
+    key_memory: KeyMemory,
+    device: skrin_base::DeviceId,
+    since: Instant,
+    cache: Option<std::path::PathBuf>,
+}
+
+impl Serving {
+    fn start(plan: Plan, say: Say<'_>, logged: bool) -> Outcome<Self> {
+        let runtime = commands::runtime()?;
+        let point = MountPoint::prepare(&plan.dir, plan.mkdir)?;
+        let result = runtime
+            .block_on(open(&plan, say, logged))
+            .and_then(|opened| {
+                let _context = runtime.enter();
+                mount(&runtime, &plan, opened, &point, say)
+            });
+        match result {
+            Ok((mounted, events, control, state)) => {
+                point.guard();
+                let serving = Self {
+                    runtime,
+                    mounted,
+                    point,
+                    events,
+                    _control: control,
+                    _state: state,
+                };
+                // Whoever asked for the mount is gone: nobody knows that it is there.
+                if !say(Word::Ready) {
+                    serving.mounted.end(Shutdown::LeaveInJournal)?;
+                    serving.point.remove();
+                    return Err(Failure::new(
+                        Exit::Other,
+                        "the command that asked for this mount was ended",
+                    ));
+                }
+                Ok(serving)
+            }
+            Err(failure) => {
+                point.remove();
+                Err(failure)
+            }
+        }
+    }
+
+    fn until_the_end(self) -> Outcome {
+        let mounted = &self.mounted;
+        let outcome = loop {
+            match self.events.recv_timeout(LOOK) {
+                Ok(Event::Ended) => break Ok(()),
+                Ok(Event::Signal) => break self.end_by_signal(),
+                Err(RecvTimeoutError::Timeout) if mounted.was_unmounted() => {
+                    tracing::info!("unmounted from outside");
+                    break mounted.shut_down(Shutdown::LeaveInJournal);
+                }
+                Err(_) => {}
+            }
+        };
+        self.point.remove();
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
+        outcome
+    }
+
+    /// Uploads for a while, or until the next signal, then leaves the rest in the journal.
+    fn end_by_signal(&self) -> Outcome {
+        tracing::info!("asked to end");
+        let fs = Arc::clone(&self.mounted.fs);
+        let (done, synced) = channel();
+        let sync = move || {
+            let result = fs.sync(|_| {});
+            let _ = done.send(result.is_ok());
+        };
+        let spawned = std::thread::Builder::new()
+            .name("last-sync".into())
+            .spawn(sync)
+            .is_ok();
+        let until = Instant::now() + TERM_PATIENCE;
+        while spawned
+            && synced.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
+            && Instant::now() < until
+        {
+            if let Ok(Event::Signal) = self.events.try_recv() {
+                break;
+            }
+        }
+        let left = self.mounted.left();
+        if !left.is_nothing() {
+            tracing::warn!(
+                bytes = left.bytes,
+                changes = left.operations,
+                "left in the journal for the next mount"
+            );
+        }
+        self.mounted.end(Shutdown::LeaveInJournal)
+    }
+}
+
+type Started = (Arc<Mounted>, Receiver<Event>, control::Server, StateDir);
+
+fn mount(
+    runtime: &tokio::runtime::Runtime,
+    plan: &Plan,
+    opened: Opened,
+    point: &MountPoint,
+    say: Say<'_>,
+) -> Outcome<Started> {
+    let Opened {
+        store,
+        state,
+        unlocked,
+        room,
+        device,
+        fresh,
+    } = opened;
+    let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    // A cache of sealed blocks beside a local folder would only hold everything twice.
+    let local = !plan.store.address.contains("://") || plan.store.address.starts_with("file://");
+    let parts = Parts {
+        store,
+        unlocked: &unlocked,
+        room,
+        device,
+        state_dir: state.path(),
+        memory: plan.memory,
+        cache_size: plan.cache_size,
+        disk_cache: !local,
+        read_only: plan.read_only,
+    };
+    let mut layers = runtime.block_on(Layers::open(parts))?;
+    drop(unlocked);
+    for finding in layers.findings() {
+        say(Word::Note(format!("warning: {finding}")));
+    }
+    if fresh {
+        first_contact(&layers.replica, say);
+    }
+    let key_memory = harden::lock_memory();
+    let fs = layers.file_system(fs_options(plan))?;
+    let options = MountOptions {
+        name: mount_table::source_of(&place),
+        allow_other: plan.allow_other,
+        read_only: plan.read_only,
+    };
+    let handle =
+        skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;
+    if !plan.offline {
+        runtime.spawn(layers.control.watch());
+    }
+    let (ended, events) = channel();
+    signals(runtime, ended.clone())?;
+    let mounted = Arc::new(Mounted {
+        fs,
+        replica: layers.replica,
+        data: layers.data,
+        handle: Mutex::new(Some(handle)),
+        ended,
+        info: Info {
+            point: point.path().to_owned(),
+            vault: place,
+            vault_id,
+            read_only: plan.read_only,
+            key_memory,
+            device: device_id,
+            since: Instant::now(),
+            cache: (!local).then(|| state.path().join("cache")),
+        },
+    });
+    let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
+    match control {
+        Ok(control) => Ok((mounted, events, control, state)),
+        Err(failure) => {
+            mounted.end(Shutdown::LeaveInJournal)?;
+            Err(failure)
+        }
+    }
+}
+
+fn fs_options(plan: &Plan) -> FsOptions {
+    FsOptions {
+        durability: match plan.durability {
+            args::Durability::Local => Durability::Local,
+            args::Durability::Remote => Durability::Remote,
+        },
+        poll_interval: FsOptions::default().poll_interval.filter(|_| !plan.offline),
+        read_only: plan.read_only,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        ..FsOptions::default()
+    }
+}
+
+fn mount_failure(error: MountError) -> Failure {
+    let exit = match error {
+        MountError::Busy(_) => Exit::Busy,
+        MountError::MountPoint { .. } => Exit::Absent,
+        _ => Exit::Other,
+    };
+    Failure::new(exit, error)
+}
+
+/// Opens the vault: from the storage, or from the copies of an earlier mount where the storage cannot be reached.
+async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
+    let address = &plan.store.address;
+    let (header, store, reached) = reach(plan).await?;
+    let vault = match header {
+        Some(vault) => vault,
+        None => {
+            mirror::find(&plan.state_base, address).ok_or_else(|| mirror::never_mounted(address))?
+        }
+    };
+    let state = StateDir::open(&plan.state_base, vault)?;
+    if logged {
+        log::to_file(state.path())?;
+    }
+    if let Reached::No(why) = &reached {
+        say(Word::Note(format!(
+            "{why}; mounting what is known here, changes wait in the journal"
+        )));
+    }
+    let source = match &reached {
+        Reached::Yes(store) => Arc::clone(store),
+        Reached::No(_) | Reached::NotAsked => mirror::open(state.path())?,
+    };
+    let unlocked = unlock::unlock(&*source, &plan.credential).await?;
+    for slot in unlocked.damaged_slots() {
+        say(Word::Note(format!(
+            "warning: {slot} is damaged; run skrin verify"
+        )));
+    }
+    let mut room = unlocked.load_room(&*source).await?;
+    let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
+        // A reader leaves no trace on the storage.
+        true => (Device::make(&machine::OsEntropy), true),
+        false => unlock::device(&*source, &unlocked, &mut room, state.path()).await?,
+    };
+    if let Reached::Yes(from) = &reached {
+        mirror::refresh(&**from, state.path(), unlocked.root_room(), address).await?;
+    }
+    Ok(Opened {
+        store,
+        state,
+        unlocked,
+        room,
+        device,
+        fresh,
+    })
+}
+
+/// Whether the storage answered.
+enum Reached {
+    Yes(Arc<dyn Store>),
+    No(Failure),
+    NotAsked,
+}
+
+/// Asks the storage for the header, with little patience. Returns the vault it names, and the storage to use from now on.
+async fn reach(plan: &Plan) -> Outcome<(Option<skrin_base::VaultId>, Arc<dyn Store>, Reached)> {
+    let address = &plan.store.address;
+    if plan.offline {
+        let place = address.clone();
+        return Ok((None, Arc::new(mirror::Offline { place }), Reached::NotAsked));
+    }
+    let quick = plan.store.open(false, SHORT_PATIENCE)?;
+    let store = plan.store.open(false, PATIENCE)?;
+    match skrin_vault::open_header(&*quick).await {
+        Ok(header) => Ok((Some(header.vault), store, Reached::Yes(quick))),
+        Err(VaultError::Storage(error)) if error.is_transient() => {
+            match mirror::find(&plan.state_base, address) {
+                Some(vault) => Ok((Some(vault), store, Reached::No(error.into()))),
+                None => Err(error.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What a person must compare himself: a bare machine cannot know whether it is shown everything.
+fn first_contact(replica: &Replica, say: Say<'_>) {
+    let status = replica.status();
+    say(Word::Note("this is a new device of this vault; compare with another device that it shows the newest state:".into()));
+    let newest = status.newest_by_device();
+    for lane in &newest {
+        say(Word::Note(format!(
+            "  newest commit of {}: {}",
+            lane.label,
+            machine::date(lane.time)
+        )));
+    }
+    if newest.is_empty() {
+        say(Word::Note("  nothing was ever written to it".into()));
+    }
+    say(Word::Note(format!("  heads code: {}", status.heads_code())));
+}
+
+fn signals(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> Outcome {
+    use tokio::signal::unix::{SignalKind, signal};
+    let fail =
+        |e: std::io::Error| Failure::new(Exit::Other, format!("cannot listen to signals: {e}"));
+    let mut term = signal(SignalKind::terminate()).map_err(fail)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(fail)?;
+    runtime.spawn(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if events.send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Mounted {
+    fn left(&self) -> Pending {
+        let pending = self.fs.pending();
+        Pending {
+            bytes: pending.bytes,
+            operations: pending.operations + pending.unflushed_files,
+        }
+    }
+
+    /// Whether the kernel has let go of the mount without being asked by us.
+    fn was_unmounted(&self) -> bool {
+        let handle = self.handle.try_lock();
+        handle.is_some_and(|handle| handle.as_ref().is_some_and(MountHandle::is_finished))
+    }
+
+    fn shut_down(&self, how: Shutdown) -> Outcome {
+        self.fs.shutdown(how)?;
+        self.replica
+            .flush()
+            .map_err(|e| Failure::new(Exit::Other, e))?;
+        Ok(())
+    }
+
+    /// Unmounts whatever it takes, and closes the journal.
+    fn end(&self, how: Shutdown) -> Outcome {
+        if let Some(mut handle) = self.handle.lock().take()
+            && let Err(error) = handle.unmount(false)
+        {
+            let holders = mount_table::holders(&self.info.point);
+            tracing::warn!(%error, ?holders, "still in use; detached");
+            // Its session ends with this process: waiting for the last open file could take for ever.
+            mount_point::detach(&self.info.point, true)?;
+            std::mem::forget(handle);
+        }
+        self.shut_down(how)
+    }
+
+    /// Takes the mount away, or says who uses it.
+    fn let_go(&self) -> Outcome {
+        let mut handle = self.handle.lock();
+        let Some(mut mount) = handle.take() else {
+            return Err(Failure::new(Exit::Busy, "this mount is ending already"));
+        };
+        match mount.unmount(false) {
+            Ok(()) => Ok(()),
+            Err(MountError::Busy(_)) => {
+                *handle = Some(mount);
+                Err(mount_point::busy(&self.info.point))
+            }
+            Err(error) => {
+                *handle = Some(mount);
+                Err(mount_failure(error))
+            }
+        }
+    }
+}
+
+impl Served for Mounted {
+    fn status(&self) -> control::Status {
+        let fs = self.fs.status();
+        let replica = self.replica.status();
+        let errors = [fs.pending.last_error.clone(), fs.poll_error.clone()]
+            .into_iter()
+            .flatten();
+        control::Status {
+            mount_point: self.info.point.display().to_string(),
+            vault: self.info.vault.clone(),
+            vault_id: self.info.vault_id.clone(),
+            pid: std::process::id(),
+            uptime_seconds: self.info.since.elapsed().as_secs(),
+            read_only: self.info.read_only,
+            online: match (&fs.poll_error, fs.polled_ago) {
+                (Some(_), _) => Some(false),
+                (None, Some(_)) => Some(true),
+                (None, None) => None,
+            },
+            pending: self.left(),
+            cache_bytes: self.info.cache.as_deref().map_or(0, bytes_below),
+            fetched_bytes: self.data.counters().fetched_bytes,
+            memory_bytes: resident(),
+            key_memory: self.info.key_memory,
+            lanes: lanes_of(&replica, self.info.device),
+            heads_code: replica.heads_code(),
+            errors: errors
+                .chain(
+                    replica
+                        .findings
+                        .into_iter()
+                        .map(|f| format!("{}: {}", f.object, f.text)),
+                )
+                .collect(),
+        }
+    }
+
+    fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
+        self.fs.sync(|pending| {
+            progress(Pending {
+                bytes: pending.bytes,
+                operations: pending.operations,
+            })
+        })?;
+        Ok(self.left())
+    }
+
+    fn unmount(
+        &self,
+        now: bool,
+        lazy: bool,
+        progress: &mut (dyn FnMut(Pending) + Send),
+    ) -> Outcome<Pending> {
+        if !now && !self.info.read_only {
+            self.sync(progress)?;
+        }
+        if lazy {
+            mount_point::detach(&self.info.point, true)?;
+            return Ok(self.left());
+        }
+        self.let_go()?;
+        let how = match now || self.info.read_only {
+            true => Shutdown::LeaveInJournal,
+            // What was written since the sync above is little; closing the lane tells the other devices.
+            false => Shutdown::UploadAll {
+                progress: Box::new(|_| {}),
+            },
+        };
+        let down = self.shut_down(how);
+        let left = self.left();
+        down.map(|()| left)
+    }
+
+    fn answered(&self) {
+        if self.handle.lock().is_none() {
+            let _ = self.ended.send(Event::Ended);
+        }
+    }
+}
+
+fn lanes_of(status: &skrin_meta::replica::Status, own: skrin_base::DeviceId) -> Vec<LaneStatus> {
+    let newest = status.newest_by_device().into_iter();
+    newest
+        .map(|lane| LaneStatus {
+            lane: lane.lane.to_string(),
+            device: lane.label.clone(),
+            commit: lane.seq,
+            time: machine::date(lane.time),
+            own: lane.device == own,
+        })
+        .collect()
+}
+
+/// proc_pid_statm(5): the second field is resident pages.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text
+        .split(' ')
+        .nth(1)
+        .and_then(|field| field.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

@@ -1,0 +1,269 @@
+//! Puts the layers together: from an unlocked vault and a state directory to a file system.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use skrin_crypto::Roster;
+use skrin_data::{DataConfig, DataError, DataParts, DataStore, Journal, JournalConfig};
+use skrin_fs::{Fs, FsConfig, FsError, FsOptions, Space, SpaceSource};
+use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig, ReplicaError};
+use skrin_storage::Store;
+use skrin_vault::{Device, Room, RoomReader, Unlocked};
+use tokio::runtime::Handle;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::machine::{OsEntropy, SystemClock};
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        let exit = match &error {
+            DataError::Integrity { .. } | DataError::Missing(_) => Exit::Integrity,
+            _ if error.is_transient() => Exit::Unreachable,
+            _ => Exit::Other,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Self {
+        let exit = match error {
+            ReplicaError::Store(error) => return error.into(),
+            ReplicaError::RolledBack(_)
+            | ReplicaError::Commit { .. }
+            | ReplicaError::Checkpoint { .. }
+            | ReplicaError::ForeignOperation => Exit::Integrity,
+            ReplicaError::Cloned => Exit::Busy,
+            _ => Exit::Other,
+        };
+        Self::new(exit, error)
+    }
+}
+
+impl From<FsError> for Failure {
+    fn from(error: FsError) -> Self {
+        let exit = match &error {
+            FsError::Data(error) => return error.clone().into(),
+            FsError::Lost { .. } => Exit::Integrity,
+            FsError::NotFound => Exit::Absent,
+            _ if error.is_transient() => Exit::Unreachable,
+            _ => Exit::Other,
+        };
+        Self::new(exit, error)
+    }
+}
+
+/// The journal may always be this long, however small the cache.
+const JOURNAL_MIN: u64 = 1 << 30;
+
+/// What the layers are made of.
+pub(crate) struct Parts<'a> {
+    /// The storage.
+    pub(crate) store: Arc<dyn Store>,
+    /// The open vault.
+    pub(crate) unlocked: &'a Unlocked,
+    /// Its root room.
+    pub(crate) room: Room,
+    /// Who we are there.
+    pub(crate) device: Device,
+    /// Where local state goes.
+    pub(crate) state_dir: &'a Path,
+    /// Bound of the memory of everything together.
+    pub(crate) memory: u64,
+    /// Bound of the local disk: of the journal, and of the cache of sealed blocks.
+    pub(crate) cache_size: u64,
+    /// Whether there is such a cache.
+    pub(crate) disk_cache: bool,
+    /// Publish nothing.
+    pub(crate) read_only: bool,
+}
+
+/// The layers below the file system, open.
+pub(crate) struct Layers {
+    /// Metadata.
+    pub(crate) replica: Arc<Replica>,
+    /// Contents.
+    pub(crate) data: Arc<DataStore>,
+    /// What is not on the storage.
+    pub(crate) journal: Arc<Journal>,
+    /// What the journal held.
+    pub(crate) replayed: Vec<(u64, Vec<u8>)>,
+    /// What was wrong with it.
+    findings: Vec<skrin_data::Finding>,
+    /// Keeps roster and keys up to date.
+    pub(crate) control: Control,
+    dirty: usize,
+    store: Arc<dyn Store>,
+}
+
+/// How the bound of memory is divided. The rest is for code, stacks, buffers of connections and of the kernel.
+struct Memory {
+    rows: usize,
+    data: u64,
+    dirty: usize,
+}
+
+impl Memory {
+    fn of(total: u64) -> Self {
+        Self {
+            rows: (total / 8) as usize,
+            data: total * 3 / 8,
+            dirty: (total / 8) as usize,
+        }
+    }
+}
+
+impl Layers {
+    /// Opens journal, replica and data store.
+    ///
+    /// # Errors
+    /// As the layers have them.
+    pub(crate) async fn open(parts: Parts<'_>) -> Outcome<Self> {
+        let vault = parts.unlocked.vault();
+        let Parts {
+            store,
+            room,
+            device,
+            ..
+        } = parts;
+        let memory = Memory::of(parts.memory);
+        let keys = Arc::new(room.keys);
+        let roster = Arc::new(RwLock::new(room.roster));
+        let entropy = Arc::new(OsEntropy);
+        let key = |purpose: &str| device.local_key(vault, purpose);
+
+        let path = parts.state_dir.join("journal");
+        let bound = parts.cache_size.max(JOURNAL_MIN);
+        let config = JournalConfig::new(path, vault, key("journal"), bound);
+        let (journal, mut replay) = Journal::open(config, entropy.clone())?;
+        let journal = Arc::new(journal);
+        let replica = Replica::open(ReplicaConfig {
+            store: Arc::clone(&store),
+            keys: Arc::clone(&keys),
+            roster: Arc::clone(&roster),
+            device: device.id(),
+            signer: Arc::new(device.signer(vault)),
+            state_dir: parts.state_dir.to_owned(),
+            heads_key: key("heads"),
+            meta_key: key("meta"),
+            clock: Arc::new(SystemClock),
+            entropy: entropy.clone(),
+            read_only: parts.read_only,
+            cache_bytes: memory.rows,
+            checkpoints: CheckpointPolicy::default(),
+        })
+        .await?;
+        let mut config = DataConfig::with_memory(vault, keys.room(), memory.data);
+        config.compression = room.state.compression.then_some(1);
+        let cache = (parts.state_dir.join("cache"), parts.cache_size);
+        config.disk_cache = parts.disk_cache.then_some(cache);
+        let names = Arc::clone(&keys);
+        let data_parts = DataParts {
+            store: Arc::clone(&store),
+            journal: Arc::clone(&journal),
+            names: Arc::new(move |lane, number| names.segment_id(lane, number)),
+            entropy,
+            runtime: Handle::current(),
+        };
+        let data = DataStore::open(config, data_parts, &mut replay)?;
+        if !parts.read_only {
+            data.set_lane(replica.own_lane().await)?;
+        }
+        let replica = Arc::new(replica);
+        let control = Control {
+            replica: Arc::clone(&replica),
+            reader: parts.unlocked.reader_for(&device),
+            roster,
+            store: Arc::clone(&store),
+        };
+        Ok(Self {
+            replica,
+            data: Arc::new(data),
+            journal,
+            replayed: replay.ops,
+            findings: replay.findings,
+            control,
+            dirty: memory.dirty,
+            store,
+        })
+    }
+
+    /// What a person must know of the journal. A torn end is normal after a crash.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        use skrin_data::Finding;
+        let text = |finding: &Finding| match finding {
+            Finding::TornTail { .. } => None,
+            Finding::Corrupt { file, offset, end } => Some(format!(
+                "{}: bytes {offset} to {end} of the journal are damaged; changes that were not uploaded may be lost; check the disk",
+                file.display()
+            )),
+            Finding::MissingFile { number } => Some(format!(
+                "file {number} of the journal is missing; changes that were not uploaded may be lost"
+            )),
+        };
+        self.findings.iter().filter_map(text).collect()
+    }
+
+    /// The file system over them.
+    ///
+    /// # Errors
+    /// A damaged cache or journal.
+    pub(crate) fn file_system(&mut self, mut options: FsOptions) -> Outcome<Arc<Fs>> {
+        options.dirty_budget = self.dirty;
+        let store = Arc::clone(&self.store);
+        let space: Arc<SpaceSource> = Arc::new(move || {
+            let store = Arc::clone(&store);
+            Box::pin(async move { space(&*store).await })
+        });
+        Ok(Fs::open(FsConfig {
+            replica: Arc::clone(&self.replica),
+            data: Arc::clone(&self.data),
+            journal: Arc::clone(&self.journal),
+            replayed: std::mem::take(&mut self.replayed),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            runtime: Handle::current(),
+            space,
+            options,
+        })?)
+    }
+}
+
+async fn space(store: &dyn Store) -> Option<Space> {
+    let capacity = store.capacity().await.ok()?;
+    let free = capacity.available?;
+    let total = capacity.total.unwrap_or(free);
+    Some(Space { total, free })
+}
+
+/// Learns of devices that were added, and of keys that came, while a vault is mounted.
+pub(crate) struct Control {
+    replica: Arc<Replica>,
+    reader: RoomReader,
+    roster: Arc<RwLock<Roster>>,
+    store: Arc<dyn Store>,
+}
+
+impl Control {
+    /// Watches until the runtime ends. Control records are read again only where a commit waits for them.
+    pub(crate) async fn watch(self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            if !self.replica.needs_control().await {
+                continue;
+            }
+            match self.reader.load(&*self.store).await {
+                Ok(room) => {
+                    *self.roster.write() = room.roster;
+                    self.replica.set_keys(Arc::new(room.keys));
+                }
+                Err(error) => tracing::warn!(%error, "the control records cannot be read again"),
+            }
+            // A record that the storage withholds must not make us ask for ever.
+            tokio::time::sleep(4 * EVERY).await;
+        }
+    }
+}
