@@ -310,7 +310,7 @@ impl DataStore {
         self.inner
             .blocks
             .get(&read.at)
-            .or_else(|| self.inner.from_memory(read))
+            .or_else(|| self.inner.open_in_memory(read))
     }
 
     /// Reads blocks, in the order given. Blocks of one segment that lie near each other are fetched by one request.

@@ -39,7 +39,7 @@ impl Inner {
         };
         let mut got = Vec::with_capacity(wants.len());
         for round in 0.. {
-            wants = self.from_caches(&info, wants, &mut got).await;
+            wants = self.look_in_caches(&info, wants, &mut got).await;
             if wants.is_empty() {
                 break;
             }
@@ -58,7 +58,7 @@ impl Inner {
     }
 
     /// Takes what came into memory or the disk cache meanwhile; returns the rest.
-    async fn from_caches(
+    async fn look_in_caches(
         self: &Arc<Self>,
         info: &Arc<SegmentInfo>,
         wants: Vec<Want>,
@@ -78,14 +78,14 @@ impl Inner {
         let looked = self
             .parts
             .runtime
-            .spawn_blocking(move || inner.from_disk(&info, rest));
+            .spawn_blocking(move || inner.look_on_disk(&info, rest));
         // A panic there would be a bug; the wants are then answered as stopped by their caller.
         let (found, rest) = looked.await.unwrap_or_default();
         got.extend(found);
         rest
     }
 
-    fn from_disk(&self, info: &SegmentInfo, wants: Vec<Want>) -> (Vec<Got>, Vec<Want>) {
+    fn look_on_disk(&self, info: &SegmentInfo, wants: Vec<Want>) -> (Vec<Got>, Vec<Want>) {
         let (Some(disk), Some(table)) = (&self.disk, self.local_table(info)) else {
             return (Vec::new(), wants);
         };
@@ -211,7 +211,8 @@ impl Inner {
         let sum: u64 = ranges.iter().map(&len).sum();
         // One long answer costs less than many requests.
         if ranges.len() > 1 && sum * 2 >= all {
-            ranges = vec![0..info.slots];
+            ranges.clear();
+            ranges.push(0..info.slots);
         }
         Plan::Slots(ranges)
     }

@@ -108,7 +108,7 @@ impl Inner {
     }
 
     /// A block whose sealed bytes wait for their upload in memory.
-    pub(super) fn from_memory(&self, read: &BlockRead) -> Option<Block> {
+    pub(super) fn open_in_memory(&self, read: &BlockRead) -> Option<Block> {
         let segment = self.pending.lock().get(&read.at.segment).cloned()?;
         let filled = segment.block(read.at.slot).ok()??;
         self.open_block(
