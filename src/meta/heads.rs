@@ -262,7 +262,7 @@ mod tests {
             device: DeviceId([lane; 16]),
             label: "anna-laptop".to_owned(),
             time: Timestamp(1_790_000_000_000_000_000),
-            closed: seq % 2 == 0,
+            closed: seq.is_multiple_of(2),
         }
     }
 

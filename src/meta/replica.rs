@@ -144,6 +144,8 @@ struct Net {
     root_retries: BTreeMap<[u8; 16], (u64, u32)>,
     /// What changed in the tree since a caller was told last.
     undelivered: MergeDiff,
+    /// An own commit that cannot be admitted yet.
+    waiting: Option<Head>,
     cloned: bool,
 }
 

@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub(crate) struct World {
     pub(crate) entropy: SeededEntropy,
     pub(crate) keys: Arc<RoomKeys>,
+    /// Names and bytes of the secrets behind `keys`, for the vectors.
+    pub(crate) secrets: Vec<(&'static str, Vec<u8>)>,
     devices: Vec<(DeviceId, Arc<DeviceSigner>)>,
 }
 
@@ -30,6 +32,14 @@ impl World {
         let key: EpochKey = make_epoch_key(&entropy);
         let commitment = derive_epoch_commitment(&key, vault, room);
         let epoch = EpochId(random(&entropy));
+        let secrets = vec![
+            ("vault", vault.0.to_vec()),
+            ("room", room.0.to_vec()),
+            ("room_secret", secret.expose().to_vec()),
+            ("epoch", epoch.0.to_vec()),
+            ("epoch_key", key.expose().to_vec()),
+            ("epoch_commitment", commitment.0.to_vec()),
+        ];
         let keys = RoomKeys::new(vault, room, &secret, epoch, key, commitment).unwrap();
         let devices = (0..4).map(|_| {
             let signer = DeviceSigner::derive(&make_device_seed(&entropy), vault);
@@ -39,6 +49,7 @@ impl World {
         Self {
             entropy,
             keys: Arc::new(keys),
+            secrets,
             devices,
         }
     }

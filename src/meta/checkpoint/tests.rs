@@ -8,7 +8,9 @@ use skrin_base::{LaneId, Timestamp, VaultId};
 use skrin_crypto::hash;
 use std::collections::BTreeMap;
 
-fn paginate(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<PageContent> {
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn paginate(rows: &Map) -> Vec<PageContent> {
     let mut paginator = Paginator::default();
     let mut pages: Vec<PageContent> = Vec::new();
     for (key, value) in rows {
@@ -18,7 +20,7 @@ fn paginate(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<PageContent> {
     pages
 }
 
-fn assemble(pages: &[PageContent]) -> Result<(BTreeMap<Vec<u8>, Vec<u8>>, u64), CheckpointFault> {
+fn assemble(pages: &[PageContent]) -> Result<(Map, u64), CheckpointFault> {
     let mut assembler = RowAssembler::default();
     let mut rows = BTreeMap::new();
     for page in pages {
@@ -29,7 +31,7 @@ fn assemble(pages: &[PageContent]) -> Result<(BTreeMap<Vec<u8>, Vec<u8>>, u64), 
     Ok((rows, assembler.finish()?.0))
 }
 
-fn many_rows(n: u32, value_len: usize) -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn many_rows(n: u32, value_len: usize) -> Map {
     let row = |i: u32| {
         (
             format!("E{i:08}").into_bytes(),
@@ -69,7 +71,7 @@ fn a_change_leaves_nearly_all_pages_as_they_were() {
     let pages = paginate(&before);
     let mut after = before.clone();
     after.insert(b"E00020000x".to_vec(), vec![1; 300]);
-    after.remove(&b"E00000005".to_vec());
+    after.remove(b"E00000005".as_slice());
     let known: std::collections::HashSet<_> = pages.iter().map(PageContent::plain_hash).collect();
     let changed = paginate(&after);
     let new = changed

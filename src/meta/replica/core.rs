@@ -169,7 +169,7 @@ impl Core {
         OrderKey::new(self.room, head.lane, commit.lamport, head.seq, &head.hash)
     }
 
-    fn logged(&self, key: &OrderKey) -> Result<(CheckedCommit, Frame), RowsError> {
+    pub(super) fn logged(&self, key: &OrderKey) -> Result<(CheckedCommit, Frame), RowsError> {
         if let Some(held) = self.log.get(key).and_then(|logged| logged.held.as_ref()) {
             return Ok(held.clone());
         }
@@ -250,14 +250,13 @@ impl Core {
         self.log.split_off(&first);
         let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
         let mut recorder = Recorder::new(&mut rows);
-        let undone = pending
+        let mut undone = pending
             .iter()
             .rev()
             .map(|pending| &pending.frame)
             .chain(frames.iter().rev());
         let result = undone
-            .map(|frame| frame.revert(&mut recorder))
-            .collect::<Result<(), _>>()
+            .try_for_each(|frame| frame.revert(&mut recorder))
             .and_then(|()| self.fold_all(&mut recorder, fold))
             .and_then(|()| self.pend_again(&mut recorder, again, pending));
         let frame = recorder.finish();

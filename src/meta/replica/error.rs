@@ -83,6 +83,11 @@ pub enum ReplicaError {
     /// A read-only mount publishes nothing.
     #[error("this mount is read-only")]
     ReadOnly,
+    /// What an own commit follows cannot be had: writing now would fork the own lane.
+    #[error(
+        "{0}: the storage withholds what this commit of this device follows; nothing can be published until it is there again"
+    )]
+    Withheld(String),
     /// Commits here need a newer program; nothing can be written by this one.
     #[error(
         "the vault has commits of a newer program: update this one to write; reading shows the state before them"
@@ -107,7 +112,11 @@ impl From<BadName> for ReplicaError {
 impl ReplicaError {
     /// Whether it may go away by itself: the storage cannot be reached or is busy.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_transient())
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Withheld(_) => true,
+            _ => false,
+        }
     }
 }
 

@@ -75,6 +75,9 @@ pub(crate) struct Admitted {
     pub(crate) closed: Vec<LaneId>,
 }
 
+/// Encoded entries of the local cache.
+type Encoded<K> = Vec<(K, Vec<u8>)>;
+
 /// All lanes of a room.
 #[derive(Default, Clone)]
 pub(crate) struct Graph {
@@ -229,6 +232,23 @@ impl Graph {
         heads
     }
 
+    /// The newest commits of the lanes of `device` that are still open, other than `current`: it will not go on with them.
+    pub(crate) fn open_lanes_of(&self, device: DeviceId, current: LaneId) -> Vec<Head> {
+        let open = |(id, lane): &(&LaneId, &Lane)| {
+            **id != current && lane.device == device && lane.closed.is_none()
+        };
+        let lanes = self.lanes.iter().filter(open);
+        let head = |(id, lane): (&LaneId, &Lane)| {
+            let tip = lane.tip()?;
+            Some(Head {
+                lane: *id,
+                seq: tip.seq,
+                hash: tip.hash,
+            })
+        };
+        lanes.filter_map(head).collect()
+    }
+
     /// The Lamport time of a commit that follows the own lane and `heads`.
     pub(crate) fn next_lamport(&self, own: LaneId, heads: &[Head]) -> u64 {
         let own = self
@@ -294,7 +314,7 @@ impl Graph {
     }
 
     /// What changed since this was called last, as entries of the local cache.
-    pub(crate) fn take_dirty(&mut self) -> (Vec<(LaneId, Vec<u8>)>, Vec<(Hash32, Vec<u8>)>) {
+    pub(crate) fn take_dirty(&mut self) -> (Encoded<LaneId>, Encoded<Hash32>) {
         let lanes = std::mem::take(&mut self.dirty_lanes);
         let nodes = std::mem::take(&mut self.dirty_nodes);
         let lanes = lanes

@@ -96,6 +96,7 @@ impl Replica {
             roots: Vec::new(),
             root_retries: BTreeMap::new(),
             undelivered: MergeDiff::default(),
+            waiting: None,
             cloned: false,
         };
         let replica = Self {
@@ -132,12 +133,10 @@ impl Replica {
             other => other?,
         }
         self.choose_lane(&mut net, &own);
-        if !self.env.read_only {
-            if let Err(error) = self.settle(&mut net).await {
-                if !error.is_transient() {
-                    return Err(error);
-                }
-            }
+        net.waiting = self.own_unknown(&own);
+        match self.settle(&mut net).await {
+            Err(error) if !error.is_transient() => return Err(error),
+            _ => {}
         }
         net.undelivered = MergeDiff::default();
         self.core.lock().flush()?;
@@ -319,6 +318,13 @@ impl Replica {
         self.absorb_base(net, &mut core)?;
         core.rejoin(pending)?;
         Ok(())
+    }
+
+    /// The own commit, if any, that is kept here and cannot be admitted yet, because the storage does not show what it
+    /// follows. Until it is, writing would fork the lane.
+    pub(super) fn own_unknown(&self, own: &[Head]) -> Option<Head> {
+        let core = self.core.lock();
+        own.iter().find(|head| !core.graph.knows(head)).copied()
     }
 
     /// Continues the newest own lane, if everything in it is known here, else begins a new one.

@@ -79,6 +79,7 @@ impl Replica {
         self.settle(net).await?;
         self.pull_with(net).await?;
         self.may_write(net)?;
+        self.may_follow(net)?;
         self.check_own_directory(net).await?;
         let segments = segments.into_iter().map(Durable::into_inner);
         let mut segments: Vec<SegmentInfo> = segments.collect();
@@ -129,6 +130,7 @@ impl Replica {
         self.settle(&mut net).await?;
         self.pull_with(&mut net).await?;
         self.may_write(&net)?;
+        self.may_follow(&net)?;
         if net.own.tip.is_none() || !self.core.lock().pending.is_empty() {
             return Ok(());
         }
@@ -160,9 +162,16 @@ impl Replica {
         if net.cloned {
             return Err(ReplicaError::Cloned);
         }
-        match net.inbox.is_newer() {
-            true => Err(ReplicaError::Newer),
-            false => Ok(()),
+        if net.inbox.is_newer() {
+            return Err(ReplicaError::Newer);
+        }
+        Ok(())
+    }
+
+    fn may_follow(&self, net: &Net) -> Result<(), ReplicaError> {
+        match &net.waiting {
+            Some(head) => Err(ReplicaError::Withheld(self.object(head))),
+            None => Ok(()),
         }
     }
 
@@ -245,6 +254,10 @@ impl Replica {
             seq: net.own.tip.map_or(0, |tip| tip.seq.saturating_add(1)),
             hash: Hash32::default(),
         };
+        let mut closes = core.graph.open_lanes_of(self.env.device, own.lane);
+        let parents: Vec<Head> = heads.iter().chain(&closes).copied().collect();
+        closes.extend(batch.close.then_some(own));
+        closes.sort();
         let said = net.verdicts.iter().rev().take(VERDICTS_AT_ONCE).copied();
         Commit {
             optional: 0,
@@ -258,14 +271,14 @@ impl Replica {
             commitment,
             control: self.env.roster.read().control_heads.clone(),
             device: self.env.device,
-            lamport: core.graph.next_lamport(own.lane, &heads),
+            lamport: core.graph.next_lamport(own.lane, &parents),
             heads,
             time: self.env.clock.now(),
             standing: core.meta.standing.current().map(|c| c.reference),
             decided,
             verdicts: propose.into_iter().chain(said).collect(),
             segments: batch.segments.clone(),
-            closes: if batch.close { vec![own] } else { Vec::new() },
+            closes,
             ops: core
                 .pending
                 .iter()

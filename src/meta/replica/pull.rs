@@ -73,6 +73,11 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         self.judge_all(net).await?;
         self.check_shown(net, tips).await?;
+        if net.waiting.is_some() {
+            let own = self.commits.list()?;
+            net.waiting = self.own_unknown(&own);
+            self.choose_lane(net, &own);
+        }
         self.check_clone(net);
         self.remember(net).await
     }

@@ -5,6 +5,7 @@ mod converge;
 mod damage;
 mod requests;
 mod restart;
+mod vectors;
 
 use super::*;
 use crate::check::check;

@@ -119,6 +119,18 @@ async fn a_restored_state_directory_goes_on_in_a_new_lane_and_loses_nothing() {
     assert_eq!(restored.kinds(), [FindingKind::Restored]);
     (0..4).for_each(|_| restored.act(&mut rng));
     restored.publish().await.unwrap();
+    let status = restored.replica().status();
+    let open: Vec<bool> = status
+        .lanes
+        .iter()
+        .filter(|l| l.lane == lane)
+        .map(|l| l.open)
+        .collect();
+    assert_eq!(
+        open,
+        [false],
+        "the floor does not wait for the lane that was given up"
+    );
     assert_eq!(vault.fresh_digest().await, restored.digest());
 }
 

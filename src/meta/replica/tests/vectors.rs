@@ -1,0 +1,301 @@
+//! The frozen examples of docs/format/vectors: written once (with `SKRIN_WRITE_VECTORS=1`), read for ever.
+
+use super::*;
+use crate::checkpoint::{DigestOfRows, RowAssembler, open_page, open_root};
+use crate::commit::{CheckpointRef, open_commit};
+use crate::order::OrderKey;
+use crate::rows::MemoryRows;
+use crate::{apply, state};
+use skrin_base::ids::{EpochId, PersonId, RoomId, VaultId};
+use skrin_base::wire::Encode;
+use skrin_base::{SegmentId, SegmentInfo};
+use skrin_crypto::{EpochCommitment, EpochKey, RoomSecret, RosterDevice, VerifyingKey, hash};
+use std::fmt::Write;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../docs/format/vectors")
+        .join(file)
+}
+
+/// What this program writes must be what it wrote when the vectors were made.
+fn frozen(file: &str, now: &str) {
+    if std::env::var_os("SKRIN_WRITE_VECTORS").is_some() {
+        std::fs::write(path(file), now).unwrap();
+    }
+    let then = std::fs::read_to_string(path(file)).unwrap();
+    assert!(
+        then == now,
+        "{file} differs from what is written now: the format has changed"
+    );
+}
+
+struct Vectors(Vec<(String, Vec<u8>)>);
+
+impl Vectors {
+    fn read(file: &str) -> Self {
+        let text = std::fs::read_to_string(path(file)).unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let parsed = lines.map(|line| {
+            let (name, value) = line.split_once(" = ").unwrap();
+            (name.to_owned(), unhex(value))
+        });
+        Self(parsed.collect())
+    }
+
+    fn all(&self, name: &str) -> Vec<&[u8]> {
+        self.0
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, value)| &value[..])
+            .collect()
+    }
+
+    fn array<const N: usize>(&self, name: &str) -> [u8; N] {
+        self.all(name)[0].try_into().unwrap()
+    }
+
+    /// Keys and roster from the file alone.
+    fn room(&self) -> (RoomKeys, Roster) {
+        let commitment = EpochCommitment(self.array("epoch_commitment"));
+        let keys = RoomKeys::new(
+            VaultId(self.array("vault")),
+            RoomId(self.array("room")),
+            &RoomSecret::from_bytes(self.array("room_secret")),
+            EpochId(self.array("epoch")),
+            EpochKey::from_bytes(self.array("epoch_key")),
+            commitment,
+        );
+        let devices = self.all("device").into_iter().zip(self.all("device_key"));
+        let devices = devices.map(|(id, key)| {
+            let device = RosterDevice {
+                key: VerifyingKey::from_bytes(key.try_into().unwrap()).unwrap(),
+                person: PersonId([1; 16]),
+                label: String::new(),
+                revoked: false,
+            };
+            (DeviceId(id.try_into().unwrap()), device)
+        });
+        let roster = Roster {
+            devices: devices.collect(),
+            control_heads: Vec::new(),
+        };
+        (keys.unwrap(), roster)
+    }
+}
+
+fn preamble(vault: &Vault, page: &str) -> String {
+    let mut text = format!("# Vectors of docs/format/{page}: name = hex.\n\n# the room\n");
+    for (name, value) in &vault.world.secrets {
+        writeln!(text, "{name} = {}", hex(value)).unwrap();
+    }
+    for n in 0..2 {
+        writeln!(text, "device = {}", vault.world.device(n)).unwrap();
+        writeln!(
+            text,
+            "device_key = {}",
+            hex(vault.world.signer(n).public().as_bytes())
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn digest(rows: &MemoryRows) -> Hash32 {
+    let mut digest = DigestOfRows::default();
+    rows.0
+        .iter()
+        .for_each(|(key, value)| digest.row(key, value));
+    digest.finish().1
+}
+
+fn a_segment(vault: &Vault, lane: LaneId) -> SegmentInfo {
+    SegmentInfo {
+        id: SegmentId(vault.world.keys.segment_id(lane, 0).0),
+        author: lane,
+        number: 0,
+        object_len: 4_194_304,
+        table_offset: 4_000_000,
+        table_hash: hash(b"a table"),
+        table_key: [7; 32],
+        slots: 61,
+    }
+}
+
+/// Sealed commits of two devices, in their order, each with the digest after it.
+async fn commits_text() -> String {
+    let vault = Vault::new(1000);
+    let mut rng = Rng(1000);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    // Both begin without having seen the other, so that a tie is among the vectors.
+    for device in &mut devices {
+        (0..4).for_each(|_| device.act(&mut rng));
+    }
+    let stale = skrin_storage::fault::Rule::new(skrin_storage::fault::Failure::StaleList);
+    devices[1].faults.add(stale);
+    for device in &mut devices {
+        device.publish().await.unwrap();
+    }
+    devices[1].faults.clear();
+    for round in 0..4 {
+        let device = &mut devices[round % 2];
+        device.replica().pull().await.unwrap();
+        (0..6).for_each(|_| device.act(&mut rng));
+        device.publish().await.unwrap();
+    }
+    let decided = Decided {
+        below: 2,
+        abandoned: vec![0, 1],
+    };
+    devices[0].replica().close_lane(decided).await.unwrap();
+    let core = devices[0].replica().core.lock();
+    let mut rows = MemoryRows::default();
+    let mut text = preamble(&vault, "lanes.md, in the order of section 5");
+    for key in core.log.keys() {
+        let checked = core.logged(key).unwrap().0;
+        let name = vault_object(&vault, checked.head());
+        fold(&mut rows, checked.commit());
+        writeln!(text, "\nlane = {}", checked.head().lane).unwrap();
+        writeln!(text, "seq = {}", hex(&checked.head().seq.to_le_bytes())).unwrap();
+        writeln!(text, "object = {}", hex(&name)).unwrap();
+        writeln!(text, "order = {}", hex(key.as_bytes())).unwrap();
+        writeln!(text, "body = {}", hex(&checked.commit().to_bytes())).unwrap();
+        writeln!(text, "digest = {}", digest(&rows)).unwrap();
+    }
+    text
+}
+
+fn vault_object(vault: &Vault, head: &Head) -> Vec<u8> {
+    let name = RoomNames(vault.world.keys.room()).commit(head).unwrap();
+    vault.store.peek(&name).unwrap().to_vec()
+}
+
+fn fold(rows: &mut MemoryRows, commit: &crate::commit::Commit) {
+    for segment in &commit.segments {
+        state::declare_segment(rows, segment).unwrap();
+    }
+    for op in &commit.ops {
+        apply(rows, op).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn commits_are_written_as_they_were_frozen() {
+    frozen("commits.txt", &commits_text().await);
+}
+
+#[test]
+fn the_frozen_commits_fold_to_their_digests_in_any_order_of_arrival() {
+    let vectors = Vectors::read("commits.txt");
+    let (keys, roster) = vectors.room();
+    let names = vectors.all("lane").into_iter().zip(vectors.all("seq"));
+    let mut commits = BTreeMap::new();
+    for ((lane, seq), object) in names.zip(vectors.all("object")).rev() {
+        let head = Head {
+            lane: LaneId(lane.try_into().unwrap()),
+            seq: u64::from_le_bytes(seq.try_into().unwrap()),
+            hash: hash(object),
+        };
+        let checked = open_commit(&head, object, &keys, &roster).unwrap();
+        let commit = checked.commit().clone();
+        let key = OrderKey::new(keys.room(), head.lane, commit.lamport, head.seq, &head.hash);
+        commits.insert(key, commit);
+    }
+    assert_eq!(commits.len(), 7);
+    let ties = commits.keys().filter(|key| key.lamport() == 1).count();
+    assert_eq!(ties, 2);
+    let mut rows = MemoryRows::default();
+    let expected = vectors.all("order").into_iter().zip(vectors.all("digest"));
+    for ((key, commit), ((order, after), body)) in
+        commits.iter().zip(expected.zip(vectors.all("body")))
+    {
+        assert_eq!(key.as_bytes().as_slice(), order);
+        assert_eq!(commit.to_bytes(), body);
+        fold(&mut rows, commit);
+        assert_eq!(digest(&rows).as_bytes().as_slice(), after);
+    }
+}
+
+async fn checkpoint_text() -> String {
+    let vault = Vault::new(2000);
+    let mut rng = Rng(2000);
+    let mut device = vault.open(0).await;
+    for _ in 0..3 {
+        (0..5).for_each(|_| device.act(&mut rng));
+        device.publish().await.unwrap();
+    }
+    let lane = device.replica().own_lane().await;
+    let segment = a_segment(&vault, lane);
+    device.replica().core.lock().redeclare.push(segment);
+    device.publish().await.unwrap();
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    assert!(device.replica().checkpoint().await.unwrap());
+    let net = device.replica().net.lock().await;
+    let proposal = net.proposal.as_ref().unwrap();
+    let names = RoomNames(vault.world.keys.room());
+    let mut text = preamble(&vault, "checkpoints.md");
+    writeln!(
+        text,
+        "\nreference = {}",
+        hex(&proposal.reference.to_bytes())
+    )
+    .unwrap();
+    let root = vault
+        .store
+        .peek(&names.checkpoint(&proposal.reference.name).unwrap())
+        .unwrap();
+    writeln!(
+        text,
+        "root = {}\nroot_body = {}",
+        hex(&root),
+        hex(&proposal.root.to_bytes())
+    )
+    .unwrap();
+    for page in &proposal.root.pages {
+        // The page itself is 256 KiB: its hash stands in the root, its content here.
+        let object = vault.store.peek(&names.page(&page.name).unwrap()).unwrap();
+        let content = open_page(&object, page, &proposal.root.epoch, &vault.world.keys).unwrap();
+        writeln!(text, "page_content = {}", hex(&content)).unwrap();
+        writeln!(text, "page_nonce = {}", hex(&object[5..17])).unwrap();
+        writeln!(text, "page_hash = {}", page.hash).unwrap();
+    }
+    writeln!(text, "digest = {}", proposal.root.digest).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_written_as_it_was_frozen() {
+    frozen("checkpoint.txt", &checkpoint_text().await);
+}
+
+#[test]
+fn the_frozen_checkpoint_opens_and_has_its_digest() {
+    use skrin_base::wire::Decode;
+    let vectors = Vectors::read("checkpoint.txt");
+    let (keys, roster) = vectors.room();
+    let reference = CheckpointRef::from_bytes(vectors.all("reference")[0]).unwrap();
+    let root = open_root(&reference, vectors.all("root")[0], &keys, &roster).unwrap();
+    assert_eq!(root.to_bytes(), vectors.all("root_body")[0]);
+    let mut assembler = RowAssembler::default();
+    for (page, content) in root.pages.iter().zip(vectors.all("page_content")) {
+        assert_eq!(hash(content), page.plain_hash);
+        assembler.page(content).unwrap();
+    }
+    let (rows, digest) = assembler.finish().unwrap();
+    assert_eq!((rows, digest), (root.rows, root.digest));
+    assert_eq!(digest.as_bytes().as_slice(), vectors.all("digest")[0]);
+}
