@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod metric;
+pub mod micro;
 pub mod mount;
 pub mod peers;
 pub mod plan;
