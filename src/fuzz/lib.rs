@@ -130,6 +130,26 @@ pub const TARGETS: &[Target] = &[
         run: targets::storage::address,
         seeds: seeds::storage::addresses,
     },
+    Target {
+        name: "checkpoint_root",
+        run: targets::meta::checkpoint_root,
+        seeds: seeds::meta::roots,
+    },
+    Target {
+        name: "checkpoint_page",
+        run: targets::meta::checkpoint_page,
+        seeds: seeds::meta::pages,
+    },
+    Target {
+        name: "heads",
+        run: targets::meta::heads,
+        seeds: seeds::meta::heads,
+    },
+    Target {
+        name: "journal_file",
+        run: targets::data::journal_file,
+        seeds: seeds::data::log_files,
+    },
 ];
 
 /// Feeds the target of that name.

@@ -1,7 +1,7 @@
 //! Tables, segments, journal records.
 
 use crate::targets::crypto::VAULT;
-use crate::targets::data::{PLACE, TABLE_KEY};
+use crate::targets::data::{PLACE, TABLE_KEY, journal_key, scratch};
 use crate::targets::vault::ROOM;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::ids::Hash32;
@@ -9,6 +9,8 @@ use skrin_base::wire::Encode;
 use skrin_crypto::{TableKey, hash};
 use skrin_data::journal::record::Record;
 use skrin_data::segment::{Entry, Table, header};
+use skrin_data::{Journal, JournalConfig};
+use std::sync::{Arc, LazyLock};
 
 fn entry(len: u32) -> Entry {
     Entry {
@@ -106,4 +108,41 @@ pub fn records() -> Vec<Vec<u8>> {
         .map(Encode::to_bytes)
         .chain([marked])
         .collect()
+}
+
+static LOG: LazyLock<Option<(String, Vec<u8>)>> = LazyLock::new(|| {
+    let dir = scratch()?;
+    let mut config = JournalConfig::new(dir.path().to_owned(), VAULT, journal_key(), 1 << 20);
+    config.file_len = 1 << 16;
+    let (journal, _) = Journal::open(config, Arc::new(SeededEntropy::new(10))).ok()?;
+    for counter in 1..6 {
+        let lsn = journal
+            .append_op(counter, &vec![counter as u8; 100 * counter as usize])
+            .ok()?;
+        if counter < 4 {
+            journal.sync(lsn).ok()?;
+        }
+    }
+    journal.close().ok()?;
+    let logs = std::fs::read_dir(dir.path()).ok()?.flatten();
+    let mut logs = logs.filter(|file| file.file_name().to_string_lossy().ends_with(".log"));
+    let file = logs.next()?;
+    Some((
+        file.file_name().into_string().ok()?,
+        std::fs::read(file.path()).ok()?,
+    ))
+});
+
+/// Name and bytes of a log file of five operations.
+pub fn log_file() -> Option<&'static (String, Vec<u8>)> {
+    LOG.as_ref()
+}
+
+/// For `targets::data::journal_file`, without the empty rest of the file.
+pub fn log_files() -> Vec<Vec<u8>> {
+    let Some((_, bytes)) = log_file() else {
+        unreachable!("a journal can be made");
+    };
+    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    vec![bytes[..used].to_vec(), bytes[..used / 2].to_vec()]
 }

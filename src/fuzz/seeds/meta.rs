@@ -8,7 +8,9 @@ use crate::targets::vault::ROOM;
 use skrin_base::ids::{DeviceId, EntryId, Hash32, KeyId, LaneId};
 use skrin_base::wire::{Encode, Writer};
 use skrin_base::{Ino, OpId, Timestamp};
+use skrin_meta::checkpoint::{CoveredLane, PageRef, Paginator, Root};
 use skrin_meta::commit::{CheckpointRef, Commit, Decided, Opinion, Verdict};
+use skrin_meta::heads::{Heads, SeenHead};
 use skrin_meta::lane::Head;
 use skrin_meta::state::{Entry, Inode, Link};
 use skrin_meta::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};
@@ -388,4 +390,93 @@ fn frame() -> Vec<u8> {
         let _ = skrin_meta::apply(&mut recorder, op);
     }
     recorder.finish().to_bytes()
+}
+
+/// For `targets::meta::checkpoint_root`.
+pub fn roots() -> Vec<Vec<u8>> {
+    let keys = &world().keys;
+    let (_, commitment) = keys.current();
+    let page = |n: u8| PageRef {
+        name: [n; 16],
+        hash: Hash32([n; 32]),
+        plain_hash: Hash32([n; 32]),
+        first_key: vec![b'E', n].into(),
+    };
+    let covered = |n: u8| CoveredLane {
+        lane: LaneId([n; 16]),
+        device: DEVICE,
+        incarnation: 0,
+        seq: 4,
+        hash: Hash32([n; 32]),
+        lamport: 11,
+        time: Timestamp(3),
+        closed: (n == 2).then_some(4),
+    };
+    let root = Root {
+        optional: 1,
+        vault: VAULT,
+        room: ROOM,
+        name: [1; 16],
+        epoch: EPOCH,
+        commitment,
+        device: DEVICE,
+        time: Timestamp(9),
+        floor: 12,
+        parent: Some(CheckpointRef {
+            name: [2; 16],
+            hash: Hash32([2; 32]),
+            floor: 3,
+        }),
+        covered: vec![covered(1), covered(2)],
+        control: vec![Hash32([1; 32])],
+        rules: skrin_meta::RULE_SET,
+        rows: 3,
+        digest: Hash32([4; 32]),
+        pages: vec![page(1), page(2), page(2)],
+    };
+    let first = Root {
+        parent: None,
+        covered: Vec::new(),
+        pages: Vec::new(),
+        ..root.clone()
+    };
+    vec![root.to_bytes(), first.to_bytes()]
+}
+
+/// For `targets::meta::checkpoint_page`: small rows, and one that takes several pages.
+pub fn pages() -> Vec<Vec<u8>> {
+    let with_lengths = |rows: &[(&[u8], usize)]| {
+        let mut paginator = Paginator::default();
+        let mut pages = Vec::new();
+        for (key, len) in rows {
+            pages.extend(paginator.row(key, &vec![7; *len]));
+        }
+        pages.extend(paginator.finish());
+        let mut w = Writer::default();
+        pages.iter().for_each(|page| w.bytes(&page.bytes));
+        w.into_bytes()
+    };
+    vec![
+        with_lengths(&[(b"A", 0), (b"B", 10), (b"Ba", 100)]),
+        with_lengths(&[(b"A", 5), (b"B", 600_000), (b"C", 5)]),
+    ]
+}
+
+/// For `targets::meta::heads`.
+pub fn heads() -> Vec<Vec<u8>> {
+    let seen = |lane: u8| SeenHead {
+        head: head(lane, 7),
+        lamport: 9,
+        device: DEVICE,
+        label: "laptop".to_owned(),
+        time: Timestamp(5),
+        closed: lane == 2,
+    };
+    let lanes = [1, 2].map(|lane| (LaneId([lane; 16]), seen(lane)));
+    let heads = Heads {
+        lanes: lanes.into(),
+        last_counter: 77,
+        incarnation: 3,
+    };
+    vec![heads.to_bytes(), Heads::default().to_bytes()]
 }

@@ -10,6 +10,8 @@ use skrin_base::wire::{Encode, Reader};
 use skrin_crypto::{LocalKey, TableAad, TableKey, hash, seal};
 use skrin_data::journal::record::{FileId, Framing, decode_record};
 use skrin_data::segment::{Place, Table, check_frame, table_part};
+use skrin_data::{Journal, JournalConfig};
+use std::sync::Arc;
 
 /// The segment of all tables here.
 pub const PLACE: Place = Place {
@@ -129,4 +131,40 @@ pub fn journal_record(data: &[u8]) {
             "a forged journal record opens"
         );
     }
+}
+
+/// The key of the journals here.
+pub fn journal_key() -> LocalKey {
+    LocalKey::from_bytes([0x84; 32])
+}
+
+/// A directory for one journal, removed in the end; in memory where that can be had, because nothing here is about disks.
+pub fn scratch() -> Option<tempfile::TempDir> {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .ok()
+}
+
+/// A whole log file under the name that its marker belongs to: opens, whatever is in it, and what comes back is a
+/// prefix of operations in order.
+pub fn journal_file(data: &[u8]) {
+    let Some(dir) = scratch() else {
+        return;
+    };
+    let Some((name, _)) = crate::seeds::data::log_file() else {
+        unreachable!("a journal can be made");
+    };
+    if std::fs::write(dir.path().join(name), data).is_err() {
+        return;
+    }
+    let mut config = JournalConfig::new(dir.path().to_owned(), VAULT, journal_key(), 1 << 20);
+    config.file_len = 1 << 16;
+    let Ok((_, replay)) = Journal::open(config, Arc::new(SeededEntropy::new(11))) else {
+        return;
+    };
+    let counters: Vec<u64> = replay.ops.iter().map(|(counter, _)| *counter).collect();
+    assert!(
+        counters.is_sorted(),
+        "operations come back out of order: {counters:?}"
+    );
 }

@@ -13,11 +13,13 @@ use skrin_crypto::{
     SignatureKind, hash, pad_pow2, seal,
 };
 use skrin_meta::check::Finding;
-use skrin_meta::commit::{Commit, open_commit};
+use skrin_meta::checkpoint::{PAGE_CAPACITY, Root, RowAssembler, open_root, seal_root};
+use skrin_meta::commit::{CheckpointRef, Commit, open_commit};
+use skrin_meta::heads::Heads;
 use skrin_meta::lane::Head;
 use skrin_meta::state::{self, Entry, Inode};
 use skrin_meta::undo::{Frame, Recorder};
-use skrin_meta::{MemoryRows, Op, Outcome, apply};
+use skrin_meta::{MemoryRows, Op, Outcome, RowKey, apply};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -178,6 +180,56 @@ pub fn commit_object(data: &[u8]) {
     if let Ok(checked) = open_commit(&head, &object, &world.keys, &world.roster) {
         assert_eq!(checked.commit().to_bytes(), data);
         assert_eq!((checked.commit().lane, checked.commit().seq), (lane, 0));
+    }
+}
+
+/// The signed body of a checkpoint's root, on its own and as a root object with a good seal and signature.
+pub fn checkpoint_root(data: &[u8]) {
+    let world = world();
+    if let Ok(root) = canonical::<Root>(data) {
+        let sealed = seal_root(&root, &world.keys, &world.signer, &SeededEntropy::new(9));
+        let Ok((reference, object)) = sealed else {
+            return;
+        };
+        match open_root(&reference, &object, &world.keys, &world.roster) {
+            Ok(opened) => assert_eq!(opened, root),
+            Err(fault) => drop(fault.to_string()),
+        }
+    }
+    let reference = CheckpointRef {
+        name: [1; 16],
+        hash: hash(data),
+        floor: 12,
+    };
+    let forged = open_root(&reference, data, &world.keys, &world.roster);
+    assert!(forged.is_err(), "a forged root opens");
+}
+
+/// Contents of pages that come one after the other: rows in order, and never more of them than bytes. The pieces are
+/// separated by lengths.
+pub fn checkpoint_page(data: &[u8]) {
+    let mut assembler = RowAssembler::default();
+    let mut r = Reader::new(data);
+    let mut last: Option<RowKey> = None;
+    while let Ok(content) = r.bytes("page", PAGE_CAPACITY + 4) {
+        let Ok(rows) = assembler.page(content) else {
+            return;
+        };
+        for (key, _) in rows {
+            assert!(
+                last.as_ref().is_none_or(|last| *last < key),
+                "rows out of order"
+            );
+            last = Some(key);
+        }
+    }
+    let _ = assembler.finish();
+}
+
+/// What a device remembers to have seen; a local file, whose encoding need not be the only one.
+pub fn heads(data: &[u8]) {
+    if let Ok(heads) = Heads::from_bytes(data) {
+        assert_eq!(Heads::from_bytes(&heads.to_bytes()), Ok(heads));
     }
 }
 
