@@ -265,13 +265,18 @@ impl Journal {
     /// # Errors
     /// `LocalDisk`, `Full`.
     pub(crate) fn reserve(&self, lane: LaneId) -> Result<Range<u64>, DataError> {
-        let from = self.state.lock().lanes.get(&lane).copied().unwrap_or(0);
+        let from = self.reserved(lane);
         let until = from + NUMBERS_AT_ONCE;
         let record = Record::Reserve { lane, until };
         let appended = self.append(&record, Bytes::new(), Class::Admitted, |_| ())?;
         self.sync(appended.lsn)?;
         self.state.lock().lanes.insert(lane, until);
         Ok(from..until)
+    }
+
+    /// The first segment number of a lane that was not reserved yet.
+    pub(crate) fn reserved(&self, lane: LaneId) -> u64 {
+        self.state.lock().lanes.get(&lane).copied().unwrap_or(0)
     }
 
     /// Forgets what is on the storage for good: operations up to `counter`, and segments that a confirmed commit declares. Log files that

@@ -266,9 +266,19 @@ impl DataStore {
         Arc::clone(&self.inner).make_durable(ids.to_vec()).await
     }
 
-    /// The segments that are not released, durable or not, in no order.
+    /// The segments with blocks that are not released, durable or not, in no order.
     pub fn undeclared(&self) -> Vec<SegmentId> {
-        self.inner.pending.lock().keys().copied().collect()
+        let pending = self.inner.pending.lock();
+        pending
+            .values()
+            .filter(|s| !s.is_empty())
+            .map(|s| s.place.segment)
+            .collect()
+    }
+
+    /// All segment numbers of the lane below this one are decided: released, or given up for ever.
+    pub fn decided_below(&self) -> u64 {
+        self.inner.decided_below()
     }
 
     /// Whether a segment is one of this device's that is not released: then a commit that names it must declare it.
@@ -323,7 +333,7 @@ impl DataStore {
         ReadAhead::new(self.inner.config.prefetch_bytes / 2)
     }
 
-    /// Starts reading blocks that will be wanted soon. A hint: more than the bound on prefetched bytes waits or is left out.
+    /// Starts reading blocks that will be wanted soon. A hint: more than the bound on prefetched bytes waits for its turn.
     pub fn prefetch(&self, reads: Vec<BlockRead>) {
         Arc::clone(&self.inner).prefetch(reads);
     }

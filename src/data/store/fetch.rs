@@ -1,5 +1,6 @@
 //! Fetching parts of one segment from the disk cache and the storage.
 
+use super::disk::DiskCache;
 use super::flight::{Boarding, TABLE, WHOLE};
 use super::read::{Got, Want, flaw};
 use super::{Inner, permits};
@@ -24,70 +25,101 @@ enum Plan {
     Slots(Vec<Range<u32>>),
 }
 
+/// The reading of one segment.
+struct Fetch {
+    info: Arc<SegmentInfo>,
+    /// Held here, as the cache of tables may be too small for it.
+    table: Option<Arc<Table>>,
+    wants: Vec<Want>,
+    got: Vec<Got>,
+}
+
+impl Fetch {
+    /// Answers wants of slots that the table does not have.
+    fn answer_unknown(&mut self, table: &Table) {
+        let (wants, got) = (std::mem::take(&mut self.wants), &mut self.got);
+        self.wants = drop_unknown(table, wants, got);
+    }
+
+    /// Answers everything that is left with an error.
+    fn fail(mut self, error: &DataError) -> Vec<Got> {
+        let wants = std::mem::take(&mut self.wants);
+        self.got
+            .extend(wants.into_iter().map(|(i, _)| (i, Err(error.clone()))));
+        self.got
+    }
+}
+
 impl Inner {
     /// Answers all wants, which are of one segment.
-    pub(super) async fn fetch(self: Arc<Self>, mut wants: Vec<Want>) -> Vec<Got> {
+    pub(super) async fn fetch(self: Arc<Self>, wants: Vec<Want>) -> Vec<Got> {
         let Some(id) = wants.first().map(|(_, read)| read.at.segment) else {
             return Vec::new();
         };
-        let info = wants
-            .iter()
-            .find_map(|(_, read)| read.info.clone())
-            .filter(|info| info.id == id);
-        let Some(info) = info else {
-            return fail(wants, &DataError::Missing(id));
+        let known = wants.iter().find_map(|(_, read)| read.info.clone());
+        let Some(info) = known.filter(|info| info.id == id) else {
+            let missing = DataError::Missing(id);
+            return wants
+                .into_iter()
+                .map(|(i, _)| (i, Err(missing.clone())))
+                .collect();
         };
-        let mut got = Vec::with_capacity(wants.len());
+        let mut fetch = Fetch {
+            info,
+            table: None,
+            got: Vec::with_capacity(wants.len()),
+            wants,
+        };
         for round in 0.. {
-            wants = self.look_in_caches(&info, wants, &mut got).await;
-            if wants.is_empty() {
+            self.look_in_caches(&mut fetch).await;
+            if fetch.wants.is_empty() {
                 break;
             }
-            match self
-                .attempt(&info, wants, &mut got, round >= PATIENCE)
-                .await
-            {
-                Ok(rest) => wants = rest,
-                Err((rest, e)) => {
-                    got.extend(fail(rest, &e));
-                    break;
-                }
+            if let Err(e) = self.attempt(&mut fetch, round >= PATIENCE).await {
+                return fetch.fail(&e);
             }
         }
-        got
+        fetch.got
     }
 
-    /// Takes what came into memory or the disk cache meanwhile; returns the rest.
-    async fn look_in_caches(
-        self: &Arc<Self>,
-        info: &Arc<SegmentInfo>,
-        wants: Vec<Want>,
-        got: &mut Vec<Got>,
-    ) -> Vec<Want> {
-        let mut rest = Vec::with_capacity(wants.len());
-        for (i, read) in wants {
+    /// Takes what is, or came meanwhile, into memory or the disk cache.
+    async fn look_in_caches(self: &Arc<Self>, fetch: &mut Fetch) {
+        for (i, read) in std::mem::take(&mut fetch.wants) {
             match self.blocks.get(&read.at) {
-                Some(block) => got.push((i, Ok(block))),
-                None => rest.push((i, read)),
+                Some(block) => fetch.got.push((i, Ok(block))),
+                None => fetch.wants.push((i, read)),
             }
         }
-        if rest.is_empty() || self.disk.is_none() {
-            return rest;
+        if fetch.table.is_none() {
+            fetch.table = self.tables.get(&fetch.info.id);
         }
-        let (inner, info) = (Arc::clone(self), Arc::clone(info));
+        if fetch.wants.is_empty() || self.disk.is_none() {
+            return;
+        }
+        let (inner, info) = (Arc::clone(self), Arc::clone(&fetch.info));
+        let (table, wants) = (fetch.table.take(), std::mem::take(&mut fetch.wants));
         let looked = self
             .parts
             .runtime
-            .spawn_blocking(move || inner.look_on_disk(&info, rest));
-        // A panic there would be a bug; the wants are then answered as stopped by their caller.
-        let (found, rest) = looked.await.unwrap_or_default();
-        got.extend(found);
-        rest
+            .spawn_blocking(move || inner.look_on_disk(&info, table, wants));
+        // Where the runtime ended, the wants stay answered as the caller prepared them: stopped.
+        let (table, found, rest) = looked.await.unwrap_or_default();
+        fetch.table = table;
+        fetch.wants = rest;
+        fetch.got.extend(found);
     }
 
-    fn look_on_disk(&self, info: &SegmentInfo, wants: Vec<Want>) -> (Vec<Got>, Vec<Want>) {
-        let (Some(disk), Some(table)) = (&self.disk, self.local_table(info)) else {
-            return (Vec::new(), wants);
+    fn look_on_disk(
+        &self,
+        info: &SegmentInfo,
+        table: Option<Arc<Table>>,
+        wants: Vec<Want>,
+    ) -> (Option<Arc<Table>>, Vec<Got>, Vec<Want>) {
+        let Some(disk) = &self.disk else {
+            return (table, Vec::new(), wants);
+        };
+        let Some(table) = table.or_else(|| self.table_on_disk(disk, info)) else {
+            return (None, Vec::new(), wants);
         };
         let (mut found, mut rest) = (Vec::new(), Vec::new());
         for (i, read) in wants {
@@ -101,15 +133,10 @@ impl Inner {
                 None => rest.push((i, read)),
             }
         }
-        (found, rest)
+        (Some(table), found, rest)
     }
 
-    /// The table, as far as it can be had without the storage.
-    fn local_table(&self, info: &SegmentInfo) -> Option<Arc<Table>> {
-        if let Some(table) = self.tables.get(&info.id) {
-            return Some(table);
-        }
-        let disk = self.disk.as_ref()?;
+    fn table_on_disk(&self, disk: &DiskCache, info: &SegmentInfo) -> Option<Arc<Table>> {
         let opened = self.open_table(info, &disk.table(info.id)?);
         if opened.is_err() {
             disk.bad_table(info.id);
@@ -126,23 +153,20 @@ impl Inner {
         Ok(table)
     }
 
-    /// One request, or a wait for somebody else's. Returns what is still wanted.
+    /// One step: a request, or a wait for somebody else's.
     async fn attempt(
         self: &Arc<Self>,
-        info: &Arc<SegmentInfo>,
-        wants: Vec<Want>,
-        got: &mut Vec<Got>,
+        fetch: &mut Fetch,
         impatient: bool,
-    ) -> Result<Vec<Want>, (Vec<Want>, DataError)> {
-        let table = self.tables.get(&info.id);
+    ) -> Result<(), DataError> {
+        let table = fetch.table.clone();
         let plan = match &table {
             Some(table) => {
-                let wants = drop_unknown(table, wants, got);
-                (self.plan_slots(info, table, &slots(&wants)), wants)
+                fetch.answer_unknown(table);
+                self.plan_slots(&fetch.info, table, &slots(&fetch.wants))
             }
-            None => (self.plan_blind(info, wants.len()), wants),
+            None => self.plan_blind(&fetch.info, fetch.wants.len()),
         };
-        let (plan, wants) = plan;
         let claim = match &plan {
             Plan::Whole => vec![WHOLE],
             Plan::Table => vec![TABLE],
@@ -150,26 +174,24 @@ impl Inner {
         };
         let needs_table = table.is_none();
         let wanted = |flying: &Range<u32>| {
-            let overlaps = wants.iter().any(|(_, r)| flying.contains(&r.at.slot));
+            let overlaps = fetch.wants.iter().any(|(_, r)| flying.contains(&r.at.slot));
             !impatient && (overlaps || (needs_table && flying.end > TABLE.start))
         };
-        let _lead = match self.flights.board(info.id, wanted, claim) {
+        let _lead = match self.flights.board(fetch.info.id, wanted, claim) {
             Boarding::Lead(lead) => lead,
             Boarding::Wait(mut landed) => {
                 // Closed or changed, it is over.
                 let _ = landed.changed().await;
-                return Ok(wants);
+                return Ok(());
             }
         };
         match (plan, table) {
-            (Plan::Whole, _) => self.get_whole(info, wants, got).await,
             (Plan::Slots(ranges), Some(table)) => {
-                self.get_ranges(info, table, ranges, wants, got).await
+                self.get_ranges(fetch, &table, ranges).await;
+                Ok(())
             }
-            _ => self
-                .get_table(info)
-                .await
-                .map_or_else(|e| Err((wants.clone(), e)), |()| Ok(wants.clone())),
+            (Plan::Whole, _) => self.get_whole(fetch).await,
+            (Plan::Table | Plan::Slots(_), _) => self.get_table(fetch).await,
         }
     }
 
@@ -217,11 +239,12 @@ impl Inner {
         Plan::Slots(ranges)
     }
 
-    async fn get_table(self: &Arc<Self>, info: &Arc<SegmentInfo>) -> Result<(), DataError> {
+    async fn get_table(self: &Arc<Self>, fetch: &mut Fetch) -> Result<(), DataError> {
+        let info = &fetch.info;
         let sealed = self
             .get_range(info.id, info.table_offset..info.object_len)
             .await?;
-        self.open_table(info, &sealed)?;
+        fetch.table = Some(self.open_table(info, &sealed)?);
         if self.disk.is_some() {
             let (inner, id) = (Arc::clone(self), info.id);
             self.parts.runtime.spawn_blocking(move || {
@@ -233,17 +256,11 @@ impl Inner {
         Ok(())
     }
 
-    async fn get_whole(
-        self: &Arc<Self>,
-        info: &Arc<SegmentInfo>,
-        wants: Vec<Want>,
-        got: &mut Vec<Got>,
-    ) -> Result<Vec<Want>, (Vec<Want>, DataError)> {
-        let object = match self.get_object(info).await {
-            Ok(object) => object,
-            Err(e) => return Err((wants, e)),
-        };
-        let (inner, info, all) = (Arc::clone(self), Arc::clone(info), wants.clone());
+    async fn get_whole(self: &Arc<Self>, fetch: &mut Fetch) -> Result<(), DataError> {
+        let object = self.get_object(&fetch.info).await?;
+        let (inner, info) = (Arc::clone(self), Arc::clone(&fetch.info));
+        // Kept in `fetch` too: an object that is wrong answers them with its error.
+        let wants = fetch.wants.clone();
         let opened = self.parts.runtime.spawn_blocking(move || {
             let flawed = |flaw| DataError::flawed(info.id, None, flaw);
             let sealed = segment::table_part(&info, &object).map_err(flawed)?;
@@ -253,49 +270,45 @@ impl Inner {
             }
             let blocks = object.slice(HEADER_LEN..table.blocks_end() as usize);
             let mut got = Vec::new();
-            let wants = drop_unknown(&table, all, &mut got);
+            let wants = drop_unknown(&table, wants, &mut got);
             got.extend(inner.open_range(&table, 0..info.slots, &blocks, wants));
             Ok(got)
         });
-        match opened.await.unwrap_or(Err(DataError::Stopped)) {
-            Ok(found) => got.extend(found),
-            Err(e) => return Err((wants, e)),
-        }
-        Ok(Vec::new())
+        let got = opened.await.unwrap_or(Err(DataError::Stopped))?;
+        fetch.got.extend(got);
+        fetch.wants.clear();
+        Ok(())
     }
 
+    /// A failed range answers its own wants only.
     async fn get_ranges(
         self: &Arc<Self>,
-        info: &Arc<SegmentInfo>,
-        table: Arc<Table>,
+        fetch: &mut Fetch,
+        table: &Arc<Table>,
         ranges: Vec<Range<u32>>,
-        mut wants: Vec<Want>,
-        got: &mut Vec<Got>,
-    ) -> Result<Vec<Want>, (Vec<Want>, DataError)> {
+    ) {
+        let id = fetch.info.id;
         for slots in ranges {
-            let (now, later): (Vec<_>, Vec<_>) = wants
-                .into_iter()
-                .partition(|(_, read)| slots.contains(&read.at.slot));
-            wants = later;
+            let wants = std::mem::take(&mut fetch.wants).into_iter();
+            let (now, later) =
+                wants.partition::<Vec<_>, _>(|(_, read)| slots.contains(&read.at.slot));
+            fetch.wants = later;
             let fetched = match table.range(slots.clone()) {
-                Some(range) => self.get_range(info.id, range).await,
-                None => Err(DataError::flawed(info.id, Some(slots.start), Flaw::NoSlot)),
+                Some(range) => self.get_range(id, range).await,
+                None => Err(DataError::flawed(id, Some(slots.start), Flaw::NoSlot)),
             };
-            let bytes = match fetched {
-                Ok(bytes) => bytes,
-                Err(e) => {
-                    got.extend(fail(now, &e));
-                    continue;
+            match fetched {
+                Ok(bytes) => {
+                    let (inner, table) = (Arc::clone(self), Arc::clone(table));
+                    let open = move || inner.open_range(&table, slots, &bytes, now);
+                    let opened = self.parts.runtime.spawn_blocking(open).await;
+                    fetch.got.extend(opened.unwrap_or_default());
                 }
-            };
-            let (inner, table) = (Arc::clone(self), Arc::clone(&table));
-            let opened = self
-                .parts
-                .runtime
-                .spawn_blocking(move || inner.open_range(&table, slots, &bytes, now));
-            got.extend(opened.await.unwrap_or_default());
+                Err(e) => fetch
+                    .got
+                    .extend(now.into_iter().map(|(i, _)| (i, Err(e.clone())))),
+            }
         }
-        Ok(wants)
     }
 
     /// Opens wanted blocks out of the bytes of consecutive slots, and keeps the bytes in the disk cache. Blocks that nobody wants and
@@ -371,13 +384,6 @@ impl Inner {
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(bytes)
     }
-}
-
-fn fail(wants: Vec<Want>, error: &DataError) -> Vec<Got> {
-    wants
-        .into_iter()
-        .map(|(i, _)| (i, Err(error.clone())))
-        .collect()
 }
 
 /// Answers wants of slots that the table does not have; returns the others.

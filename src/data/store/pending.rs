@@ -254,6 +254,16 @@ impl Pending {
         dropped
     }
 
+    /// Whether it holds no block (yet).
+    pub(super) fn is_empty(&self) -> bool {
+        !self
+            .body
+            .lock()
+            .slots
+            .iter()
+            .any(|s| matches!(s, Slot::Filled(_) | Slot::Lost(_)))
+    }
+
     /// Sealed bytes in memory.
     pub(super) fn memory(&self) -> u64 {
         let body = self.body.lock();

@@ -168,12 +168,16 @@ impl Inner {
         // What waits for its upload is near enough.
         reads.retain(|r| !self.blocks.contains_key(&r.at) && !pending.contains_key(&r.at.segment));
         drop(pending);
-        // More than fits at once would push out what is being read.
-        let most = self.config.prefetch_bytes / BLOCK_LEN as u64;
-        reads.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        // More than fits at once would push out what is being read: the parts take turns.
+        let most = (self.config.prefetch_bytes / BLOCK_LEN as u64).max(1);
+        for part in reads.chunks(usize::try_from(most).unwrap_or(usize::MAX)) {
+            Arc::clone(&self).prefetch_part(part.to_vec());
+        }
+    }
+
+    fn prefetch_part(self: Arc<Self>, reads: Vec<BlockRead>) {
         let count = reads.len();
-        let queued = self.prefetched.fetch_add(count, Ordering::Relaxed);
-        if count == 0 || queued > PREFETCH_QUEUE {
+        if self.prefetched.fetch_add(count, Ordering::Relaxed) > PREFETCH_QUEUE {
             self.prefetched.fetch_sub(count, Ordering::Relaxed);
             return;
         }

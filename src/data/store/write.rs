@@ -226,6 +226,19 @@ impl Inner {
         }
     }
 
+    pub(super) fn decided_below(&self) -> u64 {
+        let writer = self.writer.lock();
+        let Some(lane) = writer.lane else { return 0 };
+        // Numbers reserved by an earlier run and not used by it are never used.
+        let next = match writer.numbers.is_empty() {
+            true => self.parts.journal.reserved(lane),
+            false => writer.numbers.start,
+        };
+        let pending = self.pending.lock();
+        let ours = pending.values().filter(|s| s.place.author == lane);
+        ours.map(|s| s.place.number).fold(next, u64::min)
+    }
+
     /// Drops sealed bytes from memory, oldest segments first, when there are more than the budget allows.
     fn bound_memory(&self) {
         let budget = self.config.pending_bytes;

@@ -256,27 +256,42 @@ async fn the_disk_cache_stays_within_its_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prefetching_is_bounded_and_what_it_brought_costs_nothing_more() {
+async fn prefetching_takes_turns_and_what_it_brought_costs_nothing_more() {
     let mut world = World::new();
     world.config.prefetch_bytes = 1 << 20;
-    let written = Written::new(&world.open(), 100, 65_536).await;
+    world.latency = Duration::from_millis(20);
+    let written = Written::new(&world.open(), 60, 65_536).await;
     let store = world.open();
     let before = world.counts();
-    store.prefetch((0..100).map(|b| written.request(b)).collect());
+    store.prefetch((0..60).map(|b| written.request(b)).collect());
     for _ in 0..500 {
-        if store.cached(&written.request(15)).is_some() {
+        if (0..60).all(|b| store.cached(&written.request(b)).is_some()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let cost = world.counts().since(&before);
-    assert!(
-        cost.received < 1200 << 10,
-        "16 blocks and the table: {cost:?}"
+    assert_eq!(
+        (cost.gets, cost.ranges),
+        (0, 5),
+        "a table and four parts of 16 blocks"
     );
-    written.check(&store, 0..16).await;
+    written.check(&store, 0..60).await;
     assert_eq!(world.counts().since(&before), cost);
-    assert!(store.cached(&written.request(20)).is_none());
+    assert_eq!(store.inner.prefetched.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_no_cache_can_hold_is_fetched_once_a_read() {
+    let mut world = World::new();
+    world.config.neighbours = 0;
+    let written = Written::new(&world.open(), 1900, 4096).await;
+    let store = world.open();
+    let before = world.counts();
+    let (a, b) = (written.request(100), written.request(101));
+    store.inner.tables.invalidate_all();
+    assert!(store.read(vec![a, b]).await.iter().all(Result::is_ok));
+    assert_eq!(world.counts().since(&before).ranges, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -268,3 +268,25 @@ async fn another_lane_ends_the_segment_and_starts_its_own_numbers() {
     assert_eq!(infos[&b.segment].author, LaneId([0x55; 16]));
     assert_eq!((infos[&a.segment].number, infos[&b.segment].number), (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_are_decided_when_their_segments_are_released_or_given_up() {
+    let world = World::new();
+    let store = world.open();
+    assert_eq!(store.decided_below(), 0);
+    write(&store, 1, 10);
+    assert_eq!(store.decided_below(), 0, "number 0 is open");
+    publish(&store).await;
+    assert_eq!(store.decided_below(), 1);
+    drop(store);
+    let store = world.open();
+    assert_eq!(
+        store.decided_below(),
+        1024,
+        "what the last run had reserved is never used"
+    );
+    write(&store, 2, 10);
+    assert_eq!(store.decided_below(), 1024);
+    publish(&store).await;
+    assert_eq!(store.decided_below(), 1025);
+}
