@@ -180,7 +180,14 @@ fn a_server_that_asks_for_credentials_is_4() {
         c.env_remove("SKRIN_WEBDAV_USER")
             .env_remove("SKRIN_WEBDAV_PASSWORD");
     };
-    refused(&vault, &vault.address(), &point, no_login, 4, &["401"]);
+    refused(
+        &vault,
+        &vault.address(),
+        &point,
+        no_login,
+        4,
+        &["asks for a user and a password", "~/.netrc"],
+    );
     let wrong = |c: &mut std::process::Command| drop(c.env("SKRIN_WEBDAV_PASSWORD", "hunter2"));
     refused(
         &vault,

@@ -36,7 +36,8 @@ fn a_clone_is_sound_before_and_after_gc(on: On) {
     git(&["fsck", "--full", "--strict"]);
     let head = git(&["rev-parse", "HEAD"]);
     mount.unmount();
-    let mount = vault.mount("b");
+    std::fs::remove_dir_all(vault.state("a")).unwrap();
+    let mount = vault.mount("a");
     assert_eq!(git(&["rev-parse", "HEAD"]), head);
     git(&["fsck", "--full", "--strict"]);
     assert_eq!(git(&["status", "--porcelain"]), "");

@@ -9,6 +9,10 @@ use crate::storages::On;
 #[test]
 fn unmount_now_says_what_is_left_and_the_next_mount_uploads_it() {
     let vault = Vault::new(On::Local);
+    let point = vault.point("a");
+    let (code, said) = vault.mount_command("a", &point, &["--offline"]).code();
+    assert_eq!(code, 7, "{said}");
+    vault.mount("a").unmount();
     let mount = vault.mount_with("a", &["--offline"]);
     let body = Dice(41).bytes(3_000_000);
     std::fs::write(mount.join("file"), &body).unwrap();

@@ -1,6 +1,7 @@
 //! The three kinds of storage that vaults live on here, and what an onlooker there can count and break.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -88,12 +89,14 @@ impl Storage {
     }
 
     /// rclone on the bucket, which knows nothing of us.
-    fn rclone(&self, verb: &[&str]) -> String {
+    fn rclone(&self, verb: &[&str]) -> Command {
         let Self::Server { server, path } = self else {
             panic!("not on a server")
         };
         let endpoint = format!("http://127.0.0.1:{}", server.port());
-        command("rclone")
+        let mut rclone = command("rclone");
+        rclone
+            .env_remove("AWS_CA_BUNDLE")
             .args([
                 "--config",
                 "/dev/null",
@@ -110,22 +113,24 @@ impl Storage {
                 &endpoint,
             ])
             .args(verb)
-            .arg(format!(":s3:{BUCKET}/{path}"))
-            .output_ok()
+            .arg(format!(":s3:{BUCKET}/{path}"));
+        rclone
     }
 
     /// Length of every object, by name.
     pub fn objects(&self) -> Vec<(String, u64)> {
         let Some(dir) = self.dir() else {
-            let lines = self.rclone(&[
-                "lsf",
-                "-R",
-                "--files-only",
-                "--format",
-                "ps",
-                "--separator",
-                "\t",
-            ]);
+            let lines = self
+                .rclone(&[
+                    "lsf",
+                    "-R",
+                    "--files-only",
+                    "--format",
+                    "ps",
+                    "--separator",
+                    "\t",
+                ])
+                .output_ok();
             return lines
                 .lines()
                 .map(|line| line.split_once('\t').unwrap())
@@ -161,7 +166,7 @@ impl Drop for Storage {
             match self.dir() {
                 Some(dir) => drop(std::fs::remove_dir_all(dir)),
                 None if std::thread::panicking() => {}
-                None => drop(self.rclone(&["purge"])),
+                None => drop(self.rclone(&["purge"]).finish()),
             }
         }
     }

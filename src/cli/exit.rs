@@ -103,10 +103,15 @@ impl From<StoreError> for Failure {
             ErrorKind::Broken | ErrorKind::Exists => Exit::Integrity,
             ErrorKind::Full | ErrorKind::Unsupported => Exit::Other,
         };
+        let untrusted = error.kind() == ErrorKind::Untrusted;
         let text = error.to_string();
-        match root_cause(&error).filter(|cause| !text.contains(cause.as_str())) {
+        let failure = match root_cause(&error).filter(|cause| !text.contains(cause.as_str())) {
             Some(cause) => Self::new(exit, format!("{text} ({cause})")),
             None => Self::new(exit, text),
+        };
+        match untrusted {
+            true => failure.remedy("the variable SKRIN_CA_FILE names such a file, in PEM"),
+            false => failure,
         }
     }
 }

@@ -122,10 +122,12 @@ fn clear_dead(path: &Path, line: &MountLine) -> Outcome<()> {
     )))
 }
 
-/// Whether the process behind a mount is gone; the kernel says so at once.
+/// Whether the process behind a mount is gone. Asked of the file system, for attributes the kernel knows by heart.
 pub(crate) fn is_dead(path: &Path) -> bool {
-    const ENOTCONN: i32 = 107;
-    std::fs::metadata(path).is_err_and(|e| e.raw_os_error() == Some(ENOTCONN))
+    matches!(
+        rustix::fs::statvfs(path),
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+    )
 }
 
 /// Takes a mount away; `lazy` hides it at once and ends it when the last file is closed.

@@ -32,6 +32,7 @@ impl From<ReplicaError> for Failure {
         let exit = match error {
             ReplicaError::Store(error) => return error.into(),
             ReplicaError::RolledBack(_)
+            | ReplicaError::Withheld(_)
             | ReplicaError::Commit { .. }
             | ReplicaError::Checkpoint { .. }
             | ReplicaError::ForeignOperation => Exit::Integrity,
