@@ -55,6 +55,9 @@ pub enum CheckpointFault {
         /// What is wrong.
         source: BadSignature,
     },
+    /// Another checkpoint with the same parent stands.
+    #[error("another checkpoint with the same parent stands")]
+    Superseded,
     /// Rows out of order, or not the rows that the root counts.
     #[error("its rows are not those that the root promises")]
     Rows,

@@ -6,7 +6,7 @@ use skrin_storage::{BadName, ObjectName, Prefix};
 use std::fmt;
 
 /// Commits in one directory of a lane.
-const PER_DIRECTORY: u64 = 256;
+pub(crate) const PER_DIRECTORY: u64 = 256;
 /// The whole contents of a tip; its name is what it says.
 pub(crate) const TIP_CONTENT: &[u8] = b"\n";
 

@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// chose a little earlier can still be computed.
 const KEPT_BELOW_FLOOR: u64 = 64;
 
+/// Rows are written whenever this many bytes came together while a state is made anew.
+const RELIEF_BYTES: usize = 16 << 20;
+
 /// Prefixes of entries beside the rows.
 pub(super) mod side {
     pub(in crate::replica) const LANE: u8 = b'L';
@@ -126,6 +129,8 @@ pub(super) struct Core {
     dropped: Vec<OrderKey>,
     pub(super) pending: VecDeque<Pending>,
     unpended: Vec<u64>,
+    /// Pending operations while the state is made again.
+    parked: Vec<Arc<Op>>,
     pub(super) meta: Meta,
     /// Counters below this belong to earlier incarnations of this device.
     pub(super) counter_base: u64,
@@ -133,6 +138,8 @@ pub(super) struct Core {
     /// Segments of own commits that became void: the next commit declares them again.
     pub(super) redeclare: Vec<SegmentInfo>,
     broken: bool,
+    /// Since `reset`, until the first flush.
+    anew: bool,
 }
 
 fn prefixed(prefix: u8, key: &[u8]) -> RowKey {
@@ -155,11 +162,13 @@ impl Core {
             dropped: Vec::new(),
             pending: VecDeque::new(),
             unpended: Vec::new(),
+            parked: Vec::new(),
             meta: Meta::default(),
             counter_base: 0,
             last_counter: 0,
             redeclare: Vec::new(),
             broken: false,
+            anew: false,
         }
     }
 
@@ -553,6 +562,7 @@ impl Core {
         self.broken = true;
         self.rows.flush(changes)?;
         self.broken = false;
+        self.anew = false;
         if self.rows.is_persistent() {
             self.log.values_mut().for_each(|logged| logged.held = None);
         }
@@ -599,8 +609,8 @@ impl Core {
         self.graph.is_after_close(head) || self.meta.standing.voids(head, lamport)
     }
 
-    /// Begins again with nothing but the pending operations, which `rejoin` puts back on top.
-    pub(super) fn reset(&mut self) -> Vec<Arc<Op>> {
+    /// Begins again with nothing. Pending operations are set aside until `rejoin` puts them back on top.
+    pub(super) fn reset(&mut self) {
         self.rows.clear();
         self.graph = Graph::default();
         self.log.clear();
@@ -608,16 +618,38 @@ impl Core {
         self.unpended.clear();
         self.meta = Meta::default();
         self.broken = true;
-        self.pending.drain(..).map(|pending| pending.op).collect()
+        self.anew = true;
+        let pending = self.pending.drain(..).map(|pending| pending.op);
+        self.parked.extend(pending);
     }
 
-    /// Applies pending operations again after a `reset`.
-    pub(super) fn rejoin(&mut self, ops: Vec<Arc<Op>>) -> Result<(), RowsError> {
+    /// While the state is made anew, writes rows before they take too much memory. What is in the database is not a state
+    /// then, and does not say that it is one until `flush`: a crash begins anew.
+    pub(super) fn relieve(&mut self) -> Result<(), RowsError> {
+        match self.anew && self.rows.unflushed() > RELIEF_BYTES {
+            true => self.rows.flush(Vec::new()),
+            false => Ok(()),
+        }
+    }
+
+    /// Applies the operations that `reset` set aside.
+    pub(super) fn rejoin(&mut self) -> Result<(), RowsError> {
+        let ops = std::mem::take(&mut self.parked);
         let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
         let result = self.pend_again(&mut rows, ops, VecDeque::new());
         self.rows = rows;
         self.broken = result.is_err();
         result
+    }
+
+    /// Whether a failure left the state incomplete: it must be folded again.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Notes such a failure.
+    pub(super) fn fail(&mut self) {
+        self.broken = true;
     }
 
     /// Lets `merge` work on what a `reset` left empty.

@@ -3,16 +3,20 @@
 use super::Env;
 use super::error::{FindingKind, ReplicaError};
 use crate::commit::{CheckedCommit, Fault, open_commit};
-use crate::lane::Head;
+use crate::lane::{Head, PER_DIRECTORY, parse_commit_file};
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use skrin_base::Hash32;
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
+use skrin_base::{Hash32, LaneId};
 use skrin_storage::{ErrorKind, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Requests at once.
 const AT_ONCE: usize = 16;
+/// So many missing commits of a lane are walked back one by one; for more, directories are listed first.
+const WALKED: u64 = 8;
+/// Directories of a lane are listed for at most this many of its newest commits.
+const LISTED_AT_MOST: u64 = 65_536;
 /// After this time without a commit that others follow, it counts as withheld.
 const WITHHELD_AFTER: u64 = 120_000_000_000;
 const RETRY_MIN: u64 = 1_000_000_000;
@@ -186,6 +190,42 @@ impl Inbox {
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// The commits between what is known and the tips, as the directories of the lanes show them. Listings are hints: they
+    /// only let many commits be got at once instead of one after the other.
+    pub(super) async fn between(
+        env: &Env,
+        tips: &[Head],
+        known: impl Fn(&LaneId) -> Option<u64>,
+    ) -> Result<Vec<Head>, ReplicaError> {
+        let mut directories = Vec::new();
+        for tip in tips {
+            let from = known(&tip.lane).map_or(0, |seq| seq.saturating_add(1));
+            if tip.seq.saturating_sub(from) < WALKED {
+                continue;
+            }
+            let oldest = from.max(tip.seq.saturating_sub(LISTED_AT_MOST));
+            let parts = oldest / PER_DIRECTORY..=tip.seq / PER_DIRECTORY;
+            directories.extend(parts.map(|part| (tip.lane, part * PER_DIRECTORY, from, tip.seq)));
+        }
+        let list = |(lane, seq, from, to)| async move {
+            let listing = env
+                .store
+                .list(&env.names.lane_directory(lane, seq)?)
+                .await?;
+            let files = listing.objects.iter();
+            let parsed = files.filter_map(|listed| parse_commit_file(listed.name.file_name()));
+            let wanted = parsed.filter(|(seq, _)| (from..=to).contains(seq));
+            let heads = wanted.map(|(seq, hash)| Head { lane, seq, hash });
+            Ok::<Vec<Head>, ReplicaError>(heads.collect())
+        };
+        let mut lists = stream::iter(directories.into_iter().map(list)).buffered(AT_ONCE);
+        let mut heads = Vec::new();
+        while let Some(listed) = lists.next().await {
+            heads.extend(listed?);
+        }
+        Ok(heads)
     }
 
     /// Gets the wanted commits and everything that they follow, as far as it is not `known`. Missing and bad ones are

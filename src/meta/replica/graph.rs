@@ -232,6 +232,12 @@ impl Graph {
         heads
     }
 
+    /// The highest number that is known of a lane.
+    pub(crate) fn newest(&self, lane: &LaneId) -> Option<u64> {
+        let lane = self.lanes.get(lane)?;
+        lane.tips.iter().map(|tip| tip.seq).max()
+    }
+
     /// The newest commits of the lanes of `device` that are still open, other than `current`: it will not go on with them.
     pub(crate) fn open_lanes_of(&self, device: DeviceId, current: LaneId) -> Vec<Head> {
         let open = |(id, lane): &(&LaneId, &Lane)| {

@@ -1,10 +1,11 @@
 //! Opening: from the local cache, else from the newest checkpoint and what came after it, else from all commits.
 
-use super::core::Core;
+use super::core::{Core, MergeError};
 use super::error::{FindingKind, ReplicaError};
 use super::fetch::Inbox;
 use super::graph::{Covered, Lane, Tip};
 use super::own::OwnCommits;
+use super::pull::proposals;
 use super::standing::Standing;
 use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
@@ -26,8 +27,6 @@ use std::sync::Arc;
 const CACHE_VERSION: u32 = 1;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
-/// Rows are written to the database whenever this many bytes came together.
-pub(super) const FLUSH_BYTES: usize = 16 << 20;
 /// How many older checkpoints are tried before everything is folded from the first commit.
 const CHECKPOINTS_TRIED: usize = 3;
 
@@ -210,6 +209,10 @@ impl Replica {
         for reference in self.checkpoints_named(net, tips).await? {
             let object = self.env.names.checkpoint(&reference.name)?;
             match self.load_checkpoint(net, tips, &reference, alone).await {
+                Err(ReplicaError::Checkpoint {
+                    fault: CheckpointFault::Superseded,
+                    ..
+                }) => {}
                 Err(ReplicaError::Checkpoint { object, fault }) => {
                     self.report(FindingKind::Integrity, object, fault.to_string());
                 }
@@ -226,21 +229,31 @@ impl Replica {
         let nothing = super::graph::Graph::default();
         self.fetch_wanted(net, tips, &nothing).await?;
         let mut core = self.core.lock();
-        let pending = core.reset();
+        core.reset();
         core.begin();
-        self.absorb_base(net, &mut core)?;
-        core.rejoin(pending)?;
-        Ok(())
+        self.absorb_base(net, &mut core, None)?;
+        Ok(core.rejoin()?)
     }
 
-    fn absorb_base(&self, net: &mut Net, core: &mut Core) -> Result<(), ReplicaError> {
-        match self.absorb(net, core) {
+    fn absorb_base(
+        &self,
+        net: &mut Net,
+        core: &mut Core,
+        from: Option<&CheckpointRef>,
+    ) -> Result<(), ReplicaError> {
+        let absorbed = self.absorb(net, core);
+        if absorbed.is_err() {
+            core.fail();
+        }
+        match absorbed {
             Ok(_) => Ok(()),
-            Err(super::core::MergeError::Rows(error)) => Err(error.into()),
-            Err(super::core::MergeError::TooDeep) => Err(RowsError::Cache(
-                "a commit lies below the checkpoint that holds it".to_owned(),
-            )
-            .into()),
+            Err(MergeError::Rows(error)) => Err(error.into()),
+            // The commits after it show that another branch of checkpoints stands.
+            Err(MergeError::TooDeep) => {
+                let name = from.map(|from| from.name).unwrap_or_default();
+                let object = self.env.names.checkpoint(&name)?;
+                Err(checkpoint_error(&object, CheckpointFault::Superseded))
+            }
         }
     }
 
@@ -251,14 +264,15 @@ impl Replica {
         graph: &super::graph::Graph,
     ) -> Result<(), ReplicaError> {
         let remembered = net.heads.lanes.values().map(|seen| seen.head);
-        let want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        want.extend(Inbox::between(&self.env, tips, |lane| graph.newest(lane)).await?);
         net.inbox
             .fetch(&self.env, want, |head| graph.knows(head))
             .await?;
         self.fetch_roots(net).await
     }
 
-    /// The checkpoints that the newest commits call standing, the newest first.
+    /// The checkpoints that the newest commits call standing or propose, the newest first.
     async fn checkpoints_named(
         &self,
         net: &mut Net,
@@ -273,7 +287,10 @@ impl Replica {
             .held
             .values()
             .chain(net.inbox.held.values())
-            .filter_map(|checked| checked.commit().standing)
+            .flat_map(|checked| {
+                let standing = checked.commit().standing.into_iter();
+                standing.chain(proposals(checked).map(|verdict| verdict.checkpoint))
+            })
             .collect();
         for checked in newest.take_by_lamport() {
             net.inbox.hold(checked);
@@ -309,15 +326,16 @@ impl Replica {
             .await?;
         }
         let mut core = self.core.lock();
-        let pending = if alone { Vec::new() } else { core.reset() };
+        if !alone {
+            core.reset();
+        }
         core.begin();
         fill(&mut core, rows)?;
         cover(&mut core.graph, &root);
         core.meta.standing = Standing::begin(*reference, &root);
         core.meta.undoable_from = root.floor.saturating_add(1);
-        self.absorb_base(net, &mut core)?;
-        core.rejoin(pending)?;
-        Ok(())
+        self.absorb_base(net, &mut core, Some(reference))?;
+        Ok(core.rejoin()?)
     }
 
     /// The own commit, if any, that is kept here and cannot be admitted yet, because the storage does not show what it
@@ -411,10 +429,7 @@ fn fill(core: &mut Core, batch: Vec<(RowKey, Row)>) -> Result<(), RowsError> {
     for (key, value) in batch {
         core.rows.put(&key, value)?;
     }
-    if core.rows.unflushed() > FLUSH_BYTES {
-        // Without the entries beside the rows, a crash from here on begins again.
-        core.rows.flush(Vec::new())?;
-    }
+    core.relieve()?;
     Ok(())
 }
 

@@ -2,8 +2,9 @@
 
 use super::core::{Core, MergeError};
 use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
+use super::fetch::Inbox;
 use super::graph::{Graph, Refusal};
-use super::load::{FLUSH_BYTES, get_root};
+use super::load::get_root;
 use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica};
 use crate::checkpoint::DigestOfRows;
@@ -51,7 +52,9 @@ impl Replica {
     pub(super) async fn pull_with(&self, net: &mut Net) -> Result<(), ReplicaError> {
         let tips = self.list_tips(net).await?;
         let remembered = net.heads.lanes.values().map(|seen| seen.head);
-        let want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        let newest = |lane: &LaneId| self.core.lock().graph.newest(lane);
+        want.extend(Inbox::between(&self.env, &tips, newest).await?);
         let mut fetched = self.fetch(net, want).await;
         if fetched.is_ok() {
             fetched = self.fetch_roots(net).await;
@@ -96,7 +99,10 @@ impl Replica {
     pub(super) async fn absorb_or_rebuild(&self, net: &mut Net) -> Result<(), ReplicaError> {
         let absorbed = {
             let mut core = self.core.lock();
-            self.absorb(net, &mut core)
+            match core.is_broken() {
+                true => Err(MergeError::TooDeep),
+                false => self.absorb(net, &mut core),
+            }
         };
         match absorbed {
             Ok(diff) => net.undelivered.extend(diff),
@@ -194,9 +200,7 @@ impl Replica {
             }
             diff.extend(core.merge(fold, &BTreeSet::new())?);
             fold = rest;
-            if core.rows.unflushed() > FLUSH_BYTES && !fold.is_empty() {
-                core.rows.flush(Vec::new())?;
-            }
+            core.relieve()?;
         }
         for checked in &void {
             core.publish_again(checked)?;
@@ -481,7 +485,7 @@ fn label_of(label: &str) -> String {
     label.get(..end).unwrap_or_default().to_owned()
 }
 
-fn proposals(checked: &CheckedCommit) -> impl Iterator<Item = &Verdict> {
+pub(super) fn proposals(checked: &CheckedCommit) -> impl Iterator<Item = &Verdict> {
     let lamport = checked.commit().lamport;
     let verdicts = checked.commit().verdicts.iter();
     verdicts.filter(move |v| v.opinion == Opinion::Propose && v.checkpoint.floor < lamport)

@@ -72,6 +72,22 @@ async fn opening_with_a_cache_and_nothing_new_is_one_request() {
 }
 
 #[tokio::test]
+async fn a_long_lane_is_listed_and_got_many_at_once() {
+    let vault = Vault::new(6);
+    let mut rng = Rng(6);
+    let mut device = vault.open(0).await;
+    for _ in 0..40 {
+        device.act(&mut rng);
+        device.publish().await.unwrap();
+    }
+    let fresh = vault.open(1).await;
+    assert_eq!(fresh.digest(), device.digest());
+    let cost = fresh.counters.counts();
+    // The tips, then the lane's directory; every commit once.
+    assert_eq!((cost.lists, cost.gets), (2, 40));
+}
+
+#[tokio::test]
 async fn a_large_batch_is_cut_into_commits_of_at_most_a_mebibyte() {
     let vault = Vault::new(5);
     let device = vault.open(0).await;
