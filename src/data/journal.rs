@@ -32,7 +32,7 @@ const QUEUE_WRITE: usize = 256 * 1024;
 /// Buffered bytes after which appending threads wait for the disk.
 const QUEUE_MAX: usize = 8 * 1024 * 1024;
 /// Segment numbers reserved at a time: one synced record for so many segments.
-const NUMBERS_AT_ONCE: u64 = 1024;
+const NUMBERS_AT_ONCE: u64 = 64;
 
 /// More than the record of a block takes without the block.
 const BLOCK_HEAD_MAX: u64 = 128;
@@ -67,13 +67,15 @@ impl JournalConfig {
     }
 }
 
-/// Who may use the last file's room, which is kept for what makes room.
+/// How much more than its bound the journal may take for a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// A new block, which can wait.
+    /// A new block, which can wait: nothing.
     New,
-    /// What was admitted already, operations and marks.
+    /// Operations, of which some make room, and blocks that were admitted: one file.
     Admitted,
+    /// What ends a segment or says that something is on the storage: as much as it takes, or nothing could ever be released.
+    Mark,
 }
 
 /// The log. All methods may be called from any thread; they block on the local disk only.
@@ -204,7 +206,7 @@ impl Journal {
             number,
             table_key: *table_key,
         };
-        let appended = self.append(&record, Bytes::new(), Class::Admitted, |f| f.holds(segment))?;
+        let appended = self.append(&record, Bytes::new(), Class::Mark, |f| f.holds(segment))?;
         Ok(appended.lsn)
     }
 
@@ -246,7 +248,7 @@ impl Journal {
             slots,
             table_hash,
         };
-        self.append(&record, table, Class::Admitted, |f| f.holds(segment))
+        self.append(&record, table, Class::Mark, |f| f.holds(segment))
     }
 
     /// Notes that the storage has a segment. Losing the note costs a repeated upload.
@@ -254,7 +256,7 @@ impl Journal {
         self.append(
             &Record::Durable { segment },
             Bytes::new(),
-            Class::Admitted,
+            Class::Mark,
             |_| (),
         )
         .map(drop)
@@ -267,10 +269,11 @@ impl Journal {
     pub(crate) fn reserve(&self, lane: LaneId) -> Result<Range<u64>, DataError> {
         let from = self.reserved(lane);
         let until = from + NUMBERS_AT_ONCE;
-        let record = Record::Reserve { lane, until };
-        let appended = self.append(&record, Bytes::new(), Class::Admitted, |_| ())?;
-        self.sync(appended.lsn)?;
+        // Known before the record is: a file begun in between repeats it. If this fails, the numbers are never used.
         self.state.lock().lanes.insert(lane, until);
+        let record = Record::Reserve { lane, until };
+        let appended = self.append(&record, Bytes::new(), Class::Mark, |_| ())?;
+        self.sync(appended.lsn)?;
         Ok(from..until)
     }
 
@@ -288,13 +291,13 @@ impl Journal {
         let known = self.state.lock().released;
         for segment in segments {
             let record = Record::Declared { segment: *segment };
-            self.append(&record, Bytes::new(), Class::Admitted, |_| ())?;
+            self.append(&record, Bytes::new(), Class::Mark, |_| ())?;
         }
         if counter > known {
             self.append(
                 &Record::Released { counter },
                 Bytes::new(),
-                Class::Admitted,
+                Class::Mark,
                 |_| (),
             )?;
         }
@@ -480,7 +483,11 @@ impl Journal {
                 return Ok(s);
             }
             let len = need.max(self.config.file_len.into()) + 4096;
-            let extra = if class == Class::Admitted { len } else { 0 };
+            let extra = match class {
+                Class::New => 0,
+                Class::Admitted => len,
+                Class::Mark => u64::MAX / 2,
+            };
             let (used, limit) = (s.needed(), self.config.max_bytes);
             if used + len <= limit + extra || used == 0 {
                 self.begin_file(&mut s, len)?;

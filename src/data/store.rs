@@ -162,7 +162,7 @@ struct Inner {
     disk: Option<DiskCache>,
     flights: Flights,
     uploads: Semaphore,
-    fetches: Semaphore,
+    fetches: Arc<Semaphore>,
     prefetches: Semaphore,
     prefetched: AtomicUsize,
     counters: Counters,
@@ -210,7 +210,9 @@ impl DataStore {
             disk,
             flights: Flights::default(),
             uploads: Semaphore::new(config.uploads.max(1)),
-            fetches: Semaphore::new(permits(config.fetch_bytes, u64::MAX) as usize),
+            fetches: Arc::new(Semaphore::new(
+                permits(config.fetch_bytes, u64::MAX) as usize
+            )),
             prefetches: Semaphore::new(permits(config.prefetch_bytes, u64::MAX) as usize),
             prefetched: AtomicUsize::new(0),
             counters: Counters::default(),

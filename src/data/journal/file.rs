@@ -43,7 +43,11 @@ impl LogFile {
             Some(file) => file,
             None => allocate(&path, len)?,
         };
-        sync_dir(dir)?;
+        if let Err(e) = sync_dir(dir) {
+            // Or the next attempt would make a second file of this number; it never held anything.
+            let _ = std::fs::remove_file(&path);
+            return Err(e);
+        }
         Ok(Self {
             id,
             path: path.into(),

@@ -9,9 +9,10 @@ use crate::segment::{self, HEADER_LEN, Table};
 use bytes::Bytes;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_storage::StoreError;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How often to look again after waiting for somebody else's fetch, before fetching the same once more.
 const PATIENCE: usize = 4;
@@ -347,42 +348,60 @@ impl Inner {
     }
 
     /// A whole object.
-    pub(super) async fn get_object(&self, info: &SegmentInfo) -> Result<Bytes, DataError> {
-        let name = segment::object_name(info.id)
-            .map_err(|e| DataError::storage(info.id, StoreError::from(e)))?;
-        let _permits = self.permit(info.object_len).await?;
+    pub(super) async fn get_object(&self, info: &SegmentInfo) -> Result<Answer, DataError> {
+        let name =
+            segment::object_name(info.id).map_err(|e| DataError::storage(info.id, e.into()))?;
+        let permit = self.permit(info.object_len).await?;
         let object = self.parts.store.get(&name, info.object_len as usize).await;
-        self.count(info.id, object)
+        self.answer(info.id, object, permit)
     }
 
-    async fn get_range(&self, id: SegmentId, range: Range<u64>) -> Result<Bytes, DataError> {
-        let name =
-            segment::object_name(id).map_err(|e| DataError::storage(id, StoreError::from(e)))?;
+    async fn get_range(&self, id: SegmentId, range: Range<u64>) -> Result<Answer, DataError> {
+        let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
         let len = range.end - range.start;
-        let _permits = self.permit(len).await?;
+        let permit = self.permit(len).await?;
         let bytes = self
             .parts
             .store
             .get_range(&name, range.start, len as usize)
             .await;
-        self.count(id, bytes)
+        self.answer(id, bytes, permit)
     }
 
-    async fn permit(&self, bytes: u64) -> Result<tokio::sync::SemaphorePermit<'_>, DataError> {
+    async fn permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, DataError> {
         let need = permits(bytes, self.config.fetch_bytes);
-        self.fetches
-            .acquire_many(need)
-            .await
-            .map_err(|_| DataError::Stopped)
+        let permit = Arc::clone(&self.fetches).acquire_many_owned(need).await;
+        permit.map_err(|_| DataError::Stopped)
     }
 
-    fn count(&self, id: SegmentId, answer: Result<Bytes, StoreError>) -> Result<Bytes, DataError> {
+    fn answer(
+        &self,
+        id: SegmentId,
+        answer: Result<Bytes, StoreError>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Answer, DataError> {
         self.counters.fetches.fetch_add(1, Ordering::Relaxed);
         let bytes = answer.map_err(|e| DataError::storage(id, e))?;
         self.counters
             .fetched_bytes
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(bytes)
+        Ok(Answer {
+            bytes,
+            _permit: permit,
+        })
+    }
+}
+
+/// Bytes of the storage, which count against the bound until they are dropped.
+pub(super) struct Answer {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Deref for Answer {
+    type Target = Bytes;
+    fn deref(&self) -> &Bytes {
+        &self.bytes
     }
 }
 

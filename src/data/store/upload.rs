@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_crypto::hash;
-use skrin_storage::{Durable, StoreError, put_confirmed};
+use skrin_storage::{Durable, put_confirmed};
 use std::sync::Arc;
 
 /// Buffers for whole objects, used again: fresh memory for 8 MiB costs milliseconds.
@@ -102,69 +102,72 @@ impl Inner {
     }
 
     async fn upload(self: Arc<Self>, segment: Arc<Pending>) {
-        let mut guard = Attempt {
+        let mut attempt = Attempt {
             segment: &segment,
             result: Err(DataError::Stopped),
         };
-        guard.result = self.try_upload(&segment).await;
-        if let Err(error) = &guard.result {
-            tracing::warn!(%error, segment = %segment.place.segment, "the segment is not on the storage yet");
+        let Ok(_permit) = self.uploads.acquire().await else {
+            return;
+        };
+        let put = self.try_upload(&segment).await;
+        attempt.result = match &put {
+            Ok((durable, _)) => Ok(durable.clone()),
+            Err(error) => {
+                tracing::warn!(%error, segment = %segment.place.segment, "the segment is not on the storage yet");
+                Err(error.clone())
+            }
+        };
+        drop(attempt);
+        if let Ok((durable, object)) = put {
+            // With the permit, so that objects do not pile up in memory before a slow disk.
+            self.keep_on_disk(durable.into_inner(), object).await;
         }
     }
 
     async fn try_upload(
         self: &Arc<Self>,
         segment: &Arc<Pending>,
-    ) -> Result<Durable<SegmentInfo>, DataError> {
+    ) -> Result<(Durable<SegmentInfo>, Bytes), DataError> {
         let id = segment.place.segment;
-        let _permit = self
-            .uploads
-            .acquire()
-            .await
-            .map_err(|_| DataError::Stopped)?;
         let (ended, parts) = segment.ended().ok_or(DataError::Missing(id))?;
-        let (inner, table, info) = (
-            Arc::clone(self),
-            ended.sealed_table.clone(),
-            ended.info.clone(),
-        );
+        let (inner, info) = (Arc::clone(self), ended.info.clone());
         let object = self.parts.runtime.spawn_blocking(move || {
             // After a crash the same name must get the same bytes: what is put is in the journal first.
             inner.parts.journal.sync(ended.lsn)?;
             inner.assemble(&ended, parts)
         });
         let object = object.await.map_err(|_| DataError::Stopped)??;
-        let name =
-            segment::object_name(id).map_err(|e| DataError::storage(id, StoreError::from(e)))?;
+        let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
         let durable = put_confirmed(&*self.parts.store, &name, object.clone())
             .await
             .map_err(|e| DataError::storage(id, e))?;
-        self.keep_on_disk(info.clone(), table, object);
         if let Err(error) = self.parts.journal.append_durable(id) {
             // Without the note it is put once more after a crash.
             tracing::debug!(%error, "cannot note that a segment is durable");
         }
-        Ok(durable.map(|_| info))
+        Ok((durable.map(|_| info), object))
     }
 
     /// What was just written will be read again: keeps it in the disk cache.
-    fn keep_on_disk(self: &Arc<Self>, info: SegmentInfo, table: Bytes, object: Bytes) {
+    async fn keep_on_disk(self: &Arc<Self>, info: SegmentInfo, object: Bytes) {
         if self.disk.is_none() {
             return;
         }
         let inner = Arc::clone(self);
-        self.parts.runtime.spawn_blocking(move || {
-            let opened = segment::Table::open(inner.config.vault, inner.config.room, &info, &table);
-            if let (Some(disk), Ok(opened)) = (&inner.disk, opened) {
-                let end = opened.blocks_end() as usize;
-                disk.put_table(info.id, &table);
-                disk.put(
-                    info.id,
-                    0..info.slots,
-                    object.get(segment::HEADER_LEN..end).unwrap_or_default(),
-                );
+        let kept = self.parts.runtime.spawn_blocking(move || {
+            let (vault, room) = (inner.config.vault, inner.config.room);
+            let sealed = segment::table_part(&info, &object)?;
+            let table = segment::Table::open(vault, room, &info, sealed)?;
+            let blocks = object.get(segment::HEADER_LEN..table.blocks_end() as usize);
+            if let Some(disk) = &inner.disk {
+                disk.put_table(info.id, sealed);
+                disk.put(info.id, 0..info.slots, blocks.unwrap_or_default());
             }
+            Ok::<_, Flaw>(())
         });
+        if !matches!(kept.await, Ok(Ok(()))) {
+            tracing::debug!("an uploaded segment was not kept in the cache");
+        }
     }
 
     /// The object, the same at every attempt.
