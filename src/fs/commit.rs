@@ -107,15 +107,6 @@ fn segments_of(list: &[Extent]) -> Vec<SegmentId> {
     segments
 }
 
-/// A change that was made.
-#[derive(Clone, Debug)]
-pub(crate) struct Done {
-    /// The operation.
-    pub(crate) id: OpId,
-    /// What became of it.
-    pub(crate) outcome: Outcome,
-}
-
 impl Fs {
     /// Checks and makes one change: `plan` sees the tree, under its lock, and says what is to happen, naming what it saw.
     ///
@@ -124,17 +115,17 @@ impl Fs {
     pub(crate) fn commit(
         &self,
         plan: impl FnOnce(&TreeGuard<'_>) -> Result<OpKind, FsError>,
-    ) -> Result<Done, FsError> {
+    ) -> Result<OpId, FsError> {
         let mut tree = self.replica.tree();
         let kind = plan(&tree)?;
         self.execute(&mut tree, kind)
     }
 
-    /// Journals and executes one operation under the tree's lock.
+    /// Journals and executes one operation under the tree's lock; its id.
     ///
     /// # Errors
     /// Those of the journal (nothing happened then), and of the local cache.
-    pub(crate) fn execute(&self, tree: &mut TreeGuard<'_>, kind: OpKind) -> Result<Done, FsError> {
+    pub(crate) fn execute(&self, tree: &mut TreeGuard<'_>, kind: OpKind) -> Result<OpId, FsError> {
         self.check_writable()?;
         let id = tree.next_op_id()?;
         let op = Op {
@@ -153,6 +144,6 @@ impl Fs {
                 "a change that was checked had no effect"
             );
         }
-        Ok(Done { id, outcome })
+        Ok(id)
     }
 }

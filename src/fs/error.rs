@@ -147,6 +147,7 @@ fn replica_errno(e: &ReplicaError) -> Errno {
         | ReplicaError::Checkpoint { .. }
         | ReplicaError::Cloned
         | ReplicaError::ForeignOperation
+        | ReplicaError::Withheld(_)
         | ReplicaError::Ending => Errno::EIO,
     }
 }

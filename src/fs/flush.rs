@@ -1,11 +1,11 @@
 //! From open files to the tree: sealing blocks, and the operations that name them.
 
-use crate::content::{Missing, Sealer};
+use crate::content::{Content, Missing, Sealer};
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{FileState, OpenFile};
 use crate::ops::inode_of;
-use skrin_base::{Ino, KeyId, OpId, SegmentId, SegmentInfo, Stored, clock};
+use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
 use skrin_crypto::FileKey;
 use skrin_data::BlockRead;
 use skrin_data::{Block, BlockRef};
@@ -20,6 +20,9 @@ use std::sync::atomic::Ordering;
 pub(crate) const FLUSH_AFTER: u64 = 5_000_000_000;
 /// Stored bytes of one file after which an operation names them, so that they can be uploaded.
 const UNNAMED_MAX: u64 = 64 << 20;
+
+/// Keys in one operation, as the format bounds them.
+const KEYS_TOLD_MAX: usize = 16;
 
 /// Seals blocks of one file under one key.
 struct FileSealer<'a> {
@@ -150,8 +153,7 @@ impl Fs {
             state.place = inode.links.first().cloned().or(state.place.take());
         }
         let place = state.place.as_ref().ok_or(FsError::NotFound)?;
-        let own = state.key.iter().filter(|_| state.key_is_new);
-        let keys = own.chain(&state.borrowed).cloned().collect();
+        let keys = keys_to_tell(state, &body);
         let kind = OpKind::Write {
             ino: file.ino,
             base: state.base,
@@ -165,8 +167,7 @@ impl Fs {
                 entry: place.entry,
             },
         };
-        let done = self.execute(&mut tree, kind)?;
-        state.base = done.id;
+        state.base = self.execute(&mut tree, kind)?;
         state.key_is_new = false;
         state.borrowed.clear();
         Ok(())
@@ -280,22 +281,35 @@ impl Fs {
     }
 
     /// The inode as the tree has it, for loading contents.
-    pub(crate) fn loaded(&self, ino: Ino) -> Result<(Inode, crate::content::Content), FsError> {
+    pub(crate) fn loaded(&self, ino: Ino) -> Result<(Inode, Content), FsError> {
         let tree = self.replica.tree();
         let (ino, inode) = inode_of(&tree, ino)?;
         let content = match &inode.inline {
-            Some(bytes) => crate::content::Content::inline(inode.size, bytes.clone()),
+            Some(bytes) => Content::inline(inode.size, bytes.clone()),
             None => {
                 let extents = state::extents(&tree, ino, 0, u64::MAX)?;
-                crate::content::Content::stored(inode.size, extents)
+                Content::stored(inode.size, extents)
             }
         };
         Ok((inode, content))
     }
+}
 
-    /// Whether a version is the newest of an inode.
-    pub(crate) fn is_newest(&self, ino: Ino, version: OpId) -> Result<bool, FsError> {
-        let inode = state::inode(&self.replica.tree(), ino)?;
-        Ok(inode.is_some_and(|i| i.version == version))
+/// The keys that an operation brings along: those that the tree does not have, and those that its extents name, so that the file can be made
+/// again from the operation if another device removed it.
+fn keys_to_tell(state: &FileState, body: &Body) -> Vec<NamedKey> {
+    let own = state.key.iter().filter(|_| state.key_is_new);
+    let mut keys: Vec<NamedKey> = own.chain(&state.borrowed).cloned().collect();
+    if let Body::Extents { list, .. } = body {
+        for extent in list {
+            let Held::Stored(stored) = extent.content else {
+                continue;
+            };
+            let known = keys.iter().any(|k| k.id == stored.key);
+            if !known && keys.len() < KEYS_TOLD_MAX {
+                keys.extend(state.inode.key(stored.key).cloned());
+            }
+        }
     }
+    keys
 }

@@ -84,11 +84,6 @@ impl Nodes {
         }
     }
 
-    /// Whether the kernel knows the node.
-    pub(crate) fn is_known(&self, node: NodeId) -> bool {
-        self.0.lock().known.contains_key(&node)
-    }
-
     /// Notes that the inode changed under the kernel. The node that it knew, if it knew one.
     pub(crate) fn outdate(&self, ino: Ino) -> Option<NodeId> {
         let mut state = self.0.lock();
