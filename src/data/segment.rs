@@ -135,6 +135,8 @@ impl Decode for Entry {
 /// The table of a segment: where each block is and what its hash must be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
+    /// Features that a reader may ignore; none yet.
+    optional: u32,
     place: Place,
     entries: Vec<Entry>,
     /// Where each slot begins; one more than there are slots.
@@ -162,6 +164,7 @@ impl Table {
         }
         offsets.push(end as u32);
         Ok(Self {
+            optional: 0,
             place,
             entries,
             offsets,
@@ -241,7 +244,7 @@ impl Encode for Table {
         let place = &self.place;
         w.u8(FORMAT_VERSION);
         w.u32(0);
-        w.u32(0);
+        w.u32(self.optional);
         place.vault.encode(w);
         place.room.encode(w);
         place.segment.encode(w);
@@ -253,7 +256,7 @@ impl Encode for Table {
 
 impl Decode for Table {
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        decode_versions(r)?;
+        let optional = decode_versions(r)?;
         let place = Place {
             vault: VaultId::decode(r)?,
             room: RoomId::decode(r)?,
@@ -265,12 +268,15 @@ impl Decode for Table {
         let entries = (0..count)
             .map(|_| Entry::decode(r))
             .collect::<Result<_, _>>()?;
-        Self::new(place, entries)
+        Ok(Self {
+            optional,
+            ..Self::new(place, entries)?
+        })
     }
 }
 
-/// Version and feature words. Version 1 writes no optional bits, so bits that are found stay unread.
-fn decode_versions(r: &mut Reader<'_>) -> Result<(), WireError> {
+/// Version and feature words; returns the optional ones, which are kept.
+fn decode_versions(r: &mut Reader<'_>) -> Result<u32, WireError> {
     let version = r.u8()?;
     if version != FORMAT_VERSION {
         return Err(WireError::Unknown {
@@ -278,21 +284,21 @@ fn decode_versions(r: &mut Reader<'_>) -> Result<(), WireError> {
             found: version.into(),
         });
     }
-    match (r.u32()?, r.u32()?) {
-        (0, 0) => Ok(()),
-        (0, _) => Err(WireError::Value("optional feature of a table")),
-        (bits, _) => Err(WireError::Unknown {
+    match r.u32()? {
+        0 => r.u32(),
+        bits => Err(WireError::Unknown {
             what: "segment feature",
             found: bits.into(),
         }),
     }
 }
 
-/// The header of every segment of this version.
-pub fn header() -> [u8; HEADER_LEN] {
+/// The header of a segment of this version, with its optional features: none, in those that this program writes.
+pub fn header(optional: u32) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     header[..7].copy_from_slice(MAGIC);
     header[7] = FORMAT_VERSION;
+    header[12..].copy_from_slice(&optional.to_le_bytes());
     header
 }
 
@@ -344,7 +350,7 @@ pub fn declare(table: &Table, key: &TableKey, sealed_table: &[u8]) -> SegmentInf
 /// Starts an object in an empty buffer: the header. Blocks follow in the order of their slots.
 pub fn begin_object(object: &mut Vec<u8>, info: &SegmentInfo) {
     object.reserve_exact(info.object_len as usize);
-    object.extend_from_slice(&header());
+    object.extend_from_slice(&header(0));
 }
 
 /// Ends an object behind its last block: padding and table.
@@ -369,7 +375,7 @@ pub fn table_part<'a>(info: &SegmentInfo, object: &'a [u8]) -> Result<&'a [u8], 
 /// # Errors
 /// `Header`, `Padding`.
 pub fn check_frame(info: &SegmentInfo, table: &Table, object: &[u8]) -> Result<(), Flaw> {
-    if !object.starts_with(&header()) {
+    if !object.starts_with(&header(table.optional)) {
         return Err(Flaw::Header);
     }
     let padding = object.get(table.blocks_end() as usize..info.table_offset as usize);

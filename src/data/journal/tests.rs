@@ -515,3 +515,30 @@ fn a_crash_leaves_a_prefix_that_holds_everything_synced() {
         }
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_begun_is_said_and_nothing_accepted_is_lost() {
+    let outer = TempDir::new().unwrap();
+    let (dir, away) = (outer.path().join("journal"), outer.path().join("away"));
+    let (journal, _) = open(&dir);
+    journal.append_op(1, &[1; 10_000]).unwrap();
+    fs::rename(&dir, &away).unwrap();
+    let mut accepted = 1;
+    let error = loop {
+        match journal.append_op(accepted + 1, &[1; 10_000]) {
+            Ok(_) => accepted += 1,
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(error, DataError::LocalDisk { .. }), "{error}");
+    assert!(error.to_string().contains("journal"), "{error}");
+    assert!(accepted > 4);
+    journal.sync_all().unwrap();
+    fs::rename(&away, &dir).unwrap();
+    let lsn = journal.append_op(accepted + 1, &[1; 10_000]).unwrap();
+    journal.sync(lsn).unwrap();
+    kill(journal);
+    let (_, replay) = open(&dir);
+    assert_eq!(ops(&replay), (1..=accepted + 1).collect::<Vec<_>>());
+    assert_eq!(replay.findings, []);
+}

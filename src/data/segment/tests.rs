@@ -221,14 +221,22 @@ fn a_void_slot_takes_no_room_and_cannot_be_read() {
 }
 
 #[test]
-fn tables_of_other_versions_and_features_are_refused() {
+fn tables_of_other_versions_and_critical_features_are_refused() {
     let bytes = Table::new(place(), vec![entry(5)]).unwrap().to_bytes();
     assert_eq!(bytes.len(), TABLE_FIXED_LEN + ENTRY_LEN);
-    for at in [0, 1, 5] {
+    for at in [0, 1, 4] {
         let mut other = bytes.clone();
         other[at] ^= 2;
         assert!(Table::from_bytes(&other).is_err(), "byte {at}");
     }
+    let mut optional = bytes.clone();
+    optional[8] ^= 2;
+    let table = Table::from_bytes(&optional).unwrap();
+    assert_eq!(
+        table.to_bytes(),
+        optional,
+        "an unknown optional feature is kept"
+    );
     let mut long = bytes.clone();
     long.push(0);
     assert!(Table::from_bytes(&long).is_err());

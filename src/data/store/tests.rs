@@ -1,6 +1,7 @@
 mod crash;
 mod damage;
 mod reading;
+mod vectors;
 mod writing;
 
 use super::*;
