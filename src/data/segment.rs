@@ -293,8 +293,13 @@ fn decode_versions(r: &mut Reader<'_>) -> Result<u32, WireError> {
     }
 }
 
-/// The header of a segment of this version, with its optional features: none, in those that this program writes.
-pub fn header(optional: u32) -> [u8; HEADER_LEN] {
+/// The header of the segments that this program writes.
+pub fn header() -> [u8; HEADER_LEN] {
+    header_with(0)
+}
+
+/// The header of a segment of this version with optional features.
+fn header_with(optional: u32) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     header[..7].copy_from_slice(MAGIC);
     header[7] = FORMAT_VERSION;
@@ -350,7 +355,7 @@ pub fn declare(table: &Table, key: &TableKey, sealed_table: &[u8]) -> SegmentInf
 /// Starts an object in an empty buffer: the header. Blocks follow in the order of their slots.
 pub fn begin_object(object: &mut Vec<u8>, info: &SegmentInfo) {
     object.reserve_exact(info.object_len as usize);
-    object.extend_from_slice(&header(0));
+    object.extend_from_slice(&header());
 }
 
 /// Ends an object behind its last block: padding and table.
@@ -375,7 +380,7 @@ pub fn table_part<'a>(info: &SegmentInfo, object: &'a [u8]) -> Result<&'a [u8], 
 /// # Errors
 /// `Header`, `Padding`.
 pub fn check_frame(info: &SegmentInfo, table: &Table, object: &[u8]) -> Result<(), Flaw> {
-    if !object.starts_with(&header(table.optional)) {
+    if !object.starts_with(&header_with(table.optional)) {
         return Err(Flaw::Header);
     }
     let padding = object.get(table.blocks_end() as usize..info.table_offset as usize);

@@ -113,7 +113,7 @@ async fn the_frozen_segment_is_read() {
         .concat();
     object.resize(info.table_offset as usize, 0);
     object.extend_from_slice(vectors.all("table")[0]);
-    assert_eq!(object[..16], header(0));
+    assert_eq!(object[..16], header());
     assert_eq!(object.len() as u64, info.object_len);
     assert_eq!(
         skrin_crypto::hash(&object),
