@@ -7,28 +7,68 @@ mod hot;
 mod merge;
 mod snapshot;
 
-pub(crate) use db::Change;
 pub(crate) use snapshot::Snapshot;
 
 use crate::rows::{Row, RowKey, Rows, RowsError};
 use db::{Db, Place, failed};
 use hot::Hot;
 use merge::{merged_last, merged_scan};
+use parking_lot::Mutex;
 use skrin_crypto::LocalKey;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
-/// Rows with an overlay that `flush` writes in one transaction.
+/// Changes to rows: a value, or `None` to delete it.
+pub(crate) type Layer = BTreeMap<RowKey, Option<Row>>;
+
+/// Rows with an overlay that a flush writes in one transaction.
 pub struct CachedRows {
     place: Option<Place>,
     db: Option<Db>,
-    overlay: BTreeMap<RowKey, Option<Row>>,
+    writer: Option<Arc<Mutex<Db>>>,
+    overlay: Layer,
     overlay_bytes: usize,
+    /// What is being written; it lies between the overlay and the database.
+    flushing: Option<Arc<Layer>>,
+    /// The rows in the database are to be forgotten.
     cleared: bool,
+    /// How often everything was forgotten.
+    clears: u64,
     side: BTreeMap<RowKey, Row>,
     hot: RefCell<Hot>,
+}
+
+/// Rows on their way into the database, to be written without holding on to `CachedRows`.
+pub(crate) struct FlushJob {
+    writer: Arc<Mutex<Db>>,
+    rows: Arc<Layer>,
+    side: Layer,
+    clear: bool,
+    clears: u64,
+}
+
+/// What became of a `FlushJob`.
+pub(crate) struct Flushed {
+    clear: bool,
+    clears: u64,
+    failed: Option<(Layer, RowsError)>,
+}
+
+impl FlushJob {
+    /// Writes everything in one transaction: after a crash there is either all of it or the state of the flush before.
+    pub(crate) fn run(self) -> Flushed {
+        let rows = self.rows.iter().map(|(k, v)| (&**k, v.as_ref()));
+        let side = self.side.iter().map(|(k, v)| (&**k, v.as_ref()));
+        let written = self.writer.lock().write(rows, side, self.clear);
+        Flushed {
+            clear: self.clear,
+            clears: self.clears,
+            failed: written.err().map(|error| (self.side, failed(error))),
+        }
+    }
 }
 
 impl CachedRows {
@@ -44,7 +84,7 @@ impl CachedRows {
         identity: &[u8],
         budget: usize,
     ) -> Result<(Self, bool), RowsError> {
-        let place = Place::new(path, &key.into_database_key(), budget / 2);
+        let place = Place::new(path, &key.into_database_key(), budget / 4);
         let (db, kept) = match place.open(identity) {
             Ok(opened) => opened,
             Err(error) => {
@@ -54,21 +94,28 @@ impl CachedRows {
                 place.open(identity).map_err(failed)?
             }
         };
-        Ok((Self::over(Some(place), Some(db), budget / 2), kept))
+        let writer = place.writer().map_err(failed)?;
+        let mut rows = Self::over(budget / 2);
+        (rows.place, rows.db) = (Some(place), Some(db));
+        rows.writer = Some(Arc::new(Mutex::new(writer)));
+        Ok((rows, kept))
     }
 
     /// Keeps everything in memory; `flush` writes nowhere. For tests.
     pub fn in_memory() -> Self {
-        Self::over(None, None, 1 << 20)
+        Self::over(1 << 20)
     }
 
-    fn over(place: Option<Place>, db: Option<Db>, hot: usize) -> Self {
+    fn over(hot: usize) -> Self {
         Self {
-            place,
-            db,
+            place: None,
+            db: None,
+            writer: None,
             overlay: BTreeMap::new(),
             overlay_bytes: 0,
+            flushing: None,
             cleared: false,
+            clears: 0,
             side: BTreeMap::new(),
             hot: RefCell::new(Hot::new(hot)),
         }
@@ -87,28 +134,72 @@ impl CachedRows {
         }
     }
 
-    /// Writes what is new, together with `side`, in one transaction: after a crash there is either
-    /// all of it or the state of the flush before.
-    pub(crate) fn flush(&mut self, side: Vec<Change>) -> Result<(), RowsError> {
-        let Some(db) = &self.db else {
+    /// Hands out what is new, together with `side`, to be written elsewhere; `end_flush` comes after. `None` if there is
+    /// no database. `Err` gives `side` back while an earlier flush is not at its end.
+    pub(crate) fn begin_flush(&mut self, side: Layer) -> Result<Option<FlushJob>, Layer> {
+        let Some(writer) = &self.writer else {
             for (key, value) in side {
                 match value {
                     Some(value) => self.side.insert(key, value),
                     None => self.side.remove(&key),
                 };
             }
-            return Ok(());
+            return Ok(None);
         };
-        let rows = self.overlay.iter().map(|(k, v)| (&**k, v.as_ref()));
-        let side = side.iter().map(|(k, v)| (&**k, v.as_ref()));
-        db.write(rows, side, self.cleared).map_err(failed)?;
-        self.cleared = false;
+        if self.flushing.is_some() {
+            return Err(side);
+        }
+        let rows = Arc::new(std::mem::take(&mut self.overlay));
         self.overlay_bytes = 0;
+        self.flushing = Some(rows.clone());
+        Ok(Some(FlushJob {
+            writer: writer.clone(),
+            rows,
+            side,
+            clear: self.cleared,
+            clears: self.clears,
+        }))
+    }
+
+    /// Takes the outcome of a flush. After a failure everything is as if it had not begun, and the side comes back.
+    pub(crate) fn end_flush(&mut self, flushed: Flushed) -> Result<(), (Layer, RowsError)> {
+        if flushed.clears != self.clears {
+            // Everything was forgotten meanwhile, so nothing of this matters any more.
+            return Ok(());
+        }
+        let rows = self.flushing.take().unwrap_or_default();
+        let rows = Arc::try_unwrap(rows).unwrap_or_else(|shared| (*shared).clone());
+        if let Some((side, error)) = flushed.failed {
+            for (key, value) in rows {
+                if !self.overlay.contains_key(&key) {
+                    self.write(&key, value);
+                }
+            }
+            return Err((side, error));
+        }
+        self.cleared &= !flushed.clear;
         let hot = self.hot.get_mut();
-        for (key, value) in std::mem::take(&mut self.overlay) {
+        for (key, value) in rows {
             hot.insert(key, value);
         }
         Ok(())
+    }
+
+    /// Writes what is new, together with `side`, at once.
+    pub(crate) fn flush(&mut self, side: Layer) -> Result<(), (Layer, RowsError)> {
+        match self.begin_flush(side) {
+            Ok(Some(job)) => self.end_flush(job.run()),
+            Ok(None) => Ok(()),
+            Err(side) => Err((
+                side,
+                RowsError::Cache("it is being written already".to_owned()),
+            )),
+        }
+    }
+
+    /// Whether a flush has begun and is not at its end.
+    pub(crate) fn is_flushing(&self) -> bool {
+        self.flushing.is_some()
     }
 
     /// One of the entries that `flush` wrote beside the rows.
@@ -151,9 +242,11 @@ impl CachedRows {
     pub(crate) fn clear(&mut self) {
         self.overlay.clear();
         self.overlay_bytes = 0;
+        self.flushing = None;
         self.side.clear();
         self.hot.get_mut().clear();
         self.cleared = true;
+        self.clears += 1;
     }
 
     /// The rows of this moment, for reading without a lock.
@@ -162,10 +255,9 @@ impl CachedRows {
             (Some(place), false) => Some(place.snapshot().map_err(failed)?),
             _ => None,
         };
-        Ok(Snapshot {
-            db,
-            patch: self.overlay.clone(),
-        })
+        let mut patch = self.flushing.as_deref().cloned().unwrap_or_default();
+        patch.extend(self.overlay.clone());
+        Ok(Snapshot { db, patch })
     }
 
     fn write(&mut self, key: &[u8], value: Option<Row>) {
@@ -187,6 +279,9 @@ impl CachedRows {
 impl Rows for CachedRows {
     fn get(&self, key: &[u8]) -> Result<Option<Row>, RowsError> {
         if let Some(value) = self.overlay.get(key) {
+            return Ok(value.clone());
+        }
+        if let Some(value) = self.flushing.as_ref().and_then(|layer| layer.get(key)) {
             return Ok(value.clone());
         }
         let Some(db) = self.base() else {
@@ -216,22 +311,28 @@ impl Rows for CachedRows {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(RowKey, Row)>, RowsError> {
-        merged_scan(
-            &self.overlay,
-            from,
-            Some(to),
-            limit,
-            |from, limit| match self.base() {
-                None => Ok(Vec::new()),
-                Some(db) => db.scan("kv", from, Some(to), limit).map_err(failed),
-            },
-        )
+        let base = |from: &[u8], limit| match self.base() {
+            None => Ok(Vec::new()),
+            Some(db) => db.scan("kv", from, Some(to), limit).map_err(failed),
+        };
+        let Some(flushing) = &self.flushing else {
+            return merged_scan(&self.overlay, from, Some(to), limit, base);
+        };
+        merged_scan(&self.overlay, from, Some(to), limit, |from, limit| {
+            merged_scan(flushing, from, Some(to), limit, base)
+        })
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(RowKey, Row)>, RowsError> {
-        merged_last(&self.overlay, from, to, |to| match self.base() {
+        let base = |to: &[u8]| match self.base() {
             None => Ok(None),
             Some(db) => db.last(from, to).map_err(failed),
+        };
+        let Some(flushing) = &self.flushing else {
+            return merged_last(&self.overlay, from, to, base);
+        };
+        merged_last(&self.overlay, from, to, |to| {
+            merged_last(flushing, from, to, base)
         })
     }
 }

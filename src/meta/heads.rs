@@ -2,6 +2,7 @@
 //! (docs/format/lanes.md, section 8).
 
 use crate::lane::Head;
+use parking_lot::Mutex;
 use skrin_base::limits::{FORMAT_VERSION, LABEL_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Entropy, LaneId, RoomId, Timestamp, VaultId};
@@ -174,6 +175,8 @@ pub struct HeadsFile {
     path: PathBuf,
     key: LocalKey,
     aad: LocalAad,
+    /// One writer at a time: a caller that stopped waiting leaves its write running.
+    writing: Mutex<()>,
 }
 
 impl HeadsFile {
@@ -193,7 +196,13 @@ impl HeadsFile {
             vault,
             context: context.into_bytes(),
         };
-        Self { path, key, aad }
+        let writing = Mutex::new(());
+        Self {
+            path,
+            key,
+            aad,
+            writing,
+        }
     }
 
     /// What was remembered; `None` if there is no file, which means a device that has seen nothing.
@@ -226,6 +235,7 @@ impl HeadsFile {
     /// # Errors
     /// When the disk says no.
     pub fn store(&self, heads: &Heads, entropy: &dyn Entropy) -> Result<(), LocalError> {
+        let _one = self.writing.lock();
         let mut w = Writer::default();
         w.raw(MAGIC);
         w.u8(FORMAT_VERSION);

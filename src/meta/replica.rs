@@ -126,6 +126,8 @@ struct Net {
     inbox: Inbox,
     heads: Heads,
     own: OwnLane,
+    /// Being sealed and kept.
+    sealing: Option<publish::Sealing>,
     /// Sealed and kept, but not confirmed by the storage yet.
     in_flight: Option<SealedCommit>,
     /// Tips of this device that lie on the storage.
@@ -158,6 +160,8 @@ pub struct Replica {
     heads_file: Arc<HeadsFile>,
     findings: Mutex<BTreeMap<(FindingKind, String), Finding>>,
     shown: Mutex<status::Shown>,
+    /// One flush at a time.
+    flushing: Mutex<()>,
 }
 
 /// The tree, exclusively: reading rows and executing operations, without waiting for anything.
@@ -252,7 +256,14 @@ impl Replica {
     /// # Errors
     /// When the disk says no.
     pub fn flush(&self) -> Result<(), RowsError> {
-        self.core.lock().flush()
+        let _one = self.flushing.lock();
+        let job = self.core.lock().begin_flush()?;
+        let Some(job) = job else {
+            return Ok(());
+        };
+        // The tree goes on meanwhile.
+        let flushed = job.run();
+        self.core.lock().end_flush(flushed)
     }
 
     /// Uses other keys from now on, after an epoch came.

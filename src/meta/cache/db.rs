@@ -9,9 +9,6 @@ use zeroize::Zeroizing;
 const WAL_PAGES: u32 = 4096;
 const NAME_OF_IDENTITY: &[u8] = b"\0identity";
 
-/// A change to one row: a value, or `None` to delete it.
-pub(crate) type Change = (RowKey, Option<Row>);
-
 pub(super) fn failed(error: rusqlite::Error) -> RowsError {
     RowsError::Cache(error.to_string())
 }
@@ -70,7 +67,7 @@ impl Place {
             Some(found) if *found == *identity => Ok((db, true)),
             Some(_) => Err(rusqlite::Error::InvalidQuery),
             None => {
-                let fresh: Change = (NAME_OF_IDENTITY.into(), Some(identity.into()));
+                let fresh: (RowKey, Option<Row>) = (NAME_OF_IDENTITY.into(), Some(identity.into()));
                 db.write(
                     std::iter::empty(),
                     std::iter::once((&*fresh.0, fresh.1.as_ref())),
@@ -79,6 +76,13 @@ impl Place {
                 Ok((db, false))
             }
         }
+    }
+
+    /// A connection for writing beside the one that reads.
+    pub(super) fn writer(&self) -> rusqlite::Result<Db> {
+        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+        Ok(Db { conn })
     }
 
     /// A second connection that reads the state of this moment for as long as it lives.

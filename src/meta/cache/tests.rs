@@ -1,4 +1,9 @@
 use super::*;
+
+/// What stands beside the rows in these tests.
+fn side(key: &[u8], value: &[u8]) -> Layer {
+    Layer::from([(key.into(), Some(value.into()))])
+}
 use crate::rows::MemoryRows;
 use proptest::prelude::*;
 use std::io::{BufRead, BufReader};
@@ -21,7 +26,8 @@ enum Step {
     Get(Vec<u8>),
     Scan(Vec<u8>, Vec<u8>, usize),
     Last(Vec<u8>, Vec<u8>),
-    Flush,
+    BeginFlush,
+    EndFlush { fails: bool },
     Reopen,
     Clear,
 }
@@ -37,50 +43,88 @@ fn a_step() -> impl Strategy<Value = Step> {
         4 => a_key().prop_map(Step::Get),
         4 => (a_key(), a_key(), 0usize..6).prop_map(|(a, b, n)| Step::Scan(a, b, n)),
         4 => (a_key(), a_key()).prop_map(|(a, b)| Step::Last(a, b)),
-        2 => Just(Step::Flush),
+        3 => Just(Step::BeginFlush),
+        3 => prop::bool::weighted(0.2).prop_map(|fails| Step::EndFlush { fails }),
         1 => Just(Step::Reopen),
         1 => Just(Step::Clear),
     ]
 }
 
-fn step(
-    dir: &Path,
-    rows: &mut CachedRows,
-    model: &mut MemoryRows,
-    flushed: &mut MemoryRows,
-    step: Step,
-) {
-    match step {
-        Step::Put(k, v) => {
-            rows.put(&k, v.clone().into()).unwrap();
-            model.put(&k, v.into()).unwrap();
+/// The cache, what it must hold, and what it must hold after a crash.
+struct Run {
+    dir: tempfile::TempDir,
+    rows: CachedRows,
+    model: MemoryRows,
+    durable: MemoryRows,
+    job: Option<(FlushJob, MemoryRows)>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            rows: open(dir.path()).0,
+            dir,
+            model: MemoryRows::default(),
+            durable: MemoryRows::default(),
+            job: None,
         }
-        Step::Delete(k) => {
-            rows.delete(&k).unwrap();
-            model.delete(&k).unwrap();
+    }
+
+    fn step(&mut self, step: Step) {
+        let (rows, model) = (&mut self.rows, &mut self.model);
+        match step {
+            Step::Put(k, v) => {
+                rows.put(&k, v.clone().into()).unwrap();
+                model.put(&k, v.into()).unwrap();
+            }
+            Step::Delete(k) => {
+                rows.delete(&k).unwrap();
+                model.delete(&k).unwrap();
+            }
+            Step::Get(k) => assert_eq!(rows.get(&k).unwrap(), model.get(&k).unwrap()),
+            Step::Scan(a, b, n) => {
+                assert_eq!(
+                    rows.scan(&a, &b, n).unwrap(),
+                    model.scan(&a, &b, n).unwrap()
+                );
+            }
+            Step::Last(a, b) => assert_eq!(rows.last(&a, &b).unwrap(), model.last(&a, &b).unwrap()),
+            Step::BeginFlush => {
+                let begun = rows.begin_flush(side(b"s", &[1])).ok().flatten();
+                self.job = begun.map(|job| (job, model.clone())).or(self.job.take());
+            }
+            Step::EndFlush { fails } => self.end_flush(fails),
+            Step::Reopen => {
+                self.job = None;
+                self.rows = open(self.dir.path()).0;
+                self.model = self.durable.clone();
+            }
+            Step::Clear => {
+                self.rows.clear();
+                self.model.0.clear();
+                // What was being written when everything was forgotten may still arrive.
+                self.end_flush(false);
+            }
         }
-        Step::Get(k) => assert_eq!(rows.get(&k).unwrap(), model.get(&k).unwrap()),
-        Step::Scan(a, b, n) => assert_eq!(
-            rows.scan(&a, &b, n).unwrap(),
-            model.scan(&a, &b, n).unwrap()
-        ),
-        Step::Last(a, b) => assert_eq!(rows.last(&a, &b).unwrap(), model.last(&a, &b).unwrap()),
-        Step::Flush => {
-            rows.flush(vec![(
-                Box::from(*b"s"),
-                Some(vec![model.0.len() as u8].into()),
-            )])
-            .unwrap();
-            *flushed = model.clone();
-        }
-        Step::Reopen => {
-            *rows = open(dir).0;
-            *model = flushed.clone();
-        }
-        Step::Clear => {
-            rows.clear();
-            model.0.clear();
-        }
+    }
+
+    fn end_flush(&mut self, fails: bool) {
+        let Some((job, written)) = self.job.take() else {
+            return;
+        };
+        let outcome = if fails {
+            let failed = RowsError::Cache("no room".to_owned());
+            Flushed {
+                clear: job.clear,
+                clears: job.clears,
+                failed: Some((job.side, failed)),
+            }
+        } else {
+            self.durable = written;
+            job.run()
+        };
+        assert_eq!(self.rows.end_flush(outcome).is_err(), fails);
     }
 }
 
@@ -89,13 +133,11 @@ proptest! {
 
     #[test]
     fn the_cache_is_an_ordered_map_across_flush_and_reopen(steps in prop::collection::vec(a_step(), 1..120)) {
-        let dir = tempfile::tempdir().unwrap();
-        let mut rows = open(dir.path()).0;
-        let (mut model, mut flushed) = (MemoryRows::default(), MemoryRows::default());
-        for one in steps {
-            step(dir.path(), &mut rows, &mut model, &mut flushed, one);
-            let all = rows.scan(&[], &[0xff], usize::MAX).unwrap();
-            prop_assert_eq!(&all, &model.scan(&[], &[0xff], usize::MAX).unwrap());
+        let mut run = Run::new();
+        for step in steps {
+            run.step(step);
+            let all = run.rows.scan(&[], &[0xff], usize::MAX).unwrap();
+            prop_assert_eq!(&all, &run.model.scan(&[], &[0xff], usize::MAX).unwrap());
         }
     }
 
@@ -113,13 +155,13 @@ proptest! {
         };
         run(&mut rows, &before);
         if flush[0] {
-            rows.flush(Vec::new()).unwrap();
+            rows.flush(Layer::new()).unwrap();
         }
         let expected = rows.scan(&[], &[0xff], usize::MAX).unwrap();
         let snapshot = rows.snapshot().unwrap();
         run(&mut rows, &after);
         if flush[1] {
-            rows.flush(Vec::new()).unwrap();
+            rows.flush(Layer::new()).unwrap();
         }
         let mut seen = Vec::new();
         snapshot.for_each(|k, v| { seen.push((k, v)); Ok::<_, RowsError>(()) }).unwrap();
@@ -136,11 +178,7 @@ fn nothing_that_was_written_stands_in_the_file_in_clear() {
         b"a-very-telling-value".as_slice().into(),
     )
     .unwrap();
-    rows.flush(vec![(
-        Box::from(*b"telling-side"),
-        Some(b"telling".as_slice().into()),
-    )])
-    .unwrap();
+    rows.flush(side(b"telling-side", b"telling")).unwrap();
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
         assert!(!bytes.windows(7).any(|w| w == b"telling"));
@@ -160,7 +198,7 @@ fn a_damaged_or_foreign_file_is_deleted_and_begun_again() {
     let write = |dir: &Path| {
         let mut rows = open(dir).0;
         rows.put(b"row", vec![1; 9000].into()).unwrap();
-        rows.flush(Vec::new()).unwrap();
+        rows.flush(Layer::new()).unwrap();
     };
     let cases: [(&str, u8, &[u8]); 3] =
         [("key", 2, ID), ("identity", 1, b"other"), ("bytes", 1, ID)];
@@ -189,8 +227,8 @@ fn child_that_flushes_for_ever() {
             rows.put(&n.to_be_bytes(), generation.to_be_bytes().to_vec().into())
                 .unwrap();
         }
-        let mark = Some(generation.to_be_bytes().to_vec().into());
-        rows.flush(vec![(Box::from(*b"generation"), mark)]).unwrap();
+        rows.flush(side(b"generation", &generation.to_be_bytes()))
+            .unwrap();
         println!("generation {generation}");
     }
 }
@@ -241,7 +279,7 @@ fn looking_up_absent_rows_is_cheap() {
     for n in 0..100_000u64 {
         rows.put(&row_key(n), vec![0; 60].into()).unwrap();
     }
-    rows.flush(Vec::new()).unwrap();
+    rows.flush(Layer::new()).unwrap();
     let start = std::time::Instant::now();
     for n in 1_000_000..1_020_000u64 {
         assert_eq!(rows.get(&row_key(n)).unwrap(), None);

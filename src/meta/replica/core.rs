@@ -1,17 +1,19 @@
 //! The folded state with what is needed to fold it otherwise: the log of commits above the floor, each with
 //! what stood before it, and the operations that are not published yet, on top. Synchronous; no network.
 
+mod saved;
+
 use super::graph::Graph;
 use super::standing::Standing;
 use crate::apply::{Outcome, apply};
-use crate::cache::{CachedRows, Change, Snapshot};
+use crate::cache::{CachedRows, Layer, Snapshot};
 use crate::commit::{CheckedCommit, Commit};
 use crate::op::Op;
 use crate::order::OrderKey;
-use crate::rows::{Row, RowKey, Rows, RowsError};
+use crate::rows::{Rows, RowsError};
 use crate::state;
 use crate::undo::{Frame, Recorder};
-use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
+use skrin_base::wire::Writer;
 use skrin_base::{DeviceId, Ino, Name, RoomId, SegmentInfo};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,20 +25,13 @@ const KEPT_BELOW_FLOOR: u64 = 64;
 /// Rows are written whenever this many bytes came together while a state is made anew.
 const RELIEF_BYTES: usize = 16 << 20;
 
-/// Prefixes of entries beside the rows.
-pub(super) mod side {
-    pub(in crate::replica) const LANE: u8 = b'L';
-    pub(in crate::replica) const NODE: u8 = b'N';
-    pub(in crate::replica) const LOG: u8 = b'C';
-    pub(in crate::replica) const PENDING: u8 = b'P';
-    pub(in crate::replica) const META: &[u8] = b"M";
-}
-
 /// A folded commit above the floor.
 pub(super) struct Logged {
     /// The commit and what stood before it; `None` when only the database has them.
     held: Option<(CheckedCommit, Frame)>,
     dirty: bool,
+    /// On its way into the database.
+    saving: bool,
 }
 
 /// An operation of this device that is not published yet.
@@ -138,12 +133,10 @@ pub(super) struct Core {
     /// Segments of own commits that became void: the next commit declares them again.
     pub(super) redeclare: Vec<SegmentInfo>,
     broken: bool,
+    /// Entries beside the rows that a failed flush did not write.
+    unsaved: Layer,
     /// Since `reset`, until the first flush.
     anew: bool,
-}
-
-fn prefixed(prefix: u8, key: &[u8]) -> RowKey {
-    std::iter::once(prefix).chain(key.iter().copied()).collect()
 }
 
 fn broken() -> RowsError {
@@ -168,6 +161,7 @@ impl Core {
             last_counter: 0,
             redeclare: Vec::new(),
             broken: false,
+            unsaved: Layer::new(),
             anew: false,
         }
     }
@@ -182,9 +176,7 @@ impl Core {
         if let Some(held) = self.log.get(key).and_then(|logged| logged.held.as_ref()) {
             return Ok(held.clone());
         }
-        let row = self.rows.side(&prefixed(side::LOG, key.as_bytes()))?;
-        let row = row.ok_or_else(broken)?;
-        decode_logged(&row).map_err(|e| state::damaged(key.as_bytes(), &e))
+        self.saved_log(key)
     }
 
     /// Whether a commit at `key` could still be slotted in.
@@ -204,8 +196,12 @@ impl Core {
     }
 
     fn push_logged(&mut self, key: OrderKey, checked: CheckedCommit, frame: Frame) {
-        let held = Some((checked, frame));
-        self.log.insert(key, Logged { held, dirty: true });
+        let logged = Logged {
+            held: Some((checked, frame)),
+            dirty: true,
+            saving: false,
+        };
+        self.log.insert(key, logged);
     }
 
     /// Folds commits in at their places and takes void ones out, with the pending operations on top as before.
@@ -520,88 +516,6 @@ impl Core {
         Ok(found)
     }
 
-    /// Writes everything that the database does not have in one transaction.
-    pub(super) fn flush(&mut self) -> Result<(), RowsError> {
-        if self.broken {
-            return Err(broken());
-        }
-        let mut changes: Vec<Change> = Vec::new();
-        let gone = self
-            .dropped
-            .drain(..)
-            .filter(|key| !self.log.contains_key(key));
-        changes.extend(gone.map(|key| (prefixed(side::LOG, key.as_bytes()), None)));
-        let unpended = self.unpended.drain(..);
-        changes.extend(
-            unpended.map(|counter| (prefixed(side::PENDING, &counter.to_be_bytes()), None)),
-        );
-        for (key, logged) in self.log.iter_mut().filter(|(_, logged)| logged.dirty) {
-            if let Some((checked, frame)) = &logged.held {
-                let value = encode_logged(checked, frame);
-                changes.push((prefixed(side::LOG, key.as_bytes()), Some(value)));
-            }
-            logged.dirty = false;
-        }
-        for pending in self.pending.iter_mut().filter(|pending| pending.dirty) {
-            let key = prefixed(side::PENDING, &pending.op.id.counter.to_be_bytes());
-            changes.push((key, Some(pending.frame.to_bytes().into())));
-            pending.dirty = false;
-        }
-        let (lanes, nodes) = self.graph.take_dirty();
-        changes.extend(
-            lanes
-                .into_iter()
-                .map(|(id, row)| (prefixed(side::LANE, &id.0), Some(row.into()))),
-        );
-        changes.extend(
-            nodes
-                .into_iter()
-                .map(|(id, row)| (prefixed(side::NODE, &id.0), Some(row.into()))),
-        );
-        changes.push((side::META.into(), Some(self.meta.to_bytes().into())));
-        self.broken = true;
-        self.rows.flush(changes)?;
-        self.broken = false;
-        self.anew = false;
-        if self.rows.is_persistent() {
-            self.log.values_mut().for_each(|logged| logged.held = None);
-        }
-        Ok(())
-    }
-
-    /// What the last flush left, without the pending operations: those come back from the journal. `None` if there is
-    /// nothing that can be used.
-    pub(super) fn load(
-        room: RoomId,
-        device: DeviceId,
-        mut rows: CachedRows,
-    ) -> Result<Result<Self, CachedRows>, RowsError> {
-        let Some(meta) = rows.side(side::META)? else {
-            return Ok(Err(rows));
-        };
-        let Some(parts) = Parts::read(&rows, &meta)? else {
-            return Ok(Err(rows));
-        };
-        for frame in parts.pending.values().rev() {
-            frame.revert(&mut rows)?;
-        }
-        let mut core = Self::new(room, device, rows);
-        core.meta = parts.meta;
-        core.graph = Graph::restore(parts.lanes, parts.nodes);
-        let stored = |key| {
-            (
-                key,
-                Logged {
-                    held: None,
-                    dirty: false,
-                },
-            )
-        };
-        core.log = parts.log.into_iter().map(stored).collect();
-        core.unpended.extend(parts.pending.into_keys());
-        Ok(Ok(core))
-    }
-
     /// Whether a known commit counts for nothing: it comes after the end of its lane, or below the floor of a
     /// checkpoint that does not hold it.
     pub(super) fn is_void(&self, checked: &CheckedCommit) -> bool {
@@ -616,6 +530,7 @@ impl Core {
         self.log.clear();
         self.dropped.clear();
         self.unpended.clear();
+        self.unsaved.clear();
         self.meta = Meta::default();
         self.broken = true;
         self.anew = true;
@@ -626,10 +541,10 @@ impl Core {
     /// While the state is made anew, writes rows before they take too much memory. What is in the database is not a state
     /// then, and does not say that it is one until `flush`: a crash begins anew.
     pub(super) fn relieve(&mut self) -> Result<(), RowsError> {
-        match self.anew && self.rows.unflushed() > RELIEF_BYTES {
-            true => self.rows.flush(Vec::new()),
-            false => Ok(()),
+        if !self.anew || self.rows.unflushed() < RELIEF_BYTES || self.rows.is_flushing() {
+            return Ok(());
         }
+        self.rows.flush(Layer::new()).map_err(|(_, error)| error)
     }
 
     /// Applies the operations that `reset` set aside.
@@ -655,88 +570,5 @@ impl Core {
     /// Lets `merge` work on what a `reset` left empty.
     pub(super) fn begin(&mut self) {
         self.broken = false;
-    }
-}
-
-/// What stands beside the rows.
-struct Parts {
-    meta: Meta,
-    lanes: Vec<(skrin_base::LaneId, super::graph::Lane)>,
-    nodes: Vec<(skrin_base::Hash32, super::graph::Node)>,
-    log: Vec<OrderKey>,
-    pending: BTreeMap<u64, Frame>,
-}
-
-impl Parts {
-    /// `None` for anything that does not decode: the cache is made again then.
-    fn read(rows: &CachedRows, meta: &[u8]) -> Result<Option<Self>, RowsError> {
-        let lanes = rows.side_scan(side::LANE)?;
-        let nodes = rows.side_scan(side::NODE)?;
-        let log = rows.side_keys(side::LOG)?;
-        let pending = rows.side_scan(side::PENDING)?;
-        let read = || {
-            Some(Self {
-                meta: Meta::from_bytes(meta).ok()?,
-                lanes: decode_all(&lanes)?,
-                nodes: decode_all(&nodes)?,
-                log: log
-                    .iter()
-                    .map(|key| OrderKey::from_bytes(key.get(1..)?))
-                    .collect::<Option<_>>()?,
-                pending: pending
-                    .iter()
-                    .map(|(key, row)| {
-                        let counter = key.get(1..)?.try_into().ok()?;
-                        Some((u64::from_be_bytes(counter), Frame::from_bytes(row).ok()?))
-                    })
-                    .collect::<Option<_>>()?,
-            })
-        };
-        Ok(read())
-    }
-}
-
-fn decode_all<K: Decode, V: Decode>(rows: &[(RowKey, Row)]) -> Option<Vec<(K, V)>> {
-    let decode = |(key, row): &(RowKey, Row)| {
-        let key = K::from_bytes(key.get(1..)?).ok()?;
-        Some((key, V::from_bytes(row).ok()?))
-    };
-    rows.iter().map(decode).collect()
-}
-
-fn encode_logged(checked: &CheckedCommit, frame: &Frame) -> Row {
-    let mut w = Writer::default();
-    checked.head().encode(&mut w);
-    checked.commit().encode(&mut w);
-    frame.encode(&mut w);
-    w.into_bytes().into()
-}
-
-fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
-    let mut r = Reader::new(row);
-    let head = crate::lane::Head::decode(&mut r)?;
-    let commit = Arc::new(Commit::decode(&mut r)?);
-    let frame = Frame::decode(&mut r)?;
-    r.finish()?;
-    Ok((CheckedCommit::from_cache(head, commit), frame))
-}
-
-impl Encode for Meta {
-    fn encode(&self, w: &mut Writer) {
-        w.u64(self.undoable_from);
-        self.standing.encode(w);
-        w.u64(self.ops_since);
-        w.u64(self.bytes_since);
-    }
-}
-
-impl Decode for Meta {
-    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self {
-            undoable_from: r.u64()?,
-            standing: Standing::decode(r)?,
-            ops_since: r.u64()?,
-            bytes_since: r.u64()?,
-        })
     }
 }

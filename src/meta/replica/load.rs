@@ -86,6 +86,7 @@ impl Replica {
                 tip: None,
                 checked: false,
             },
+            sealing: None,
             in_flight: None,
             own_tips: Vec::new(),
             probed: HashMap::new(),
@@ -106,6 +107,7 @@ impl Replica {
             heads_file: Arc::new(heads_file),
             findings: Mutex::new(BTreeMap::new()),
             shown: Mutex::new(status::Shown::default()),
+            flushing: Mutex::new(()),
         };
         replica.start(kept).await?;
         Ok(replica)

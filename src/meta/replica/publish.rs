@@ -1,17 +1,20 @@
 //! Publishing: pull, rebase, stamp, seal, keep, put, read back (rules D2 and D4).
 
 use super::error::ReplicaError;
+use super::graph::Refusal;
 use super::standing::Reach;
 use super::{MergeDiff, Net, OwnLane, Replica};
 use crate::checkpoint::Root;
 use crate::commit::{
-    CheckpointRef, Commit, Decided, Opinion, SealedCommit, Verdict, open_commit, seal_commit,
+    CheckedCommit, CheckpointRef, Commit, Decided, Opinion, SealedCommit, Verdict, open_commit,
+    seal_commit,
 };
 use crate::lane::{Head, TIP_CONTENT, parse_commit_file};
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
 use skrin_storage::{Durable, ErrorKind, ObjectName, put_verified};
+use tokio::task::JoinHandle;
 
 /// What a commit takes beside its operations, segments and heads, generously.
 const FIXED_LEN: usize = 4096;
@@ -38,6 +41,15 @@ pub struct Published {
 pub(super) struct Proposal {
     pub(super) reference: CheckpointRef,
     pub(super) root: Root,
+}
+
+type SealingTask = JoinHandle<Result<(SealedCommit, CheckedCommit), ReplicaError>>;
+
+/// A commit that is being sealed and kept.
+pub(super) struct Sealing {
+    task: SealingTask,
+    /// How many pending operations it takes along.
+    count: usize,
 }
 
 /// What one commit carries.
@@ -123,6 +135,7 @@ impl Replica {
     /// As `publish`.
     pub async fn close_lane(&self, decided: Decided) -> Result<(), ReplicaError> {
         let mut net = self.net.lock().await;
+        self.finish_sealing(&mut net).await?;
         if net.own.tip.is_none() && net.in_flight.is_none() {
             return Ok(());
         }
@@ -177,6 +190,7 @@ impl Replica {
 
     /// Puts the commit that was sealed and not confirmed: the same bytes under the same name.
     pub(super) async fn settle(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        self.finish_sealing(net).await?;
         let Some(sealed) = net.in_flight.clone() else {
             return Ok(());
         };
@@ -243,8 +257,7 @@ impl Replica {
         });
         heads.truncate(HEADS_MAX);
         heads.sort();
-        let proposal = self.proposal(&core, net);
-        let propose = proposal.map(|proposal| Verdict {
+        let propose = net.proposal.as_ref().map(|proposal| Verdict {
             opinion: Opinion::Propose,
             checkpoint: proposal.reference,
             digest: proposal.root.digest,
@@ -288,11 +301,20 @@ impl Replica {
         }
     }
 
-    /// The checkpoint that this device made, if it still continues the one that stands.
-    fn proposal<'a>(&self, core: &super::core::Core, net: &'a Net) -> Option<&'a Proposal> {
+    /// Drops a checkpoint that this device made and that has been overtaken: another one stands, or a commit came that
+    /// lies below its floor and that it would make void.
+    fn drop_stale_proposal(&self, net: &mut Net) {
+        let core = self.core.lock();
         let stands = core.meta.standing.current().map(|c| c.reference);
-        let made = net.proposal.as_ref()?;
-        (made.root.parent == stands).then_some(made)
+        let holds_all = |root: &Root| {
+            let covered = |id: &LaneId| root.covered.iter().find(|covered| covered.lane == *id);
+            core.graph.lanes.keys().all(|id| {
+                let last = core.graph.last_at(*id, root.floor);
+                last.map(|last| last.hash) == covered(id).map(|covered| covered.hash)
+            })
+        };
+        let fits = |made: &mut Proposal| made.root.parent == stands && holds_all(&made.root);
+        net.proposal = net.proposal.take_if(fits);
     }
 
     async fn put_batch(
@@ -301,74 +323,81 @@ impl Replica {
         batch: Batch,
         decided: Decided,
     ) -> Result<(), ReplicaError> {
+        self.drop_stale_proposal(net);
         let commit = self.compose(net, &batch, decided);
-        let keys = self.env.keys();
-        let sealed = seal_commit(&commit, &keys, &self.env.signer, &*self.env.entropy);
-        let sealed = sealed.map_err(|fault| self.refused(&commit, fault))?;
-        self.keep(&sealed).await?;
-        self.stamp(net, &sealed, &commit, batch.count)?;
-        net.decided = Decided {
-            below: commit.decided.below,
-            abandoned: Vec::new(),
+        net.sealing = Some(Sealing {
+            task: self.seal_and_keep(commit),
+            count: batch.count,
+        });
+        self.settle(net).await
+    }
+
+    /// Seals a commit, opens it again as everybody else will, and keeps it: its bytes are on the local disk before the first
+    /// of them goes anywhere.
+    fn seal_and_keep(&self, commit: Commit) -> SealingTask {
+        let (keys, signer) = (self.env.keys(), self.env.signer.clone());
+        let (entropy, roster) = (self.env.entropy.clone(), self.env.roster.clone());
+        let commits = self.commits.clone();
+        tokio::task::spawn_blocking(move || {
+            let refused = |fault| {
+                let object = format!("commit {} of this device", commit.seq);
+                ReplicaError::Commit { object, fault }
+            };
+            let sealed = seal_commit(&commit, &keys, &signer, &*entropy).map_err(refused)?;
+            let opened = open_commit(&sealed.head, &sealed.bytes, &keys, &roster.read());
+            let checked = opened.map_err(refused)?;
+            commits.store(&sealed)?;
+            Ok((sealed, checked))
+        })
+    }
+
+    /// Waits for the commit that is being sealed, and folds it. Whoever called `publish` may have stopped waiting in the
+    /// middle, so this comes before everything else that is done with the lanes.
+    pub(super) async fn finish_sealing(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let Some(sealing) = &mut net.sealing else {
+            return Ok(());
         };
-        net.in_flight = Some(sealed.clone());
-        self.put_sealed(net, &sealed).await
-    }
-
-    fn refused(&self, commit: &Commit, fault: crate::commit::Fault) -> ReplicaError {
-        let object = format!("commit {} of this device", commit.seq);
-        ReplicaError::Commit { object, fault }
-    }
-
-    /// The bytes are on the local disk before the first of them goes anywhere.
-    async fn keep(&self, sealed: &SealedCommit) -> Result<(), ReplicaError> {
-        let (commits, sealed) = (self.commits.clone(), sealed.clone());
-        let stored = tokio::task::spawn_blocking(move || commits.store(&sealed));
-        Ok(stored.await.map_err(|_| ReplicaError::Ending)??)
+        let (done, count) = ((&mut sealing.task).await, sealing.count);
+        net.sealing = None;
+        let (sealed, checked) = done.map_err(|_| ReplicaError::Ending)??;
+        self.stamp(net, checked, &sealed, count)?;
+        net.in_flight = Some(sealed);
+        Ok(())
     }
 
     /// Folds the own commit: it counts from the moment it is kept, because its bytes will reach the storage.
     fn stamp(
         &self,
         net: &mut Net,
+        checked: CheckedCommit,
         sealed: &SealedCommit,
-        commit: &Commit,
         count: usize,
     ) -> Result<(), ReplicaError> {
-        let opened = open_commit(
-            &sealed.head,
-            &sealed.bytes,
-            &self.env.keys(),
-            &self.env.roster.read(),
-        );
-        let checked = opened.map_err(|fault| self.refused(commit, fault))?;
+        let commit = checked.commit().clone();
         let mut core = self.core.lock();
-        let admitted = core.graph.admit(&sealed.head, commit);
-        if let Err(super::graph::Refusal::Bad(fault)) = admitted {
-            return Err(self.refused(commit, fault));
+        if let Err(Refusal::Bad(fault)) = core.graph.admit(&sealed.head, &commit) {
+            let object = self.object(&sealed.head);
+            return Err(ReplicaError::Commit { object, fault });
         }
         core.meta.ops_since += count as u64;
         core.meta.bytes_since += sealed.bytes.len() as u64;
         if let Some(proposal) = net.proposal.take() {
-            let proposed = commit
-                .verdicts
-                .iter()
-                .any(|v| v.checkpoint == proposal.reference);
-            if proposed {
-                let place = core.key_of(&checked);
-                let (reference, digest) = (proposal.reference, proposal.root.digest);
-                core.meta.standing.propose(reference, digest, place);
-                core.meta
-                    .standing
-                    .believe(&reference, &Reach::of(&proposal.root));
-                (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
-            }
+            let place = core.key_of(&checked);
+            let (reference, digest) = (proposal.reference, proposal.root.digest);
+            core.meta.standing.propose(reference, digest, place);
+            let reach = Reach::of(&proposal.root);
+            core.meta.standing.believe(&reference, &reach);
+            (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
         }
         core.stamp(checked, count)?;
         core.trim();
         drop(core);
         net.verdicts.clear();
         net.own.tip = Some(sealed.head);
+        net.decided = Decided {
+            below: commit.decided.below,
+            abandoned: Vec::new(),
+        };
         Ok(())
     }
 

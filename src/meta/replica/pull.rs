@@ -50,6 +50,7 @@ impl Replica {
     }
 
     pub(super) async fn pull_with(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        self.finish_sealing(net).await?;
         let tips = self.list_tips(net).await?;
         let remembered = net.heads.lanes.values().map(|seen| seen.head);
         let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();

@@ -170,3 +170,26 @@ async fn a_commit_below_the_floor_that_no_checkpoint_holds_is_void_and_published
     assert_ne!(devices[0].digest(), before, "nothing was lost");
     assert_eq!(vault.fresh_digest().await, devices[0].digest());
 }
+
+#[tokio::test]
+async fn a_checkpoint_that_was_overtaken_is_not_proposed() {
+    let vault = Vault::new(36);
+    let mut rng = Rng(36);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    for _ in 0..3 {
+        devices[0].act(&mut rng);
+        devices[0].publish().await.unwrap();
+    }
+    assert!(devices[0].replica().checkpoint().await.unwrap());
+    // Somebody who was shown nothing publishes below its floor before it is proposed.
+    let stale = skrin_storage::fault::Rule::new(skrin_storage::fault::Failure::StaleList);
+    devices[1].faults.add(stale);
+    devices[1].act(&mut rng);
+    devices[1].publish().await.unwrap();
+    assert_eq!(devices[1].replica().status().lamport, 1);
+    settle(&vault, &mut devices).await;
+    devices[0].act(&mut rng);
+    settle(&vault, &mut devices).await;
+    assert_eq!(devices[0].replica().status().checkpoint, None);
+    assert_converged(&devices, 36);
+}

@@ -91,12 +91,14 @@ async fn program(seed: u64, count: usize, steps: usize, mix: Mix) {
     }
 }
 
-/// A dozen seeds from `first` on; `SKRIN_SEEDS` asks for more.
+/// A dozen seeds from `first` on; `SKRIN_SEEDS` asks for more of them, `SKRIN_SEED` for a single one.
 async fn programs(first: u64, count: usize, mix: Mix) {
-    let seeds = std::env::var("SKRIN_SEEDS")
-        .ok()
-        .and_then(|n| n.parse().ok());
-    for seed in first..first + seeds.unwrap_or(12) {
+    let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let (first, seeds) = match number("SKRIN_SEED") {
+        Some(seed) => (seed, 1),
+        None => (first, number("SKRIN_SEEDS").unwrap_or(12)),
+    };
+    for seed in first..first + seeds {
         program(seed, count, 60, mix).await;
     }
 }

@@ -247,3 +247,35 @@ async fn nothing_is_opened_without_writing() {
     let refused = reader.publish(1, Vec::new(), Decided::default()).await;
     assert!(matches!(refused, Err(ReplicaError::ReadOnly)));
 }
+
+/// Polls a publish so often and then gives up on it.
+async fn give_up_after(device: &Device, polls: usize) {
+    let mut publish = Box::pin(device.publish());
+    for _ in 0..polls {
+        let pause = tokio::time::sleep(std::time::Duration::from_micros(300));
+        tokio::select! {
+            biased;
+            _ = &mut publish => return,
+            () = pause => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_publish_that_is_given_up_at_any_moment_loses_nothing_and_forks_nothing() {
+    let vault = Vault::new(17);
+    let mut rng = Rng(17);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    for polls in 0..24 {
+        for device in &mut devices {
+            device.act(&mut rng);
+            give_up_after(device, polls).await;
+            device.act(&mut rng);
+            let _ = device.replica().pull().await.unwrap();
+        }
+    }
+    settle(&vault, &mut devices).await;
+    assert_converged(&devices, 17);
+    assert_eq!(vault.fresh_digest().await, devices[0].digest());
+    assert!(devices.iter().all(|device| device.kinds().is_empty()));
+}
