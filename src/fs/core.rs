@@ -183,17 +183,25 @@ impl Fs {
     }
 
     /// Ends the file system: tells the tree what open files hold, makes the journal durable and, if asked, uploads everything and
-    /// closes the lane. Waits for the storage without an end when uploading; changes are refused meanwhile.
+    /// closes the lane. Waits for the storage without an end when uploading. Unmount before: changes are refused afterwards.
     ///
     /// # Errors
     /// What could not be written; then nothing was given up and it may be called again.
     pub fn shutdown(&self, mode: Shutdown) -> Result<(), FsError> {
-        self.flush_all()?;
+        let upload = match mode {
+            Shutdown::UploadAll { progress } => {
+                self.sync(progress)?;
+                true
+            }
+            Shutdown::LeaveInJournal => {
+                self.flush_all()?;
+                false
+            }
+        };
         self.stopped.store(true, Ordering::Release);
         self.stop.send_replace(true);
         self.journal.sync_all()?;
-        if let Shutdown::UploadAll { progress } = mode {
-            self.upload_all(progress)?;
+        if upload && !self.options.read_only {
             self.runtime
                 .block_on(self.replica.close_lane(Decided::default()))?;
         }

@@ -129,12 +129,11 @@ impl Files {
         entry.handles == 0
     }
 
-    /// Drops the file of a node if nobody has it open.
-    pub(crate) fn discard(&self, node: NodeId) {
+    /// Drops the file of a node if nobody has it open; true if it did.
+    pub(crate) fn discard(&self, node: NodeId) -> bool {
         let mut open = self.open.lock();
-        if open.get(&node).is_some_and(|e| e.handles == 0) {
-            open.remove(&node);
-        }
+        let unused = open.get(&node).is_some_and(|e| e.handles == 0);
+        unused && open.remove(&node).is_some()
     }
 
     /// The open file of a node, if there is one.

@@ -20,6 +20,8 @@ use std::sync::atomic::Ordering;
 pub(crate) const FLUSH_AFTER: u64 = 5_000_000_000;
 /// Stored bytes of one file after which an operation names them, so that they can be uploaded.
 const UNNAMED_MAX: u64 = 64 << 20;
+/// And the part of the journal that they may take: what no operation names cannot be uploaded, and never makes room.
+const UNNAMED_PART: u64 = 16;
 
 /// Keys in one operation, as the format bounds them.
 const KEYS_TOLD_MAX: usize = 16;
@@ -108,7 +110,7 @@ impl Fs {
         if self.dirty.load(Ordering::Relaxed) > self.options.dirty_budget {
             self.with_sealer(file, state, |s, sealer| s.content.seal_dirty(sealer))?;
         }
-        if state.unnamed > UNNAMED_MAX {
+        if state.unnamed > UNNAMED_MAX.min(self.journal.limit() / UNNAMED_PART) {
             self.flush_state(file, state)?;
         }
         Ok(())
@@ -203,6 +205,7 @@ impl Fs {
 
     fn flush_and_discard(&self, file: &OpenFile) -> Result<(), FsError> {
         self.flush_file(file)?;
+        // One that was closed while it could not be told is done with now.
         self.files.discard(file.node);
         Ok(())
     }

@@ -63,6 +63,8 @@ struct Device {
 pub struct TestVault {
     /// Where it lies.
     pub store: Arc<dyn Store>,
+    /// Adjusts the journal of each device.
+    pub journal: Box<dyn Fn(&mut JournalConfig)>,
     /// Time for everything in it.
     pub clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -134,6 +136,7 @@ impl TestVault {
             .build()?;
         Ok(Self {
             store,
+            journal: Box::new(|_| ()),
             clock,
             entropy: Arc::new(entropy),
             keys: Arc::new(keys),
@@ -195,7 +198,8 @@ impl TestVault {
             checkpoints: CheckpointPolicy::default(),
         };
         let replica = Arc::new(self.runtime.block_on(Replica::open(config))?);
-        let config = JournalConfig::new(dir.join("journal"), vault, local("journal"), 4 << 30);
+        let mut config = JournalConfig::new(dir.join("journal"), vault, local("journal"), 4 << 30);
+        (self.journal)(&mut config);
         let (journal, mut replay) = Journal::open(config, Arc::clone(&self.entropy))?;
         let journal = Arc::new(journal);
         let keys = Arc::clone(&self.keys);

@@ -46,7 +46,12 @@ const CAPABILITIES: [InitFlags; 7] = [
 /// The file system as fuser sees it.
 pub(crate) struct Adapter {
     fs: Arc<Fs>,
-    pool: Pool,
+    /// Reads that wait for the storage, and what else may.
+    reads: Pool,
+    /// Writes, which may wait for room in the journal: apart, so that readers go on.
+    writes: Pool,
+    /// Those who wait until something is durable.
+    syncs: Pool,
 }
 
 fn handle(fh: FileHandle) -> HandleId {
@@ -128,14 +133,25 @@ impl Adapter {
     pub(crate) fn new(fs: Arc<Fs>) -> Self {
         Self {
             fs,
-            pool: Pool::new(WORKERS),
+            reads: Pool::new(WORKERS),
+            writes: Pool::new(WORKERS),
+            syncs: Pool::new(WORKERS),
         }
     }
 
-    /// Runs what may wait on a thread where it may.
-    fn later(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+    /// Runs what may wait for the storage on a thread where it may.
+    fn later(&self, pool: &Pool, work: impl FnOnce(&Fs) + Send + 'static) {
         let fs = Arc::clone(&self.fs);
-        self.pool.run(move || work(&fs));
+        pool.run(move || work(&fs));
+    }
+
+    /// Runs what stores blocks: at once, unless the journal is so full that it may have to wait for room.
+    fn store(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+        if self.fs.is_congested() {
+            self.later(&self.writes, work);
+        } else {
+            work(&self.fs);
+        }
     }
 }
 
@@ -195,10 +211,13 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        if size.is_none_or(|size| size == 0) {
-            return reply_attr(reply, self.fs.setattr(node(ino), &set));
+        let work = move |fs: &Fs| reply_attr(reply, fs.setattr(node(ino), &set));
+        match size {
+            None => work(&self.fs),
+            Some(0) => self.store(work),
+            // A block that is cut may have to be read.
+            Some(_) => self.later(&self.writes, work),
         }
-        self.later(move |fs| reply_attr(reply, fs.setattr(node(ino), &set)));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -279,14 +298,11 @@ impl Filesystem for Adapter {
         let Some(mode) = rename_mode(flags.bits()) else {
             return reply.error(raw_errno(Errno::EINVAL));
         };
-        let done = self.fs.rename(
-            node(parent),
-            name.as_bytes(),
-            node(newparent),
-            newname.as_bytes(),
-            mode,
-        );
-        reply_empty(reply, done);
+        let (dir, to_dir) = (node(parent), node(newparent));
+        let (name, to_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+        self.store(move |fs| {
+            reply_empty(reply, fs.rename(dir, &name, to_dir, &to_name, mode));
+        });
     }
 
     fn link(
@@ -358,7 +374,9 @@ impl Filesystem for Adapter {
         let (id, len) = (handle(fh), size as usize);
         match self.fs.read_now(id, offset, len) {
             Ok(Some(data)) => reply.data(&data),
-            Ok(None) => self.later(move |fs| reply_data(reply, fs.read(id, offset, len))),
+            Ok(None) => self.later(&self.reads, move |fs| {
+                reply_data(reply, fs.read(id, offset, len))
+            }),
             Err(e) => reply.error(errno(&e)),
         }
     }
@@ -384,7 +402,9 @@ impl Filesystem for Adapter {
             return reply_written(reply, self.fs.write(id, offset, data).map(|()| len));
         }
         let data = data.to_vec();
-        self.later(move |fs| reply_written(reply, fs.write(id, offset, &data).map(|()| len)));
+        self.later(&self.writes, move |fs| {
+            reply_written(reply, fs.write(id, offset, &data).map(|()| len))
+        });
     }
 
     fn flush(
@@ -395,7 +415,7 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.fs.flush(handle(fh)));
+        self.store(move |fs| reply_empty(reply, fs.flush(handle(fh))));
     }
 
     fn release(
@@ -408,7 +428,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        reply_empty(reply, self.fs.release(handle(fh)));
+        self.store(move |fs| reply_empty(reply, fs.release(handle(fh))));
     }
 
     fn fsync(
@@ -419,7 +439,9 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.later(move |fs| reply_empty(reply, fs.fsync(handle(fh))));
+        self.later(&self.syncs, move |fs| {
+            reply_empty(reply, fs.fsync(handle(fh)))
+        });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -516,7 +538,7 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.later(move |fs| reply_empty(reply, fs.fsync_dir()));
+        self.later(&self.syncs, move |fs| reply_empty(reply, fs.fsync_dir()));
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -577,8 +599,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         match allocate_mode(mode) {
-            Some(how) => self
-                .later(move |fs| reply_empty(reply, fs.allocate(handle(fh), offset, length, how))),
+            Some(how) => self.later(&self.writes, move |fs| {
+                reply_empty(reply, fs.allocate(handle(fh), offset, length, how))
+            }),
             None => reply.error(raw_errno(Errno::EOPNOTSUPP)),
         }
     }
@@ -622,6 +645,8 @@ impl Filesystem for Adapter {
         // The reply has 32 bits.
         let len = len.min(1 << 30);
         let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-        self.later(move |fs| reply_written(reply, fs.copy_range(from, to, len)));
+        self.later(&self.writes, move |fs| {
+            reply_written(reply, fs.copy_range(from, to, len))
+        });
     }
 }

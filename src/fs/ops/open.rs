@@ -5,6 +5,7 @@ use crate::types::{HandleId, NodeId, OpenMode};
 use parking_lot::Mutex;
 use skrin_meta::Kind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Fs {
     /// Opens a regular file. What the kernel has cached of the node stays good: whatever another device changes comes under another node.
@@ -54,20 +55,16 @@ impl Fs {
     /// Takes back one `open_file`: with the last one the tree is told what the file holds. If that fails the file stays in memory and is
     /// tried again.
     pub(crate) fn close_file(&self, file: &OpenFile) -> Result<(), FsError> {
-        let told = self.flush_file(file);
         if !self.files.close(file.node) {
-            return told;
+            return Ok(());
         }
-        if file.gone.lock().is_some() {
-            let mut state = file.state.lock();
-            state.content = crate::content::Content::default();
-            state.since = None;
-            self.count(&mut state);
+        self.flush_file(file)?;
+        if self.files.discard(file.node) {
+            // Of a file without a name something may be left in memory.
+            let left = std::mem::take(&mut file.state.lock().counted);
+            self.dirty.fetch_sub(left, Ordering::Relaxed);
         }
-        if told.is_ok() {
-            self.files.discard(file.node);
-        }
-        told
+        Ok(())
     }
 
     /// A program closed one of its descriptors: the tree is told what the file holds.

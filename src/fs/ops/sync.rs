@@ -48,7 +48,14 @@ impl Fs {
     ///
     /// # Errors
     /// What cannot be mended by waiting.
-    pub fn sync(&self, progress: impl FnMut(&Pending) + Send) -> Result<(), FsError> {
+    pub fn sync(&self, mut progress: impl FnMut(&Pending) + Send) -> Result<(), FsError> {
+        let told = self.flush_all();
+        self.journal.sync_all()?;
+        self.upload_all(&mut progress)?;
+        if told.is_ok() {
+            return Ok(());
+        }
+        // A full journal has room again.
         self.flush_all()?;
         self.journal.sync_all()?;
         self.upload_all(progress)

@@ -4,6 +4,9 @@ use crate::file::OpenFile;
 use crate::types::HandleId;
 use skrin_base::limits::FILE_LEN_MAX;
 
+/// Room in the journal below which writers may have to wait: two of its files.
+const HEADROOM: u64 = 128 << 20;
+
 impl Fs {
     /// Writes bytes at `offset`. Whole blocks are sealed and in the journal afterwards, the rest is in memory. May wait for the
     /// storage where a part of a block is written that is only there.
@@ -62,7 +65,11 @@ impl Fs {
                 .content
                 .missing_for_write(handle.file.ino.0, offset, len)
         };
-        let near_full = self.journal.allocated() + (128 << 20) > self.journal.limit();
-        Ok(!near_full && !matches!(missing, Ok(Some(_))))
+        Ok(!self.is_congested() && !matches!(missing, Ok(Some(_))))
+    }
+
+    /// Whether the journal is nearly full, so that storing a block may have to wait for the storage to catch up.
+    pub fn is_congested(&self) -> bool {
+        self.journal.allocated() + HEADROOM > self.journal.limit()
     }
 }

@@ -280,8 +280,10 @@ impl Model {
     }
 
     pub(crate) fn close(&mut self, id: Id) {
-        self.tell(id);
         self.node(id).handles -= 1;
+        if self.node(id).handles == 0 {
+            self.tell(id);
+        }
         self.collect(id);
     }
 

@@ -259,7 +259,9 @@ impl Program {
         let node = sut::find(fs, &path).unwrap().node;
         let ours = fs.setattr(node, &set).map(drop).map_err(|e| e.errno());
         self.model.node(id).data.resize(size as usize, 0);
-        self.model.tell(id);
+        if self.model.node(id).handles == 0 {
+            self.model.tell(id);
+        }
         (format!("truncate to {size}"), ours, Ok(()))
     }
 
@@ -302,7 +304,9 @@ impl Program {
         self.between.push(self.model.clone());
         let theirs = theirs.map(|id| {
             self.model.node(id).data = data;
-            self.model.tell(id);
+            if self.model.node(id).handles == 0 {
+                self.model.tell(id);
+            }
         });
         ("whole write".to_owned(), ours, theirs)
     }

@@ -1,0 +1,310 @@
+//! Named tests of what must never break again.
+
+#[path = "support/model.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the random programs, which use all of it"
+)]
+mod model;
+#[path = "support/sut.rs"]
+#[allow(
+    dead_code,
+    reason = "shared with the random programs, which use all of it"
+)]
+mod sut;
+
+use skrin_base::Errno;
+use skrin_fs::testutil::{SystemClock, TestVault};
+use skrin_fs::{Durability, Fs, FsOptions, NodeId, OpenMode, Shutdown};
+use skrin_storage::{MemoryStore, ObjectName, Store};
+use std::sync::Arc;
+use std::time::Duration;
+use sut::{CALLER, read_all};
+
+const WRITE: OpenMode = OpenMode {
+    write: true,
+    truncate: true,
+};
+
+fn manual() -> FsOptions {
+    FsOptions {
+        poll_interval: None,
+        background: false,
+        ..FsOptions::default()
+    }
+}
+
+fn write(fs: &Fs, name: &[u8], data: &[u8]) -> Result<NodeId, Errno> {
+    let made = fs.create(NodeId::ROOT, name, 0o644, false, WRITE, &CALLER);
+    let (attr, handle) = made.map_err(|e| e.errno())?;
+    let written = fs.write(handle, 0, data).map_err(|e| e.errno());
+    fs.release(handle).map_err(|e| e.errno())?;
+    written.map(|()| attr.node)
+}
+
+fn random_bytes(len: usize) -> Vec<u8> {
+    let mut x = 0x9e37_79b9_7f4a_7c15u64;
+    let next = |_| {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        x as u8
+    };
+    (0..len).map(next).collect()
+}
+
+fn vault_on(store: Arc<MemoryStore>) -> TestVault {
+    TestVault::new(7, store, Arc::new(SystemClock::default())).unwrap()
+}
+
+#[test]
+fn a_full_storage_is_reported_at_write_and_fsync_and_not_only_in_the_log() {
+    let vault = vault_on(Arc::new(MemoryStore::with_limit(3 << 20)));
+    let at = vault
+        .open(
+            0,
+            FsOptions {
+                poll_interval: None,
+                ..FsOptions::default()
+            },
+        )
+        .unwrap();
+    write(&at.fs, b"fits", &random_bytes(100_000)).unwrap();
+    at.fs.sync(|_| ()).unwrap();
+    write(&at.fs, b"large", &random_bytes(6 << 20)).unwrap();
+    // Locally durable, and nobody has heard of the storage yet; then somebody has.
+    let start = std::time::Instant::now();
+    let refused = loop {
+        match write(&at.fs, b"more", b"x") {
+            Err(e) => break e,
+            Ok(_) => assert!(start.elapsed() < Duration::from_secs(30), "never refused"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(refused, Errno::ENOSPC);
+    let handle = at
+        .fs
+        .open_node(
+            at.fs.lookup(NodeId::ROOT, b"large").unwrap().node,
+            OpenMode::default(),
+        )
+        .unwrap();
+    assert_eq!(at.fs.fsync(handle).unwrap_err().errno(), Errno::ENOSPC);
+    assert_eq!(
+        at.fs.read(handle, 0, 10).unwrap(),
+        random_bytes(10),
+        "what is only in the journal is still read"
+    );
+    at.fs.release(handle).unwrap();
+    at.fs.unlink(NodeId::ROOT, b"fits").unwrap();
+    at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
+fn with_remote_durability_fsync_returns_when_another_device_can_see_it() {
+    let vault = vault_on(Arc::new(MemoryStore::new()));
+    let options = FsOptions {
+        durability: Durability::Remote,
+        poll_interval: None,
+        ..FsOptions::default()
+    };
+    let first = vault.open(0, options).unwrap();
+    let (_, handle) = first
+        .fs
+        .create(NodeId::ROOT, b"f", 0o600, true, WRITE, &CALLER)
+        .unwrap();
+    first.fs.write(handle, 0, &random_bytes(300_000)).unwrap();
+    first.fs.fsync(handle).unwrap();
+    assert_eq!(first.fs.pending().operations, 0);
+    let second = vault.open(1, manual()).unwrap();
+    let node = second.fs.lookup(NodeId::ROOT, b"f").unwrap().node;
+    assert!(read_all(&second.fs, node) == random_bytes(300_000));
+    first.fs.release(handle).unwrap();
+    first.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+fn segments(store: &MemoryStore) -> Vec<ObjectName> {
+    let names = store.names().into_iter();
+    names
+        .filter(|n| n.to_string().contains("segments/"))
+        .collect()
+}
+
+#[test]
+fn a_damaged_or_missing_segment_is_eio_and_everything_else_still_reads() {
+    let store = Arc::new(MemoryStore::new());
+    let vault = vault_on(Arc::clone(&store));
+    let first = vault.open(0, manual()).unwrap();
+    write(&first.fs, b"one", &random_bytes(200_000)).unwrap();
+    first.fs.sync(|_| ()).unwrap();
+    let of_one = segments(&store);
+    write(&first.fs, b"two", &random_bytes(150_000)).unwrap();
+    write(&first.fs, b"tiny", b"inline").unwrap();
+    first.fs.sync(|_| ()).unwrap();
+    assert_eq!((of_one.len(), segments(&store).len()), (1, 2));
+    for missing in [false, true] {
+        let bytes = store.peek(&of_one[0]).unwrap();
+        let mut bad = bytes.to_vec();
+        bad[70_000] ^= 1;
+        store.tamper(&of_one[0], (!missing).then(|| bad.into()));
+        let second = vault.open(1, manual()).unwrap();
+        let node = |name: &[u8]| second.fs.lookup(NodeId::ROOT, name).unwrap().node;
+        let handle = second
+            .fs
+            .open_node(node(b"one"), OpenMode::default())
+            .unwrap();
+        let all = (0..200_000)
+            .step_by(65_536)
+            .map(|at| second.fs.read(handle, at, 65_536));
+        let failed: Vec<_> = all.filter_map(Result::err).collect();
+        assert!(
+            !failed.is_empty() && failed.iter().all(|e| e.errno() == Errno::EIO),
+            "{failed:?}"
+        );
+        second.fs.release(handle).unwrap();
+        assert!(read_all(&second.fs, node(b"two")) == random_bytes(150_000));
+        assert_eq!(read_all(&second.fs, node(b"tiny")), b"inline");
+        drop(second);
+        store.tamper(&of_one[0], Some(bytes));
+    }
+}
+
+#[test]
+fn ten_thousand_small_files_are_few_objects() {
+    let store = Arc::new(MemoryStore::new());
+    let vault = vault_on(Arc::clone(&store));
+    let at = vault.open(0, manual()).unwrap();
+    for n in 0..10_000usize {
+        write(
+            &at.fs,
+            format!("file-{n}").as_bytes(),
+            &random_bytes(1000 + n % 7000),
+        )
+        .unwrap();
+    }
+    at.fs.sync(|_| ()).unwrap();
+    let objects = store.names().len();
+    assert!(objects < 100, "{objects}");
+}
+
+#[test]
+fn a_small_change_in_a_large_file_uploads_little() {
+    let store = Arc::new(MemoryStore::new());
+    let vault = vault_on(Arc::clone(&store));
+    let at = vault.open(0, manual()).unwrap();
+    let node = write(&at.fs, b"large", &random_bytes(40 << 20)).unwrap();
+    at.fs.sync(|_| ()).unwrap();
+    let bytes = || -> usize {
+        store
+            .names()
+            .iter()
+            .map(|n| store.peek(n).unwrap().len())
+            .sum()
+    };
+    let before = bytes();
+    let handle = at
+        .fs
+        .open_node(
+            node,
+            OpenMode {
+                write: true,
+                truncate: false,
+            },
+        )
+        .unwrap();
+    at.fs.write(handle, 20 << 20, &[7; 4096]).unwrap();
+    at.fs.release(handle).unwrap();
+    at.fs.sync(|_| ()).unwrap();
+    assert!(bytes() - before < 300_000, "{}", bytes() - before);
+}
+
+#[test]
+fn a_file_removed_by_another_device_while_it_is_open_is_made_again_by_a_write() {
+    let vault = vault_on(Arc::new(MemoryStore::new()));
+    let (a, b) = (
+        vault.open(0, manual()).unwrap(),
+        vault.open(1, manual()).unwrap(),
+    );
+    let node = write(&a.fs, b"f", &random_bytes(100_000)).unwrap();
+    a.fs.sync(|_| ()).unwrap();
+    b.fs.poll().unwrap();
+    let handle =
+        a.fs.open_node(
+            node,
+            OpenMode {
+                write: true,
+                truncate: false,
+            },
+        )
+        .unwrap();
+    b.fs.unlink(NodeId::ROOT, b"f").unwrap();
+    b.fs.sync(|_| ()).unwrap();
+    a.fs.poll().unwrap();
+    assert_eq!(
+        a.fs.lookup(NodeId::ROOT, b"f").unwrap_err().errno(),
+        Errno::ENOENT
+    );
+    assert_eq!(a.fs.getattr(node).unwrap().nlink, 0);
+    a.fs.write(handle, 0, b"edited").unwrap();
+    a.fs.release(handle).unwrap();
+    a.fs.sync(|_| ()).unwrap();
+    b.fs.poll().unwrap();
+    for at in [&a, &b] {
+        let found = at.fs.lookup(NodeId::ROOT, b"f").unwrap();
+        let mut want = random_bytes(100_000);
+        want[..6].copy_from_slice(b"edited");
+        assert!(read_all(&at.fs, found.node) == want);
+    }
+}
+
+#[test]
+fn a_full_journal_refuses_writes_until_it_was_uploaded_and_loses_nothing() {
+    let mut vault = vault_on(Arc::new(MemoryStore::new()));
+    vault.journal = Box::new(|config| {
+        config.file_len = 256 << 10;
+        config.max_bytes = 1 << 20;
+        config.patience = Duration::from_millis(50);
+    });
+    let at = vault.open(0, manual()).unwrap();
+    let data = random_bytes(3 << 20);
+    let (attr, handle) = at
+        .fs
+        .create(NodeId::ROOT, b"f", 0o600, true, WRITE, &CALLER)
+        .unwrap();
+    let mut refused = 0;
+    for (n, part) in data.chunks(100_000).enumerate() {
+        while let Err(e) = at.fs.write(handle, n as u64 * 100_000, part) {
+            assert_eq!(e.errno(), Errno::ENOSPC);
+            refused += 1;
+            assert!(refused < 50);
+            at.fs.sync(|_| ()).unwrap();
+        }
+    }
+    assert!(refused > 0);
+    while at.fs.flush(handle).is_err() {
+        at.fs.sync(|_| ()).unwrap();
+    }
+    at.fs.release(handle).unwrap();
+    assert!(read_all(&at.fs, attr.node) == data);
+}
+
+#[test]
+fn the_store_sees_no_name_and_no_content() {
+    let store = Arc::new(MemoryStore::new());
+    let vault = vault_on(Arc::clone(&store));
+    let at = vault.open(0, manual()).unwrap();
+    write(&at.fs, b"a-very-telling-name", b"and some telling content").unwrap();
+    at.fs
+        .shutdown(Shutdown::UploadAll {
+            progress: Box::new(|_| ()),
+        })
+        .unwrap();
+    let capacity = vault.runtime().block_on(store.capacity());
+    assert!(capacity.is_ok());
+    for name in store.names() {
+        let bytes = store.peek(&name).unwrap();
+        for needle in [&b"telling"[..], b"content"] {
+            assert!(!bytes.windows(needle.len()).any(|w| w == needle), "{name}");
+        }
+    }
+}
