@@ -80,9 +80,24 @@ pub fn apply(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> {
 
 const GONE: Outcome = Outcome::Void("the inode is gone");
 
-/// A 63-bit inode number that is a function of the operation.
-fn invent_ino(id: OpId) -> Ino {
-    Ino::from_random(u64::from_be_bytes(invent(b"skrin/v1/ino", id)))
+/// Whether nothing ever had this number, so that an operation may give it to something new.
+fn is_free(rows: &dyn Rows, ino: Ino) -> Result<bool, RowsError> {
+    Ok(ino.0 >= Ino::FIRST_RANDOM
+        && state::inode(rows, ino)?.is_none()
+        && state::tombstone(rows, ino)?.is_none()
+        && state::resolve_alias(rows, ino)? == ino)
+}
+
+/// The number that was asked for if it is free, else one that is a function of the operation alone.
+fn free_ino(rows: &dyn Rows, wanted: Ino, id: OpId) -> Result<Ino, RowsError> {
+    let (mut ino, mut attempt) = (wanted, 0u64);
+    while !is_free(rows, ino)? {
+        let mut purpose = b"skrin/v1/ino".to_vec();
+        purpose.extend_from_slice(&attempt.to_be_bytes());
+        ino = Ino::from_random(u64::from_be_bytes(invent(&purpose, id)));
+        attempt += 1;
+    }
+    Ok(ino)
 }
 
 fn invent<const N: usize>(purpose: &[u8], id: OpId) -> [u8; N] {

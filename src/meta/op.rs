@@ -527,6 +527,16 @@ fn xattr_name(r: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
     }
 }
 
+fn decode_label(r: &mut Reader<'_>) -> Result<String, WireError> {
+    let label = std::str::from_utf8(r.bytes("label", LABEL_MAX)?);
+    match label {
+        Ok(label) if !label.is_empty() && !label.chars().any(char::is_control) => {
+            Ok(label.to_owned())
+        }
+        _ => Err(WireError::Value("label")),
+    }
+}
+
 fn decode_write(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
     let (ino, base, size) = (Ino::decode(r)?, OpId::decode(r)?, r.u64()?);
     let (mtime, keys) = (
@@ -602,12 +612,9 @@ impl Decode for OpKind {
                 ino: Ino::decode(r)?,
                 name: xattr_name(r)?,
             },
-            tag::LABEL => {
-                let label = std::str::from_utf8(r.bytes("label", LABEL_MAX)?);
-                Self::Label {
-                    label: label.map_err(|_| WireError::Value("label"))?.to_owned(),
-                }
-            }
+            tag::LABEL => Self::Label {
+                label: decode_label(r)?,
+            },
             tag if tag >= tag::OPTIONAL => Self::Unknown {
                 tag,
                 body: r.bytes("unknown operation", OP_MAX)?.to_vec(),

@@ -17,6 +17,7 @@
 
 mod inode;
 
+pub(crate) use inode::KEYS_MAX;
 pub use inode::{Inode, Link};
 
 use crate::op::Kind;

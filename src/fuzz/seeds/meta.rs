@@ -227,6 +227,10 @@ fn hostile() -> Vec<OpKind> {
         create(Ino::ROOT, "f", Ino(2), Kind::File),
         moved(2000, 2000u64 as u8, 2001, "in itself"),
         again(Ino(2001), "c", 1, 2002),
+        again(Ino(2000), "b", 2, 2000),
+        again(Ino::ROOT, "a", 3, 1),
+        again(Ino(2001), "c", 4, 2001),
+        again(Ino::ROOT, "a", 5, 2000),
         OpKind::Link {
             ino: FILE,
             place: place(Ino(2002), "l", FILE.0 as u8),

@@ -1,10 +1,10 @@
 //! Writes, and the copies that they fork when the world has moved on.
 
 use super::conflict::{attach, free_name, revive_dir};
-use super::{Outcome, invent, invent_ino};
+use super::{Outcome, invent};
 use crate::op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place};
 use crate::rows::{Rows, RowsError};
-use crate::state::{self, Inode, Link};
+use crate::state::{self, Inode, KEYS_MAX, Link};
 use skrin_base::{Content, EntryId, Extent, Ino, OpId, Timestamp};
 
 /// A write without its operation around it.
@@ -28,6 +28,11 @@ pub(super) fn write(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> 
     else {
         return Ok(super::GONE);
     };
+    if !has_room_for_keys(rows, *ino, keys.len())? {
+        return Ok(Outcome::Void(
+            "the inode has as many keys as the format allows",
+        ));
+    }
     let change = Change {
         size: *size,
         mtime: *mtime,
@@ -47,6 +52,11 @@ pub(super) fn write(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> 
         }
     }
     fork(rows, op, *ino, place, &change)
+}
+
+fn has_room_for_keys(rows: &dyn Rows, ino: Ino, more: usize) -> Result<bool, RowsError> {
+    let keys = state::inode(rows, ino)?.map_or(0, |inode| inode.keys.len());
+    Ok(keys + more <= KEYS_MAX)
 }
 
 /// The file `ino` if `version` is its newest.
@@ -138,8 +148,7 @@ fn fork(
     let dir = revive_dir(rows, dir, op)?;
     let free = free_name(rows, dir, &name, op)?;
     // Only now: reviving the directory may have brought this number back.
-    let taken = state::inode(rows, ino)?.is_some() || ino.0 < Ino::FIRST_RANDOM;
-    let copy = if taken { invent_ino(op.id) } else { ino };
+    let copy = super::free_ino(rows, ino, op.id)?;
     let inode = match &other {
         Some(other) => {
             // A change of some extents is laid over what is there now: complete, if not what its device saw.

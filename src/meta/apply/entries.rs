@@ -33,15 +33,14 @@ pub(super) fn create(
     node: &NewNode,
 ) -> Result<Outcome, RowsError> {
     let dir = revive_dir(rows, place.dir, op)?;
-    if node.kind == Kind::Dir {
+    if node.kind == Kind::Dir && super::is_free(rows, ino)? {
         if let Some(there) = state::entry(rows, dir, &place.name)?.filter(|e| e.kind == Kind::Dir) {
             // Two devices made one directory: the later one is an alias of the earlier.
             state::put_alias(rows, ino, there.ino)?;
             return Ok(Outcome::Applied);
         }
     }
-    let taken = state::inode(rows, ino)?.is_some() || ino.0 < Ino::FIRST_RANDOM;
-    let ino = if taken { super::invent_ino(op.id) } else { ino };
+    let ino = super::free_ino(rows, ino, op.id)?;
     let name = free_name(rows, dir, &place.name, op)?;
     state::put_inode(rows, ino, &Inode::new(node, op.id, op.time))?;
     attach(

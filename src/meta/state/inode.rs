@@ -6,7 +6,7 @@ use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{EntryId, Ino, KeyId, Name, OpId, Timestamp};
 
 /// File keys that one inode may collect: one for each removal of a member and each shared range.
-const KEYS_MAX: usize = 65_536;
+pub(crate) const KEYS_MAX: usize = 65_536;
 
 /// One of the places at which an inode is found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,7 +98,7 @@ impl Inode {
     /// What `stat` calls the number of links.
     pub fn nlink(&self) -> u32 {
         match self.kind {
-            Kind::Dir => 2 + self.subdirs,
+            Kind::Dir => self.subdirs.saturating_add(2),
             _ => u32::try_from(self.links.len()).unwrap_or(u32::MAX),
         }
     }

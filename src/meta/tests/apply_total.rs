@@ -303,3 +303,48 @@ fn folded_counters_stay_one_range_for_a_device_that_counts_in_order() {
     let folded = rows.0.iter().find(|(k, _)| k[0] == b'O').unwrap().1;
     assert_eq!(folded.len(), 4 + 16, "one range");
 }
+
+#[test]
+fn regression_a_directory_made_again_under_a_number_in_use_makes_no_alias() {
+    let mut rows = MemoryRows::default();
+    let made = [
+        (Ino::ROOT, "a", 1, 2000),
+        (Ino(2000), "b", 2, 2000),
+        (Ino::ROOT, "a", 3, 1),
+        (Ino(2001), "c", 4, 2001),
+        (Ino::ROOT, "a", 5, 2000),
+        (Ino::ROOT, "a", 6, 2),
+    ];
+    for (dir, name, counter, ino) in made {
+        let op = Op {
+            id: OpId {
+                device: DeviceId([1; 16]),
+                counter,
+            },
+            time: Timestamp(0),
+            kind: OpKind::Create {
+                place: Place {
+                    dir,
+                    name: Name::new(name.as_bytes()).unwrap(),
+                    entry: EntryId([counter as u8; 16]),
+                },
+                ino: Ino(ino),
+                node: NewNode {
+                    kind: Kind::Dir,
+                    mode: 0o755,
+                    uid: 0,
+                    gid: 0,
+                    rdev: 0,
+                    target: Vec::new(),
+                },
+            },
+        };
+        apply(&mut rows, &op).unwrap();
+        assert_eq!(sound(&rows), Vec::new(), "after operation {counter}");
+    }
+    assert_eq!(
+        state::resolve_alias(&rows, Ino::ROOT).unwrap(),
+        Ino::ROOT,
+        "the root stays the root"
+    );
+}
