@@ -369,11 +369,11 @@ impl Content {
     }
 
     fn cut_block(&mut self, block: u64, len: usize) {
-        if let Some(resident) = self.resident.get_mut(&block) {
-            if resident.data.len() > len {
-                resident.data.truncate(len);
-                resident.dirty = true;
-            }
+        if let Some(resident) = self.resident.get_mut(&block)
+            && resident.data.len() > len
+        {
+            resident.data.truncate(len);
+            resident.dirty = true;
         }
     }
 

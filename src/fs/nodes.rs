@@ -77,10 +77,10 @@ impl Nodes {
         }
         state.known.remove(&node);
         state.stale.remove(&node);
-        if let Some(ino) = state.inode.remove(&node) {
-            if state.alias.get(&ino) == Some(&node) {
-                state.alias.remove(&ino);
-            }
+        if let Some(ino) = state.inode.remove(&node)
+            && state.alias.get(&ino) == Some(&node)
+        {
+            state.alias.remove(&ino);
         }
     }
 

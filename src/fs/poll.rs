@@ -74,10 +74,10 @@ impl Fs {
         let Some(inode) = inode.filter(|i| i.kind == Kind::File) else {
             return Ok(Told::Attributes(ino));
         };
-        if let Some(file) = self.files.get(self.nodes.known_as(ino)) {
-            if file.state.lock().base == inode.version {
-                return Ok(Told::Attributes(ino));
-            }
+        if let Some(file) = self.files.get(self.nodes.known_as(ino))
+            && file.state.lock().base == inode.version
+        {
+            return Ok(Told::Attributes(ino));
         }
         self.nodes.outdate(ino);
         let names = inode.links.into_iter().map(|link| (link.dir, link.name));
@@ -130,10 +130,10 @@ impl Fs {
         let mut space_at = None;
         loop {
             let Some(fs) = weak.upgrade() else { return };
-            if !fs.options.read_only {
-                if let Err(error) = fs.keep_local() {
-                    tracing::warn!(%error, "local files cannot be written");
-                }
+            if !fs.options.read_only
+                && let Err(error) = fs.keep_local()
+            {
+                tracing::warn!(%error, "local files cannot be written");
             }
             let now = fs.clock.monotonic();
             if space_at.is_none_or(|at| now.saturating_sub(at) >= SPACE_EVERY) {

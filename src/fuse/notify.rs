@@ -12,10 +12,10 @@ pub(crate) struct KernelNotify(pub(crate) Notifier);
 
 fn log(result: io::Result<()>, what: &'static str) {
     // The kernel answers ENOENT (which fuser hides) for what it does not know, ENOTDIR for what was removed and made anew as another kind.
-    if let Err(error) = result {
-        if error.raw_os_error() != Some(libc::ENOTDIR) {
-            tracing::debug!(%error, what, "the kernel did not take an invalidation");
-        }
+    if let Err(error) = result
+        && error.raw_os_error() != Some(libc::ENOTDIR)
+    {
+        tracing::debug!(%error, what, "the kernel did not take an invalidation");
     }
 }
 

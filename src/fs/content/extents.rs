@@ -102,11 +102,11 @@ impl ExtentMap {
     /// Puts an extent in the place of what was in its range.
     pub(crate) fn put(&mut self, extent: Extent) {
         self.cut(extent.first_block, extent.end());
-        if let Some((_, last)) = self.0.range_mut(..extent.first_block).next_back() {
-            if let Some(joined) = last.join(&extent) {
-                *last = joined;
-                return;
-            }
+        if let Some((_, last)) = self.0.range_mut(..extent.first_block).next_back()
+            && let Some(joined) = last.join(&extent)
+        {
+            *last = joined;
+            return;
         }
         self.0.insert(extent.first_block, extent);
     }

@@ -18,11 +18,11 @@ impl Fs {
             self.check_writable()?;
         }
         let file = self.open_file(node)?;
-        if how.truncate {
-            if let Err(e) = self.resize(&file, 0) {
-                self.close_file(&file)?;
-                return Err(e);
-            }
+        if how.truncate
+            && let Err(e) = self.resize(&file, 0)
+        {
+            self.close_file(&file)?;
+            return Err(e);
         }
         Ok(self.files.add_handle(file, how.write))
     }

@@ -61,10 +61,10 @@ impl Fs {
             atime: set.atime.map(time),
             mtime: set.mtime.map(time),
         };
-        if let Some(file) = self.files.get(node) {
-            if self.keep_in_memory(&file, &mut change) {
-                return Ok(());
-            }
+        if let Some(file) = self.files.get(node)
+            && self.keep_in_memory(&file, &mut change)
+        {
+            return Ok(());
         }
         if change.is_empty() {
             return Ok(());

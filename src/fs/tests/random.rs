@@ -1,5 +1,10 @@
 //! Random programs against a reference model: the whole tree is compared after every step, across remounts, lost caches and
 //! crashes. A failure names its seed; run it alone with SKRIN_SEED.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
 
 #[path = "support/model.rs"]
 mod model;

@@ -1,4 +1,9 @@
 //! Named tests of what must never break again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
 
 #[path = "support/model.rs"]
 #[allow(

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used, reason = "an example")]
 use skrin_fs::testutil::TestVault;
 use skrin_fs::{FsOptions, Shutdown};
 use skrin_fuse::{MountOptions, mount};

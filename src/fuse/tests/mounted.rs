@@ -1,4 +1,9 @@
 //! The file system through the kernel. These tests mount: they need /dev/fuse and root, as CI has.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
 
 #[path = "support/harness.rs"]
 mod harness;

@@ -17,7 +17,7 @@ pub(crate) struct Device {
 
 /// A vault with its first device mounted.
 pub(crate) struct Mounted {
-    vault: Arc<TestVault>,
+    vault: TestVault,
     device: Option<Device>,
     _storage: TempDir,
 }
@@ -75,7 +75,7 @@ impl Mounted {
         let vault = TestVault::in_folder(seed, &storage.path().join("vault")).unwrap();
         let device = Some(mount_device(&vault, 0, options()));
         Self {
-            vault: Arc::new(vault),
+            vault,
             device,
             _storage: storage,
         }
