@@ -542,3 +542,47 @@ fn other_users_are_held_to_the_permissions() {
     assert!(!run("rm -f private"), "the sticky bit keeps it");
     assert_eq!(fs::metadata(m.path("new")).unwrap().uid(), 65534);
 }
+
+#[test]
+fn many_threads_on_two_devices_neither_hang_nor_lose_what_they_wrote() {
+    let m = Mounted::new(20);
+    let other = m.second();
+    let roots = [m.path(""), other.path("")];
+    let until = Instant::now() + Duration::from_secs(6);
+    std::thread::scope(|scope| {
+        for n in 0..6usize {
+            let root = &roots[n % 2];
+            scope.spawn(move || {
+                let own = root.join(format!("thread-{n}"));
+                fs::create_dir(&own).unwrap();
+                let mut round = 0u64;
+                while Instant::now() < until {
+                    round += 1;
+                    let data = pattern(1 + (round as usize * 7919) % 200_000, round);
+                    let (draft, file) =
+                        (own.join("draft"), own.join(format!("file-{}", round % 5)));
+                    fs::write(&draft, &data).unwrap();
+                    fs::rename(&draft, &file).unwrap();
+                    assert!(fs::read(&file).unwrap() == data);
+                    // All of them at the same names: whatever comes of it, nobody hangs.
+                    let shared = root.join(format!("shared-{}", round % 3));
+                    drop(fs::write(&shared, &data));
+                    drop(fs::rename(&shared, root.join("moved")));
+                    drop(fs::read_dir(root).map(Iterator::count));
+                    drop(fs::remove_file(root.join("moved")));
+                }
+            });
+        }
+    });
+    for device in [m.device(), &other, m.device(), &other] {
+        device.opened.fs.sync(|_| ()).unwrap();
+        device.opened.fs.poll().unwrap();
+    }
+    for n in 0..6 {
+        let of = |root: &std::path::Path| -> Vec<Vec<u8>> {
+            let names = (0..5).map(|f| root.join(format!("thread-{n}/file-{f}")));
+            names.map(|p| fs::read(p).unwrap_or_default()).collect()
+        };
+        assert!(of(&roots[0]) == of(&roots[1]), "thread {n}");
+    }
+}
