@@ -50,6 +50,7 @@ impl Target {
     /// As the layers have them.
     pub(crate) async fn layers(&self) -> Outcome<(Layers, TempDir)> {
         let dir = tempfile::Builder::new().prefix("skrin-").tempdir();
+        let room = self.unlocked.load_room(&*self.store).await?;
         let dir = dir.map_err(|e| {
             Failure::io(
                 &std::env::temp_dir(),
@@ -60,9 +61,9 @@ impl Target {
         let layers = Layers::open(Parts {
             store: Arc::clone(&self.store),
             unlocked: &self.unlocked,
-            room: self.unlocked.load_room(&*self.store).await?,
             // It signs nothing: it only names the temporary files.
-            device: Device::make(&OsEntropy),
+            device: Device::make(&self.unlocked, &room, &OsEntropy),
+            room,
             state_dir: dir.path(),
             memory: MEMORY,
             cache_size: 0,

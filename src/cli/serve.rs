@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use skrin_fs::{Durability, Fs, FsOptions, Shutdown};
+use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
 use skrin_fuse::{MountError, MountHandle, MountOptions};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
@@ -23,8 +23,10 @@ use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
 use crate::{commands, log, machine, mirror, mount_table, unlock};
 
-/// How long background work tries one request again before it reports a failure (and then tries anew).
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Without any progress for so long, and with an error, somebody who waits for uploads is told.
+const STALLED: Duration = Duration::from_secs(30);
 /// How long SIGTERM waits for uploads.
 const TERM_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether somebody else has unmounted us.
@@ -161,19 +163,9 @@ impl Serving {
     /// Uploads for a while, or until the next signal, then leaves the rest in the journal.
     fn end_by_signal(&self) -> Outcome {
         tracing::info!("asked to end");
-        let fs = Arc::clone(&self.mounted.fs);
-        let (done, synced) = channel();
-        let sync = move || {
-            let result = fs.sync(|_| {});
-            let _ = done.send(result.is_ok());
-        };
-        let spawned = std::thread::Builder::new()
-            .name("last-sync".into())
-            .spawn(sync)
-            .is_ok();
+        let uploaded = self.mounted.start_upload()?;
         let until = Instant::now() + TERM_PATIENCE;
-        while spawned
-            && synced.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout)
+        while let Err(RecvTimeoutError::Timeout) = uploaded.recv_timeout(LOOK)
             && Instant::now() < until
         {
             if let Ok(Event::Signal) = self.events.try_recv() {
@@ -211,7 +203,7 @@ fn mount(
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
     // A cache of sealed blocks beside a local folder would only hold everything twice.
-    let local = !plan.store.address.contains("://") || plan.store.address.starts_with("file://");
+    let local = plan.store.is_local();
     let parts = Parts {
         store,
         unlocked: &unlocked,
@@ -327,7 +319,7 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
     let mut room = unlocked.load_room(&*source).await?;
     let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
         // A reader leaves no trace on the storage.
-        true => (Device::make(&machine::OsEntropy), true),
+        true => (Device::make(&unlocked, &room, &machine::OsEntropy), true),
         false => unlock::device(&*source, &unlocked, &mut room, state.path()).await?,
     };
     if let Reached::Yes(from) = &reached {
@@ -424,6 +416,49 @@ impl Mounted {
         handle.is_some_and(|handle| handle.as_ref().is_some_and(MountHandle::is_finished))
     }
 
+    /// Returns when everything is on the storage, or with the reason why nothing moves. The attempt itself goes on then.
+    fn upload(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome {
+        let done = self.start_upload()?;
+        let (mut last, mut moved) = (self.left(), Instant::now());
+        loop {
+            match done.recv_timeout(LOOK) {
+                Ok(result) => return Ok(result?),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Failure::new(
+                        Exit::Other,
+                        "the upload ended early; see the log",
+                    ));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let left = self.left();
+            progress(left);
+            if left != last {
+                (last, moved) = (left, Instant::now());
+            }
+            if moved.elapsed() > STALLED
+                && let Some(error) = self.fs.status().pending.last_error
+            {
+                return Err(Failure::new(Exit::Unreachable, error).remedy(
+                    "nothing is lost: it is tried again while the vault is mounted, and `skrin unmount --now` leaves it in the journal",
+                ));
+            }
+        }
+    }
+
+    fn start_upload(&self) -> Outcome<Receiver<Result<(), FsError>>> {
+        let fs = Arc::clone(&self.fs);
+        let (done, result) = channel();
+        let upload = move || {
+            let _ = done.send(fs.sync(|_| {}));
+        };
+        let started = std::thread::Builder::new()
+            .name("upload".into())
+            .spawn(upload);
+        started.map_err(|e| Failure::new(Exit::Other, format!("cannot start a thread: {e}")))?;
+        Ok(result)
+    }
+
     fn shut_down(&self, how: Shutdown) -> Outcome {
         self.fs.shutdown(how)?;
         self.replica
@@ -504,12 +539,7 @@ impl Served for Mounted {
     }
 
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
-        self.fs.sync(|pending| {
-            progress(Pending {
-                bytes: pending.bytes,
-                operations: pending.operations,
-            })
-        })?;
+        self.upload(progress)?;
         Ok(self.left())
     }
 
@@ -520,7 +550,7 @@ impl Served for Mounted {
         progress: &mut (dyn FnMut(Pending) + Send),
     ) -> Outcome<Pending> {
         if !now && !self.info.read_only {
-            self.sync(progress)?;
+            self.upload(progress)?;
         }
         if lazy {
             mount_point::detach(&self.info.point, true)?;

@@ -77,7 +77,7 @@ pub(crate) async fn device(
     let device = match known {
         Some(device) => device,
         None => {
-            let device = Device::make(&OsEntropy);
+            let device = Device::make(unlocked, room, &OsEntropy);
             write_durably(&path, &seal_device_file(unlocked, &device, &OsEntropy))?;
             device
         }

@@ -110,37 +110,83 @@ pub fn open_record(
     name: Hash32,
     object: &[u8],
 ) -> Result<Opened, VaultError> {
+    examine(key, vault, room, name, object).map_err(|unread| unread.error)
+}
+
+/// An object that cannot be read as a record.
+pub(crate) struct Unread {
+    /// Its name.
+    pub(crate) hash: Hash32,
+    /// Why.
+    pub(crate) error: VaultError,
+    /// Signed bytes that may be those of a newer program.
+    signed: Option<(Zeroizing<Vec<u8>>, Signature)>,
+}
+
+impl Unread {
+    /// Bytes that do not even open.
+    pub(crate) fn new(hash: Hash32, error: VaultError) -> Self {
+        let signed = None;
+        Self {
+            hash,
+            error,
+            signed,
+        }
+    }
+
+    /// Whether it is of a newer program and the holder of `key` signed it. Who signed cannot be
+    /// asked: the layout is not known.
+    pub(crate) fn is_newer_by(&self, key: &VerifyingKey) -> bool {
+        self.signed.as_ref().is_some_and(|(bytes, signature)| {
+            key.verify(SignatureKind::Control, bytes, signature).is_ok()
+        })
+    }
+}
+
+/// As `open_record`, and keeps what a newer program may have signed.
+pub(crate) fn examine(
+    key: &ControlKey,
+    vault: VaultId,
+    room: RoomId,
+    name: Hash32,
+    object: &[u8],
+) -> Result<Opened, Unread> {
     let path = || objects::control_name(room, name);
+    let integrity =
+        |what: &dyn std::fmt::Display| Unread::new(name, VaultError::integrity(path(), what));
     if hash(object) != name {
-        return Err(VaultError::integrity(
-            path(),
-            "its bytes are not those that its name promises",
-        ));
+        return Err(integrity(&"its bytes are not those that its name promises"));
     }
     let content = open(key, &ControlAad { vault, room }, object)
         .and_then(unpad_pow2)
-        .map_err(|e| VaultError::integrity(path(), e))?;
-    let opened = decode(name, &content).map_err(|e| VaultError::wire(path(), e))?;
-    if (opened.body.vault, opened.body.room) != (vault, room) {
-        return Err(VaultError::integrity(
-            path(),
-            "it belongs to another vault or room",
-        ));
+        .map_err(|e| integrity(&e))?;
+    let (bytes, signature, attachment) = split(&content).map_err(|e| integrity(&e))?;
+    match Body::from_bytes(&bytes) {
+        Ok(body) if (body.vault, body.room) != (vault, room) => {
+            Err(integrity(&"it belongs to another vault or room"))
+        }
+        Ok(body) => Ok(Opened {
+            hash: name,
+            body,
+            attachment,
+            bytes,
+            signature,
+        }),
+        Err(cause) => Err(Unread {
+            hash: name,
+            signed: matches!(cause, WireError::Unknown { .. }).then_some((bytes, signature)),
+            error: VaultError::wire(path(), cause),
+        }),
     }
-    Ok(opened)
 }
 
-fn decode(name: Hash32, content: &[u8]) -> Result<Opened, WireError> {
+type Parts = (Zeroizing<Vec<u8>>, Signature, Vec<u8>);
+
+fn split(content: &[u8]) -> Result<Parts, WireError> {
     let mut r = Reader::new(content);
     let bytes = Zeroizing::new(r.bytes("control body", CONTROL_MAX)?.to_vec());
     let signature = Signature::decode(&mut r)?;
     let attachment = r.bytes("attachment", CONTROL_MAX)?.to_vec();
     r.finish()?;
-    Ok(Opened {
-        hash: name,
-        body: Body::from_bytes(&bytes)?,
-        attachment,
-        bytes,
-        signature,
-    })
+    Ok((bytes, signature, attachment))
 }

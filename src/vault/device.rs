@@ -7,8 +7,11 @@ use crate::{Unlocked, VaultError};
 use skrin_base::ids::{DeviceId, EpochId, VaultId};
 use skrin_base::limits::FORMAT_VERSION;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{Clock, Entropy, clock::random};
-use skrin_crypto::{DeviceSeed, DeviceSigner, KemSecret, LocalAad, LocalKey, keys, open, seal};
+use skrin_base::{Clock, Entropy};
+use skrin_crypto::{
+    DeviceSeed, DeviceSigner, KemPublic, KemSecret, LocalAad, LocalKey, Suite, VerifyingKey, hash,
+    keys, open, seal,
+};
 use skrin_storage::Store;
 
 const MAGIC: &[u8; 4] = b"SKRD";
@@ -16,17 +19,35 @@ const MAGIC: &[u8; 4] = b"SKRD";
 /// This machine's identity in one vault. Its seed never leaves the machine.
 pub struct Device {
     id: DeviceId,
+    suite: Suite,
     seed: DeviceSeed,
 }
 
+/// The id that follows from a device's public keys: nobody can give it to other keys.
+pub(crate) fn device_id(vault: VaultId, sign: &VerifyingKey, kem: &KemPublic) -> DeviceId {
+    let mut w = Writer::default();
+    w.bytes(b"skrin/v1/device");
+    vault.encode(&mut w);
+    sign.encode(&mut w);
+    kem.encode(&mut w);
+    let hash = hash(&w.into_bytes());
+    DeviceId(std::array::from_fn(|at| hash.0[at]))
+}
+
 impl Device {
-    /// Draws a new one. Keep it with `seal_device_file` before it is certified, so that a crash
+    /// Draws a new one for the person who unlocked. Keep it with `seal_device_file` before it is certified, so that a crash
     /// between the two leaves no certificate without a key.
-    pub fn make(entropy: &dyn Entropy) -> Self {
-        Self {
-            id: DeviceId(random(entropy)),
-            seed: keys::make_device_seed(entropy),
-        }
+    pub fn make(unlocked: &Unlocked, room: &Room, entropy: &dyn Entropy) -> Self {
+        let person = room.state.persons.get(&unlocked.person());
+        let suite = person.map_or(Suite::XWing, |person| person.keys.root_kem.suite());
+        Self::derive(keys::make_device_seed(entropy), unlocked.vault(), suite)
+    }
+
+    fn derive(seed: DeviceSeed, vault: VaultId, suite: Suite) -> Self {
+        let sign = DeviceSigner::derive(&seed, vault).public();
+        let kem = KemSecret::derive_device(&seed, vault, suite).public();
+        let id = device_id(vault, &sign, &kem);
+        Self { id, suite, seed }
     }
 
     /// Its name in the records.
@@ -88,9 +109,17 @@ pub fn open_device_file(unlocked: &Unlocked, bytes: &[u8]) -> Result<Device, Vau
     let key = keys::derive_device_file_key(unlocked.root(), vault, id);
     let plain = open(&key, &aad(vault, id), sealed)
         .map_err(|_| VaultError::DeviceFile("it was changed, or sealed by another root"))?;
-    let seed = <DeviceSeed as Decode>::from_bytes(&plain)
-        .map_err(|_| VaultError::DeviceFile("it is damaged"))?;
-    Ok(Device { id, seed })
+    for suite in [Suite::XWing, Suite::X25519] {
+        let seed = <DeviceSeed as Decode>::from_bytes(&plain)
+            .map_err(|_| VaultError::DeviceFile("it is damaged"))?;
+        let device = Device::derive(seed, vault, suite);
+        if device.id == id {
+            return Ok(device);
+        }
+    }
+    Err(VaultError::DeviceFile(
+        "its device id is not the one that follows from its seed",
+    ))
 }
 
 fn parse_file(bytes: &[u8]) -> Result<(VaultId, DeviceId, &[u8]), WireError> {
@@ -144,11 +173,7 @@ impl Unlocked {
         let state = &room.state;
         let person = state.persons.get(&self.person());
         let previous = person.and_then(|p| p.key_log.last()).copied();
-        let suite = state
-            .persons
-            .get(&self.person())
-            .map(|p| p.keys.root_kem.suite());
-        let (Some(previous), Some(suite)) = (previous, suite) else {
+        let Some(previous) = previous else {
             return Err(VaultError::integrity(
                 "control records",
                 "this person is not in them",
@@ -159,7 +184,7 @@ impl Unlocked {
             previous,
             device: device.id,
             sign: device.signer(self.vault()).public(),
-            kem: KemSecret::derive_device(&device.seed, self.vault(), suite).public(),
+            kem: KemSecret::derive_device(&device.seed, self.vault(), device.suite).public(),
             label,
         })))
     }

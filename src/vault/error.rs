@@ -76,12 +76,14 @@ pub enum VaultError {
         cause: WireError,
     },
     /// No slot knows this secret.
-    #[error("wrong {secret}: none of the {slots} slots of this vault opens with it{}", damaged_text(.damaged))]
+    #[error("wrong {secret}: none of the {slots} slots of this vault opens with it{}{}", untried_text(*.untried), damaged_text(.damaged))]
     WrongSecret {
         /// `passphrase` or `words`.
         secret: &'static str,
         /// How many slots were tried.
         slots: usize,
+        /// How many were not, because there are more than can be meant.
+        untried: usize,
         /// Slots that could not be tried.
         damaged: Vec<String>,
     },
@@ -152,6 +154,15 @@ pub enum VaultError {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
+}
+
+fn untried_text(untried: usize) -> String {
+    match untried {
+        0 => String::new(),
+        n => format!(
+            "; {n} more were not tried: somebody has planted slots on the storage, remove those that you did not make, or use the words"
+        ),
+    }
 }
 
 fn damaged_text(damaged: &[String]) -> String {

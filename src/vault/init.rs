@@ -4,14 +4,14 @@ use crate::control::{Signer, seal_record};
 use crate::epoch::{Binding, Purpose, encode_envelopes};
 use crate::header::{HEADER_NAME, Header};
 use crate::record::{
-    Body, EpochCore, EpochReason, EpochRecord, Genesis, Label, PersonKeys, Recipient, Record, Role,
-    SignerRef, SlotEntry,
+    BLOCK_LOG2, Body, EpochCore, EpochReason, EpochRecord, Genesis, Label, PersonKeys, Recipient,
+    Record, Role, SignerRef, SlotEntry,
 };
 use crate::slot::{Payload, SlotSecret, make_slot};
 use crate::unlock::slot_object;
 use crate::{Anchor, VaultError, objects};
 use skrin_base::ids::{Hash32, PersonId, RoomId, VaultId};
-use skrin_base::limits::{BLOCK_LEN, FORMAT_VERSION};
+use skrin_base::limits::FORMAT_VERSION;
 use skrin_base::{Clock, Entropy, Timestamp, clock::random};
 use skrin_crypto::passphrase::{Argon2Params, check_new_passphrase};
 use skrin_crypto::words::words_of;
@@ -197,7 +197,7 @@ impl<'a> Maker<'a> {
             format_version: FORMAT_VERSION,
             rule_set: 1,
             room_secret: keys::make_room_secret(self.entropy),
-            block_log2: BLOCK_LEN.ilog2() as u8,
+            block_log2: BLOCK_LOG2,
             compression: options.compression,
             person: self.person,
             name,

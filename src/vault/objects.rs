@@ -2,10 +2,10 @@
 
 use crate::VaultError;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use skrin_base::ids::{Hash32, RoomId};
 use skrin_base::limits::CONTROL_MAX;
-use skrin_storage::{Listing, ObjectName, Prefix, Store, StoreError, put_verified};
+use skrin_storage::{ErrorKind, Listing, ObjectName, Prefix, Store, StoreError, put_verified};
 
 /// How many objects are fetched at once: hides the round trips of a slow link.
 const AT_ONCE: usize = 16;
@@ -31,6 +31,25 @@ pub(crate) async fn fetch(
     let mut out = Vec::with_capacity(names.len());
     for some in names.chunks(AT_ONCE) {
         out.extend(try_join_all(some.iter().map(|name| store.get(name, CONTROL_MAX))).await?);
+    }
+    Ok(out)
+}
+
+/// As `fetch`; an object that is gone or cannot be had whole fails alone.
+pub(crate) async fn fetch_each(
+    store: &dyn Store,
+    names: &[ObjectName],
+) -> Result<Vec<Result<Bytes, StoreError>>, VaultError> {
+    let mut out = Vec::with_capacity(names.len());
+    for some in names.chunks(AT_ONCE) {
+        for got in join_all(some.iter().map(|name| store.get(name, CONTROL_MAX))).await {
+            match got {
+                Err(error) if !matches!(error.kind(), ErrorKind::Absent | ErrorKind::Broken) => {
+                    return Err(error.into());
+                }
+                got => out.push(got),
+            }
+        }
     }
     Ok(out)
 }

@@ -4,7 +4,9 @@ use crate::header::{read_features, write_features};
 use crate::slot::{SlotName, read_version};
 use skrin_base::Timestamp;
 use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId, RoomId, VaultId};
-use skrin_base::limits::{CONTROL_PARENTS_MAX, EPOCH_RECIPIENTS_MAX, FORMAT_VERSION, LABEL_MAX};
+use skrin_base::limits::{
+    BLOCK_LEN, CONTROL_PARENTS_MAX, EPOCH_RECIPIENTS_MAX, FORMAT_VERSION, LABEL_MAX,
+};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::{Envelope, EpochCommitment, KemPublic, RoomSecret, Suite, VerifyingKey};
 
@@ -51,6 +53,9 @@ impl Decode for Label {
         Self::new(text)
     }
 }
+
+/// The only block length of version 1, as a power of two.
+pub(crate) const BLOCK_LOG2: u8 = BLOCK_LEN.ilog2() as u8;
 
 /// Which of the author's keys signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -179,7 +184,7 @@ pub struct Genesis {
     pub rule_set: u32,
     /// Derives the room's name keys.
     pub room_secret: RoomSecret,
-    /// Block length as a power of two, 14 to 16.
+    /// Block length as a power of two: 16 in version 1.
     pub block_log2: u8,
     /// Whether blocks may be compressed.
     pub compression: bool,
@@ -388,8 +393,12 @@ impl Decode for Genesis {
             name: Label::decode(r)?,
             keys: PersonKeys::decode(r)?,
         };
-        if !(14..=16).contains(&genesis.block_log2) {
-            return Err(WireError::Value("block length"));
+        // Other lengths are for later versions: segments of this one have no other.
+        if genesis.block_log2 != BLOCK_LOG2 {
+            return Err(WireError::Unknown {
+                what: "block length",
+                found: genesis.block_log2.into(),
+            });
         }
         Ok(genesis)
     }

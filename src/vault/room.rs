@@ -1,14 +1,15 @@
 //! A room as a member sees it: its keys, and who may sign in it.
 
-use crate::control::{self, open_record};
+use crate::control::{self, Opened, Unread};
 use crate::epoch::{Binding, Purpose};
 use crate::record::Recipient;
-use crate::state::{ControlState, EpochInfo};
+use crate::state::{BadRecord, ControlState, EpochInfo};
 use crate::{Anchor, Device, Unlocked, VaultError, objects};
+use bytes::Bytes;
 use skrin_base::ids::{EpochId, Hash32};
 use skrin_base::limits::CONTROL_RECORDS_MAX;
 use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite};
-use skrin_storage::{ObjectName, Store};
+use skrin_storage::{ObjectName, Store, StoreError};
 
 /// What the control records of a room give a member.
 pub struct Room {
@@ -18,6 +19,8 @@ pub struct Room {
     pub roster: Roster,
     /// All that the records say.
     pub state: ControlState,
+    /// Objects among the records that say nothing: to be told to the person.
+    pub findings: Vec<BadRecord>,
 }
 
 /// Reads a room again and again without the root: control key, anchor, and the KEM keys of one recipient.
@@ -61,17 +64,24 @@ impl RoomReader {
     /// `Integrity`, `Missing`, `NewerVersion`, `NewerFeature`, `WrongEpochKey`, `NotForUs`, `Storage`.
     pub async fn load(&self, store: &dyn Store) -> Result<Room, VaultError> {
         let records = self.fetch_records(store).await?;
-        let state = ControlState::fold(&self.anchor, records)?;
-        let keys = self.open_epochs(&state)?;
+        let (state, findings) = ControlState::fold(&self.anchor, records)?;
+        for bad in &findings {
+            tracing::warn!(object = bad.object, what = bad.what, "a bad control record");
+        }
+        let keys = self.open_epochs(&state, &findings)?;
         let roster = state.roster();
         Ok(Room {
             keys,
             roster,
             state,
+            findings,
         })
     }
 
-    async fn fetch_records(&self, store: &dyn Store) -> Result<Vec<control::Opened>, VaultError> {
+    async fn fetch_records(
+        &self,
+        store: &dyn Store,
+    ) -> Result<Vec<Result<Opened, Unread>>, VaultError> {
         let dir = format!("rooms/{}/control", self.anchor.room);
         let listing = objects::list(store, dir.clone()).await?;
         if listing.objects.len() > CONTROL_RECORDS_MAX {
@@ -86,23 +96,30 @@ impl RoomReader {
             }
         }
         let paths: Vec<ObjectName> = names.iter().map(|(_, name)| name.clone()).collect();
-        let objects = objects::fetch(store, &paths).await?;
+        let objects = objects::fetch_each(store, &paths).await?;
         let (vault, room) = (self.anchor.vault, self.anchor.room);
-        names
-            .iter()
-            .zip(objects)
-            .map(|((hash, _), bytes)| open_record(&self.control, vault, room, *hash, &bytes))
-            .collect()
+        let read = |(hash, bytes): (Hash32, Result<Bytes, StoreError>)| match bytes {
+            Ok(bytes) => control::examine(&self.control, vault, room, hash, &bytes),
+            Err(error) => {
+                let name = objects::control_name(room, hash);
+                Err(Unread::new(hash, VaultError::integrity(name, error)))
+            }
+        };
+        let hashes = names.iter().map(|(hash, _)| *hash);
+        Ok(hashes.zip(objects).map(read).collect())
     }
 
-    fn open_epochs(&self, state: &ControlState) -> Result<RoomKeys, VaultError> {
+    fn open_epochs(
+        &self,
+        state: &ControlState,
+        findings: &[BadRecord],
+    ) -> Result<RoomKeys, VaultError> {
         let heads = state.epoch_heads();
         let Some(current) = heads.first() else {
             let dir = format!("rooms/{}/control", self.anchor.room);
-            return Err(VaultError::integrity(
-                dir,
-                "no epoch is there: the storage lost or withholds it",
-            ));
+            let bad = findings.iter().map(|bad| format!("; {bad}"));
+            let what = "no epoch is there: the storage lost or withholds it".to_owned();
+            return Err(VaultError::integrity(dir, what + &bad.collect::<String>()));
         };
         let (vault, room) = (self.anchor.vault, self.anchor.room);
         let mut keys = None;

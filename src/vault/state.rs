@@ -2,10 +2,11 @@
 //! own ancestors only, so all readers judge alike (docs/format/vault.md, section 4.1).
 
 mod dag;
+mod orphans;
 mod rules;
 
 use crate::record::{Label, PersonKeys, Recipient, Role, SignerRef, SlotEntry};
-use crate::{Anchor, VaultError, control, objects};
+use crate::{Anchor, Class, VaultError, control, objects};
 use dag::Dag;
 use skrin_base::Timestamp;
 use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId, RoomId};
@@ -39,8 +40,8 @@ pub struct DeviceInfo {
     pub label: Label,
     /// When it was certified, as the certifier's clock had it.
     pub time: Timestamp,
-    /// The record that certifies it.
-    pub record: Hash32,
+    /// The records that certify it: more than one if machines did it at the same time.
+    pub records: Vec<Hash32>,
 }
 
 /// An epoch as its record has it.
@@ -77,6 +78,34 @@ pub struct GrantInfo {
     pub author: PersonId,
     /// With which key.
     pub signer: SignerRef,
+}
+
+/// An object under the name of a control record that says nothing: cut short by the storage, or
+/// made by somebody who may not. No record that a member signed follows it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{object}: {what}")]
+pub struct BadRecord {
+    /// The object.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl BadRecord {
+    fn new(anchor: &Anchor, hash: Hash32, what: impl ToString) -> Self {
+        Self {
+            object: objects::control_name(anchor.room, hash),
+            what: what.to_string(),
+        }
+    }
+
+    fn of(error: &VaultError, anchor: &Anchor, hash: Hash32) -> Self {
+        match error {
+            VaultError::Integrity { what, .. } => Self::new(anchor, hash, what),
+            VaultError::NewerFeature { cause, .. } => Self::new(anchor, hash, cause),
+            other => Self::new(anchor, hash, other),
+        }
+    }
 }
 
 /// The newest record, for telling people what they see.
@@ -121,13 +150,25 @@ pub struct ControlState {
 }
 
 impl ControlState {
-    /// Folds all records of a room.
+    /// Folds all records of a room; those that do not stand are left out and told.
     ///
     /// # Errors
-    /// `Integrity` and `Missing`, naming the object that the room cannot stand with or without.
-    pub(crate) fn fold(anchor: &Anchor, records: Vec<control::Opened>) -> Result<Self, VaultError> {
-        let mut records: BTreeMap<Hash32, control::Opened> =
-            records.into_iter().map(|r| (r.hash, r)).collect();
+    /// `Integrity` and `Missing`, naming the object that the room cannot stand with or without;
+    /// `NewerVersion` and `NewerFeature` for what a member signed with a newer program.
+    pub(crate) fn fold(
+        anchor: &Anchor,
+        objects: Vec<Result<control::Opened, control::Unread>>,
+    ) -> Result<(Self, Vec<BadRecord>), VaultError> {
+        let (mut records, mut unread) = (BTreeMap::new(), BTreeMap::new());
+        for object in objects {
+            match object {
+                Ok(record) => drop(records.insert(record.hash, record)),
+                Err(bad) => drop(unread.insert(bad.hash, bad)),
+            }
+        }
+        if let Some(bad) = unread.remove(&anchor.genesis) {
+            return Err(bad.error);
+        }
         let Some(genesis) = records.remove(&anchor.genesis) else {
             return Err(VaultError::Missing {
                 object: objects::control_name(anchor.room, anchor.genesis),
@@ -135,13 +176,50 @@ impl ControlState {
             });
         };
         let mut state = rules::genesis(anchor, genesis)?;
-        for hash in dag::order(anchor, &records)? {
-            if let Some(record) = records.remove(&hash) {
-                state.accept(record)?;
+        let mut bad = state.accept_all(anchor, &mut records)?;
+        for object in unread.into_values() {
+            if state.all_keys().any(|key| object.is_newer_by(key)) {
+                return Err(object.error);
+            }
+            bad.insert(
+                object.hash,
+                BadRecord::of(&object.error, anchor, object.hash),
+            );
+        }
+        orphans::judge(&state, anchor, &records, &mut bad)?;
+        state.live_slots = state.compute_live_slots();
+        Ok((state, bad.into_values().collect()))
+    }
+
+    /// Takes in all records that stand. Those whose ancestors do not all stand are left in `records`.
+    fn accept_all(
+        &mut self,
+        anchor: &Anchor,
+        records: &mut BTreeMap<Hash32, control::Opened>,
+    ) -> Result<BTreeMap<Hash32, BadRecord>, VaultError> {
+        let mut bad = BTreeMap::new();
+        for hash in dag::order(anchor, records) {
+            let stands = |r: &control::Opened| r.body.parents.iter().all(|p| self.knows(p));
+            if !records.get(&hash).is_some_and(stands) {
+                continue;
+            }
+            let Some(record) = records.remove(&hash) else {
+                continue;
+            };
+            match self.accept(record) {
+                Ok(()) => {}
+                Err(error) if error.class() == Class::Newer => return Err(error),
+                Err(error) => drop(bad.insert(hash, BadRecord::of(&error, anchor, hash))),
             }
         }
-        state.live_slots = state.compute_live_slots();
-        Ok(state)
+        Ok(bad)
+    }
+
+    /// The keys of all persons and devices.
+    fn all_keys(&self) -> impl Iterator<Item = &VerifyingKey> {
+        let persons = self.persons.values().map(|person| &person.keys);
+        let persons = persons.flat_map(|keys| [&keys.root_sign, &keys.words_sign]);
+        persons.chain(self.devices.values().map(|device| &device.sign))
     }
 
     /// Takes in one record whose parents are in already.
@@ -193,6 +271,12 @@ impl ControlState {
             devices: devices.map(|(id, info)| (*id, device(info))).collect(),
             control_heads: self.heads(),
         }
+    }
+
+    /// Whether a record from before `parents` certifies the device.
+    fn is_certified(&self, device: &DeviceInfo, parents: &[Hash32]) -> bool {
+        let mut records = device.records.iter();
+        records.any(|record| self.dag.is_ancestor(record, parents))
     }
 
     fn compute_live_slots(&self) -> BTreeSet<SlotEntry> {

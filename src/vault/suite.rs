@@ -1,5 +1,6 @@
 //! Tests of the whole crate over a storage in memory.
 
+mod certificates;
 mod decoders;
 mod devices;
 mod forged;
@@ -10,8 +11,8 @@ mod records;
 use crate::control::{Signer, seal_record};
 use crate::record::{Body, Record, SignerRef};
 use crate::{
-    Argon2Params, InitOptions, InitResult, Room, Secret, Unlocked, VaultError, init, objects,
-    unlock,
+    Argon2Params, Device, InitOptions, InitResult, Room, Secret, Unlocked, VaultError, init,
+    objects, unlock,
 };
 use bytes::Bytes;
 use skrin_base::Clock;
@@ -82,6 +83,20 @@ impl World {
         unlocked.load_room(&self.store).await.err().unwrap()
     }
 
+    /// What the room finds in the only object that says nothing; all else stands.
+    async fn finding(&self) -> String {
+        let findings = self.room().await.findings;
+        let [bad] = findings.as_slice() else {
+            panic!("{findings:?}")
+        };
+        bad.to_string()
+    }
+
+    /// A new device, not certified.
+    async fn device(&self) -> Device {
+        Device::make(&self.unlock().await, &self.room().await, &self.entropy)
+    }
+
     /// All objects below a directory.
     fn names(&self, dir: &str) -> Vec<ObjectName> {
         let names = self.store.names().into_iter();
@@ -136,21 +151,31 @@ impl World {
         self.replace(&ObjectName::new(name).unwrap(), object);
     }
 
-    /// Plants a record by the root and returns what the room then says.
+    /// Plants a record by the root, which must be skipped, and returns what the room says of it.
     async fn refused(&self, change: impl FnOnce(&mut Body), record: Record) -> String {
+        let before = self.room().await.roster;
+        let name = self.plant_by_root(change, record).await;
+        let finding = self.finding().await;
+        assert!(finding.contains(&name.to_string()), "{finding}");
+        assert_eq!(self.room().await.roster, before, "it changes nothing");
+        finding
+    }
+
+    /// Plants a record by the root with which the room must not open, and returns why.
+    async fn fatal(&self, change: impl FnOnce(&mut Body), record: Record) -> VaultError {
+        let name = self.plant_by_root(change, record).await;
+        let error = self.room_error().await;
+        assert!(error.to_string().contains(&name.to_string()), "{error}");
+        error
+    }
+
+    async fn plant_by_root(&self, change: impl FnOnce(&mut Body), record: Record) -> Hash32 {
         let unlocked = self.unlock().await;
         let room = unlocked.load_room(&self.store).await.unwrap();
         let mut body = self.body(&unlocked, &room, record);
         change(&mut body);
-        let name = self.plant(
-            &unlocked,
-            &body,
-            &Signer::Root(&unlocked.root_signer()),
-            &[],
-        );
-        let error = self.room_error().await.to_string();
-        assert!(error.contains(&name.to_string()), "{error}");
-        error
+        let root = unlocked.root_signer();
+        self.plant(&unlocked, &body, &Signer::Root(&root), &[])
     }
 }
 

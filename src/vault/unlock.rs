@@ -7,6 +7,7 @@ use crate::room::{Room, RoomReader};
 use crate::slot::{Payload, Slot, SlotKind};
 use crate::state::ControlState;
 use crate::{VaultError, control, objects};
+use bytes::Bytes;
 use skrin_base::ids::{Hash32, PersonId, RoomId, VaultId};
 use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION, SLOTS_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
@@ -15,6 +16,9 @@ use skrin_crypto::words::parse_words;
 use skrin_crypto::{KemSecret, RootSeed, RootSigner, Suite, VaultSecret, WordsEntropy, hash, keys};
 use skrin_storage::{ObjectName, Store};
 use zeroize::Zeroizing;
+
+/// So many passphrase slots are tried. Each can cost seconds, and anybody with access to the storage can plant some.
+pub(crate) const PASSPHRASE_SLOTS_TRIED: usize = 16;
 
 /// What a person types, or a file holds.
 pub enum Secret {
@@ -105,7 +109,8 @@ pub async fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked, Vaul
     }
     let names: Vec<ObjectName> = listing.objects.into_iter().map(|o| o.name).collect();
     let objects = objects::fetch(store, &names).await?;
-    for (name, bytes) in names.iter().zip(objects) {
+    for (name, bytes) in in_order_of_cost(names.into_iter().zip(objects).collect()) {
+        let (name, bytes) = (&name, &bytes);
         let opened = match (secret, &words) {
             (Secret::Passphrase(text), _) => search.try_passphrase(name, &bytes, text)?,
             (Secret::Words(_), Some(words)) => search.try_words(name, &bytes, words)?,
@@ -118,9 +123,27 @@ pub async fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked, Vaul
     Err(search.failed(secret))
 }
 
+/// The cheapest parameters first, else by name: who can write to the storage can plant slots, and
+/// must not make the good ones wait for his costly ones.
+fn in_order_of_cost(mut slots: Vec<(ObjectName, Bytes)>) -> Vec<(ObjectName, Bytes)> {
+    let cost = |(name, bytes): &(ObjectName, Bytes)| {
+        let slot = Slot::parse(name.as_str(), bytes).ok().flatten();
+        let cost = match slot.map(|slot| slot.kind) {
+            Some(SlotKind::Passphrase(params)) => {
+                u64::from(params.memory_kib) * u64::from(params.passes)
+            }
+            _ => 0,
+        };
+        (cost, name.to_string())
+    };
+    slots.sort_by_cached_key(cost);
+    slots
+}
+
 struct Search {
     header: Header,
     tried: usize,
+    untried: usize,
     damaged: Vec<String>,
     newer: Option<VaultError>,
     first_damage: Option<VaultError>,
@@ -131,6 +154,7 @@ impl Search {
         Self {
             header,
             tried: 0,
+            untried: 0,
             damaged: Vec::new(),
             newer: None,
             first_damage: None,
@@ -193,6 +217,10 @@ impl Search {
         let Some(slot) = slot.filter(|slot| matches!(slot.kind, SlotKind::Passphrase(_))) else {
             return Ok(None);
         };
+        if self.tried == PASSPHRASE_SLOTS_TRIED {
+            self.untried += 1;
+            return Ok(None);
+        }
         match slot.open_passphrase(name.as_str(), text) {
             Err(error @ VaultError::Kdf(KdfError::Weak(_) | KdfError::Costly(_))) => {
                 self.note(name, VaultError::integrity(name, error));
@@ -256,6 +284,7 @@ impl Search {
             return VaultError::WrongSecret {
                 secret: name,
                 slots: self.tried,
+                untried: self.untried,
                 damaged: self.damaged,
             };
         }

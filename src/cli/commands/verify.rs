@@ -58,9 +58,12 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
 
 async fn check(args: &VerifyArgs) -> Outcome<(Vec<Finding>, Checked)> {
     let target = Target::open(&args.vault, &args.unlock).await?;
-    // Header and control records: nothing else can be opened without them, so the first fault ends the check.
+    // Header and control records: nothing else can be opened without them, so what keeps the room shut ends the check.
     let room = target.unlocked.load_room(&*target.store).await?;
     let mut fsck = Fsck::new(&*target.store, &room.keys, &room.roster);
+    for bad in &room.findings {
+        fsck.found(&bad.object, &bad.what);
+    }
     for slot in target
         .unlocked
         .check_slots(&*target.store, &room.state)

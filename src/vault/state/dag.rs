@@ -1,7 +1,7 @@
 //! The order of records: parents before children, ties by hash.
 
+use crate::Anchor;
 use crate::control::Opened;
-use crate::{Anchor, VaultError, objects};
 use skrin_base::ids::Hash32;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,31 +61,15 @@ impl Dag {
     }
 }
 
-/// All records but the genesis, parents first.
-pub(super) fn order(
-    anchor: &Anchor,
-    records: &BTreeMap<Hash32, Opened>,
-) -> Result<Vec<Hash32>, VaultError> {
+/// All records but the genesis whose ancestors are there, parents first.
+pub(super) fn order(anchor: &Anchor, records: &BTreeMap<Hash32, Opened>) -> Vec<Hash32> {
     let mut waiting: BTreeMap<Hash32, usize> = BTreeMap::new();
     let mut children: BTreeMap<Hash32, Vec<Hash32>> = BTreeMap::new();
     for (hash, record) in records {
-        let parents = &record.body.parents;
-        if parents.is_empty() {
-            return Err(VaultError::integrity(
-                record.object(),
-                "it is a second genesis",
-            ));
-        }
-        for parent in parents {
-            if *parent != anchor.genesis && !records.contains_key(parent) {
-                return Err(VaultError::Missing {
-                    object: objects::control_name(anchor.room, *parent),
-                    named_by: record.object(),
-                });
-            }
+        for parent in &record.body.parents {
             children.entry(*parent).or_default().push(*hash);
         }
-        waiting.insert(*hash, parents.len());
+        waiting.insert(*hash, record.body.parents.len());
     }
     let mut ready = BTreeSet::from([anchor.genesis]);
     let mut out = Vec::with_capacity(records.len());
@@ -102,5 +86,5 @@ pub(super) fn order(
             }
         }
     }
-    Ok(out)
+    out
 }

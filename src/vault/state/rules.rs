@@ -2,6 +2,7 @@
 
 use super::{ControlState, DeviceInfo, EpochInfo, GrantInfo, Newest, Person};
 use crate::control::Opened;
+use crate::device::device_id;
 use crate::epoch::decode_envelopes;
 use crate::record::{
     Body, DeviceAdd, EpochReason, EpochRecord, Grant, Recipient, Record, Role, SignerRef,
@@ -144,7 +145,7 @@ fn signing_key(state: &ControlState, body: &Body) -> Result<VerifyingKey, Refusa
         SignerRef::Words => Ok(author.keys.words_sign.clone()),
         SignerRef::Device(id) => {
             let device = state.devices.get(&id);
-            let device = device.filter(|d| state.dag.is_ancestor(&d.record, &body.parents));
+            let device = device.filter(|d| state.is_certified(d, &body.parents));
             let device = device.ok_or(Refusal::Rule(
                 "it is signed by a device that is not certified",
             ))?;
@@ -153,6 +154,22 @@ fn signing_key(state: &ControlState, body: &Body) -> Result<VerifyingKey, Refusa
                 "it is signed by a device of somebody else",
             )?;
             Ok(device.sign.clone())
+        }
+    }
+}
+
+/// Whether a key of the author's that is known here signed it, wherever it stands.
+pub(super) fn is_signed_by_author(state: &ControlState, opened: &Opened) -> bool {
+    let body = &opened.body;
+    let Some(author) = state.persons.get(&body.author) else {
+        return false;
+    };
+    match body.signer {
+        SignerRef::Root => opened.is_signed_by(&author.keys.root_sign),
+        SignerRef::Words => opened.is_signed_by(&author.keys.words_sign),
+        SignerRef::Device(id) => {
+            let device = state.devices.get(&id);
+            device.is_some_and(|d| d.person == body.author && opened.is_signed_by(&d.sign))
         }
     }
 }
@@ -187,18 +204,25 @@ fn device_add(
         "it does not follow the key log of its person",
     )?;
     require(
-        !state.devices.contains_key(&record.device),
+        record.device == device_id(body.vault, &record.sign, &record.kem),
+        "its device id is not the one that follows from its keys",
+    )?;
+    let known = state.devices.get(&record.device);
+    require(
+        !known.is_some_and(|d| state.is_certified(d, &body.parents)),
         "it adds a device a second time",
     )?;
-    let info = DeviceInfo {
+    // Added at the same time by two who did not see each other: the keys are the same, as the id is.
+    let info = state.devices.entry(record.device);
+    let info = info.or_insert_with(|| DeviceInfo {
         person: record.person,
         sign: record.sign.clone(),
         kem: record.kem.clone(),
         label: record.label.clone(),
         time: body.time,
-        record: hash,
-    };
-    state.devices.insert(record.device, info);
+        records: Vec::new(),
+    });
+    info.records.push(hash);
     if let Some(person) = state.persons.get_mut(&record.person) {
         person.key_log.push(hash);
     }
@@ -302,7 +326,7 @@ fn expected_recipients(
     }
     for id in &core.devices {
         let device = state.devices.get(id);
-        let device = device.filter(|d| state.dag.is_ancestor(&d.record, &body.parents));
+        let device = device.filter(|d| state.is_certified(d, &body.parents));
         let device = device.ok_or(Refusal::Rule(
             "an epoch lists a device that is not certified",
         ))?;
@@ -334,7 +358,7 @@ fn grant(state: &mut ControlState, body: &Body, record: &Grant) -> Result<(), Re
         ));
     };
     let device = state.devices.get(&id);
-    let device = device.filter(|d| state.dag.is_ancestor(&d.record, &body.parents));
+    let device = device.filter(|d| state.is_certified(d, &body.parents));
     require(
         device.is_some_and(|d| d.person == body.author),
         "it grants an epoch to a device that is not certified, or not of its author",

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::control::open_record;
-use crate::device::Device;
 use crate::epoch::decode_envelopes;
 use crate::slot::Slot;
 use crate::{HEADER_NAME, Header};
@@ -14,7 +13,7 @@ async fn bodies() -> Vec<(Vec<u8>, Vec<u8>)> {
     let w = world(1).await;
     let unlocked = w.unlock().await;
     let mut room = w.room().await;
-    let device = Device::make(&w.entropy);
+    let device = w.device().await;
     unlocked
         .certify_device(&w.store, &mut room, &device, "laptop", &w.clock, &w.entropy)
         .await

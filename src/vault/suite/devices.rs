@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::record::{Recipient, SlotEntry};
-use crate::{Class, Device, open_device_file, seal_device_file};
+use crate::{Class, open_device_file, seal_device_file};
 use skrin_base::ids::LaneId;
 use skrin_crypto::SignatureKind;
 
 async fn certify(w: &World, secret: &Secret, label: &str) -> Device {
     let unlocked = unlock(&w.store, secret).await.unwrap();
     let mut room = unlocked.load_room(&w.store).await.unwrap();
-    let device = Device::make(&w.entropy);
+    let device = w.device().await;
     unlocked
         .certify_device(&w.store, &mut room, &device, label, &w.clock, &w.entropy)
         .await
@@ -112,12 +112,41 @@ async fn devices_certified_at_the_same_time_both_stand_and_the_next_record_joins
 }
 
 #[tokio::test]
+async fn one_device_certified_twice_at_the_same_time_reads_by_either_record() {
+    for seed in 1..5 {
+        // The answer to the first was lost, and the storage listed late: both are there.
+        let w = world(seed).await;
+        let (before, device) = (w.store.snapshot(), w.device().await);
+        let certify = async || {
+            let (unlocked, mut room) = (w.unlock().await, w.room().await);
+            unlocked
+                .certify_device(&w.store, &mut room, &device, "x", &w.clock, &w.entropy)
+                .await
+                .unwrap();
+            w.store.snapshot()
+        };
+        let first = certify().await;
+        w.store.restore(before);
+        certify().await;
+        for (name, bytes) in first {
+            w.store.tamper(&name, Some(bytes));
+        }
+        let room = w.room().await;
+        assert!(room.findings.is_empty(), "{:?}", room.findings);
+        assert_eq!(room.state.devices[&device.id()].records.len(), 2);
+        assert_eq!(room.state.grants.len(), 2);
+        let reader = w.unlock().await.reader_for(&device);
+        assert!(reader.load(&w.store).await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn another_device_of_the_same_id_is_an_alarm() {
     let w = world(1).await;
     let device = certify(&w, &w.words(), "laptop").await;
     let unlocked = w.unlock().await;
     // The same id with another seed: a file that was put together.
-    let other = Device::make(&w.entropy);
+    let other = w.device().await;
     let mut file = seal_device_file(&unlocked, &other, &w.entropy);
     file[21..37].copy_from_slice(device.id().as_bytes());
     let error = open_device_file(&unlocked, &file).err().unwrap();
@@ -131,7 +160,7 @@ async fn another_device_of_the_same_id_is_an_alarm() {
 async fn a_device_file_opens_for_its_root_only_and_each_byte_counts() {
     let w = world(1).await;
     let unlocked = w.unlock().await;
-    let device = Device::make(&w.entropy);
+    let device = w.device().await;
     let file = seal_device_file(&unlocked, &device, &w.entropy);
     let back = open_device_file(&unlocked, &file).unwrap();
     assert_eq!(back.id(), device.id());
@@ -162,7 +191,7 @@ async fn a_slot_that_was_removed_from_the_list_reads_but_certifies_nobody() {
         .unwrap();
     let mut room = unlocked.load_room(&w.store).await.unwrap();
     assert_eq!(room.state.live_slots.len(), 1);
-    let device = Device::make(&w.entropy);
+    let device = w.device().await;
     let error = unlocked
         .certify_device(&w.store, &mut room, &device, "x", &w.clock, &w.entropy)
         .await
@@ -228,7 +257,7 @@ async fn a_changed_slot_is_found_by_its_listed_hash() {
 #[tokio::test]
 async fn a_device_of_nobody_is_not_let_in_by_its_reader() {
     let w = world(1).await;
-    let stranger = Device::make(&w.entropy);
+    let stranger = w.device().await;
     let reader = w.unlock().await.reader_for(&stranger);
     let error = reader.load(&w.store).await.err().unwrap();
     assert_eq!(error.class(), Class::Integrity, "{error}");

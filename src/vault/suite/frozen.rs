@@ -2,7 +2,7 @@
 //! otherwise the file is opened as a vault, and what we would write is compared with it.
 
 use super::*;
-use crate::{Device, seal_device_file};
+use crate::seal_device_file;
 use std::fmt::Write;
 
 const PATH: &str = concat!(
@@ -26,7 +26,7 @@ async fn written() -> String {
     let w = world(2026).await;
     let unlocked = w.unlock().await;
     let mut room = w.room().await;
-    let device = Device::make(&w.entropy);
+    let device = w.device().await;
     let file = seal_device_file(&unlocked, &device, &w.entropy);
     unlocked
         .certify_device(&w.store, &mut room, &device, "laptop", &w.clock, &w.entropy)

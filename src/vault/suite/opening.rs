@@ -364,6 +364,48 @@ async fn several_passphrases_are_tried_in_turn_and_damage_elsewhere_is_reported(
     assert!(error.to_string().contains(junk.as_str()), "{error}");
 }
 
+/// Plants passphrase slots with a secret of one's own, named so that they come first.
+fn plant_slots(w: &World, numbers: std::ops::Range<u8>, passes: u32) {
+    let payload = w.slots(1).iter().find_map(|name| {
+        let slot = crate::slot::Slot::parse("slot", &w.bytes(name)).unwrap();
+        slot.unwrap().open_passphrase("slot", PASSPHRASE).unwrap()
+    });
+    let payload = payload.unwrap();
+    let params = Argon2Params {
+        passes,
+        ..Argon2Params::WEAK_FOR_TESTS
+    };
+    for n in numbers {
+        let secret = SlotSecret::Passphrase("some other secret", params);
+        let object = make_slot(&secret, &payload, &w.entropy).unwrap();
+        let mut name = [0; 16];
+        name[15] = n;
+        let name = ObjectName::new(slot_object_name(&name)).unwrap();
+        w.replace(&name, object);
+    }
+}
+
+#[tokio::test]
+async fn costly_slots_that_the_storage_planted_do_not_come_before_ours() {
+    let w = world(1).await;
+    let own = w.slots(1).remove(0);
+    plant_slots(&w, 0..40, 2);
+    let unlocked = unlock(&w.store, &passphrase(PASSPHRASE)).await.unwrap();
+    assert_eq!(slot_object_name(&unlocked.slot().name), own.as_str());
+    let error = w.unlock_error(&passphrase("no such passphrase")).await;
+    assert_eq!(error.class(), Class::WrongSecret);
+    let VaultError::WrongSecret { slots, untried, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((*slots, *untried), (16, 25));
+    assert!(error.to_string().contains("25 more"), "{error}");
+    // As cheap as ours and before it by name: the passphrase is locked out, the words are not.
+    plant_slots(&w, 0..16, 1);
+    let error = w.unlock_error(&passphrase(PASSPHRASE)).await;
+    assert!(error.to_string().contains("use the words"), "{error}");
+    assert!(unlock(&w.store, &w.words()).await.is_ok());
+}
+
 #[tokio::test]
 async fn a_vault_is_compared_with_the_one_that_the_device_remembers() {
     let (a, b) = (world(1).await, world(2).await);

@@ -2,6 +2,11 @@
 
 use super::*;
 use crate::Class;
+use crate::control::seal_body;
+use crate::record::SlotEntry;
+use skrin_base::limits::CONTROL_MAX;
+use skrin_base::wire::Encode;
+use skrin_crypto::{ControlAad, RootSeed, RootSigner};
 
 fn control(w: &World) -> Vec<ObjectName> {
     w.names("rooms/")
@@ -89,8 +94,8 @@ async fn exchanged_records_are_refused() {
     // Under its own name it is an object that does not open.
     let a = world(1).await;
     let unlocked = a.unlock().await;
-    a.plant_object(&unlocked, hash(&other), other);
-    assert_eq!(a.room_error().await.class(), Class::Integrity);
+    a.plant_object(&unlocked, hash(&other), other.clone());
+    assert!(a.finding().await.contains(&hash(&other).to_string()));
 }
 
 #[tokio::test]
@@ -99,4 +104,116 @@ async fn objects_with_names_that_are_not_ours_are_left_alone() {
     let name = format!("rooms/{}/control/readme", w.made.anchor.room);
     w.replace(&ObjectName::new(name).unwrap(), b"hello".to_vec());
     w.room().await;
+}
+
+fn slot_add(n: u8) -> Record {
+    Record::SlotAdd(SlotEntry {
+        name: [n; 16],
+        hash: Hash32([n; 32]),
+    })
+}
+
+/// Puts a record by the root on top of the heads.
+async fn publish(w: &World, record: Record) -> ObjectName {
+    let (unlocked, mut room) = (w.unlock().await, w.room().await);
+    let hash = unlocked
+        .publish(&w.store, &mut room, record, &w.clock, &w.entropy)
+        .await
+        .unwrap();
+    ObjectName::new(objects::control_name(unlocked.root_room(), hash)).unwrap()
+}
+
+#[tokio::test]
+async fn a_record_cut_short_that_nobody_follows_is_skipped_and_told() {
+    let w = world(1).await;
+    let before = w.room().await.roster;
+    let name = publish(&w, slot_add(1)).await;
+    let bytes = w.bytes(&name);
+    let mut long = bytes.clone();
+    long.resize(CONTROL_MAX + 1, 0);
+    let cuts = [0, 27, bytes.len() / 2, bytes.len() - 1];
+    let cuts = cuts.map(|len| bytes[..len].to_vec());
+    for bad in cuts.into_iter().chain([long]) {
+        w.replace(&name, bad);
+        assert_eq!(w.room().await.roster, before);
+        assert!(w.finding().await.starts_with(name.as_str()));
+    }
+    w.replace(&name, bytes[..27].to_vec());
+    publish(&w, slot_add(2)).await;
+    assert!(w.finding().await.starts_with(name.as_str()), "work goes on");
+    assert_eq!(w.room().await.state.live_slots.len(), 3);
+}
+
+#[tokio::test]
+async fn a_record_cut_short_that_a_member_follows_refuses_the_room_and_is_named() {
+    let w = world(1).await;
+    let first = publish(&w, slot_add(1)).await;
+    let second = publish(&w, slot_add(2)).await;
+    w.replace(&first, w.bytes(&first)[..100].to_vec());
+    let error = w.room_error().await;
+    assert!(matches!(error, VaultError::Integrity { .. }), "{error}");
+    assert!(error.to_string().starts_with(first.as_str()), "{error}");
+    assert!(error.to_string().contains(second.as_str()), "{error}");
+    // Also through one that stands only on what is cut.
+    let w = world(1).await;
+    let first = publish(&w, slot_add(1)).await;
+    for n in 2..5 {
+        publish(&w, slot_add(n)).await;
+    }
+    w.replace(&first, Vec::new());
+    let error = w.room_error().await.to_string();
+    assert!(error.starts_with(first.as_str()), "{error}");
+}
+
+#[tokio::test]
+async fn a_record_that_may_not_stand_refuses_the_room_once_a_member_follows_it() {
+    let w = world(1).await;
+    let (unlocked, room) = (w.unlock().await, w.room().await);
+    let root = unlocked.root_signer();
+    let mut body = w.body(&unlocked, &room, slot_add(1));
+    body.signer = SignerRef::Words;
+    let bad = w.plant(&unlocked, &body, &Signer::Root(&root), &[]);
+    assert!(w.finding().await.contains(&bad.to_string()));
+    let mut body = w.body(&unlocked, &room, slot_add(2));
+    body.parents = vec![bad];
+    w.plant(&unlocked, &body, &Signer::Root(&root), &[]);
+    let error = w.room_error().await.to_string();
+    let name = objects::control_name(unlocked.root_room(), bad);
+    assert!(error.starts_with(&name), "{error}");
+}
+
+#[tokio::test]
+async fn whatever_a_former_member_seals_without_a_key_is_skipped_and_told() {
+    let w = world(1).await;
+    let (unlocked, room) = (w.unlock().await, w.room().await);
+    let stranger = RootSigner::derive(&RootSeed::from_bytes([3; 32]), unlocked.vault());
+    let signer = Signer::Root(&stranger);
+    let mut body = w.body(&unlocked, &room, slot_add(1));
+    let mut planted = vec![w.plant(&unlocked, &body, &signer, &[])];
+    // A child of it, one of nothing, one of nobody, and a tag of another time.
+    body.parents = planted.clone();
+    planted.push(w.plant(&unlocked, &body, &signer, &[]));
+    body.parents = vec![Hash32([0xee; 32])];
+    planted.push(w.plant(&unlocked, &body, &signer, &[]));
+    body.parents.clear();
+    planted.push(w.plant(&unlocked, &body, &signer, &[]));
+    let (tag, bytes) = (9, vec![]);
+    let body = w.body(&unlocked, &room, Record::Optional { tag, bytes });
+    planted.push(w.plant(&unlocked, &body, &signer, &[]));
+    let (vault, id) = (unlocked.vault(), unlocked.root_room());
+    let mut newer = body.to_bytes();
+    newer[0] = 2;
+    let (key, aad) = (unlocked.control_key(id), ControlAad { vault, room: id });
+    let (name, object) = seal_body(&key, &aad, &newer, &signer, &[], &w.entropy);
+    w.plant_object(&unlocked, name, object);
+    planted.push(name);
+    let after = w.room().await;
+    assert_eq!(after.roster, room.roster);
+    let found: Vec<&str> = after.findings.iter().map(|f| f.object.as_str()).collect();
+    planted.sort();
+    let planted: Vec<String> = planted
+        .iter()
+        .map(|hash| objects::control_name(id, *hash))
+        .collect();
+    assert_eq!(found, planted);
 }
