@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::harness::{Dice, Run, Vault, files_below};
 use crate::storages::On;
 
-/// Kinds of objects, by how their names begin.
-const KINDS: [(&str, fn(&str) -> bool); 7] = [
+type IsKind = fn(&str) -> bool;
+
+/// Kinds of objects, by what their names look like.
+const KINDS: [(&str, IsKind); 7] = [
     ("header", |name| name == "skrin.vault"),
     ("slot", |name| name.starts_with("slots/")),
     ("control record", |name| name.contains("/control/")),
@@ -35,7 +37,7 @@ fn filled() -> (Vault, Vec<(String, Vec<u8>)>) {
     (vault, files)
 }
 
-fn objects(vault: &Vault, is_kind: fn(&str) -> bool) -> Vec<(String, PathBuf)> {
+fn objects(vault: &Vault, is_kind: IsKind) -> Vec<(String, PathBuf)> {
     let root = vault.storage.local();
     let name = |path: &Path| {
         path.strip_prefix(root)
@@ -121,7 +123,7 @@ fn a_changed_segment_gives_eio_for_what_it_carries_and_nothing_else_suffers() {
 }
 
 /// The log in a state directory, which holds one vault's.
-pub fn log_of(state: &Path) -> PathBuf {
+pub(crate) fn log_of(state: &Path) -> PathBuf {
     let found = files_below(state)
         .into_iter()
         .find(|path| path.ends_with("log"));

@@ -11,16 +11,16 @@ use tempfile::TempDir;
 use crate::storages::{On, Storage};
 
 /// The program under test.
-pub const SKRIN: &str = env!("CARGO_BIN_EXE_skrin");
+pub(crate) const SKRIN: &str = env!("CARGO_BIN_EXE_skrin");
 /// The passphrase of every vault here.
-pub const PASSPHRASE: &str = "seven blue horses 42";
+pub(crate) const PASSPHRASE: &str = "seven blue horses 42";
 /// After so long a command is killed and its test fails.
 const COMMAND_SECONDS: &str = "900";
 /// After so long the process behind a mount is killed, so that a test that waits for it fails.
 const MOUNT_LIFE: Duration = Duration::from_secs(1200);
 
 /// A command that ends in bounded time, in an environment that says the same everywhere.
-pub fn command(program: &str) -> Command {
+pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new("timeout");
     command.args(["-k", "10", COMMAND_SECONDS, program]);
     command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
@@ -28,7 +28,7 @@ pub fn command(program: &str) -> Command {
 }
 
 /// Short ways to run a command.
-pub trait Run {
+pub(crate) trait Run {
     /// Runs it to its end.
     fn finish(&mut self) -> Output;
     /// Its standard output; the test fails with all that it said where it fails.
@@ -64,14 +64,14 @@ impl Run for Command {
 }
 
 /// A vault that was made, with everything that belongs to it in one temporary directory.
-pub struct Vault {
+pub(crate) struct Vault {
     pub storage: Storage,
     dir: TempDir,
 }
 
 impl Vault {
     /// Makes one.
-    pub fn new(on: On) -> Self {
+    pub(crate) fn new(on: On) -> Self {
         let vault = Self::without_init(on);
         vault
             .skrin(&["init", &vault.address(), "--words-file"])
@@ -81,7 +81,7 @@ impl Vault {
     }
 
     /// Everything but the vault.
-    pub fn without_init(on: On) -> Self {
+    pub(crate) fn without_init(on: On) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("skrin-test-")
             .tempdir()
@@ -93,26 +93,26 @@ impl Vault {
         }
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.storage.address()
     }
 
     /// A path that belongs to this vault's test and not to the vault.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn words_file(&self) -> PathBuf {
+    pub(crate) fn words_file(&self) -> PathBuf {
         self.path("words")
     }
 
     /// The state directory of a device.
-    pub fn state(&self, device: &str) -> PathBuf {
+    pub(crate) fn state(&self, device: &str) -> PathBuf {
         self.path(&format!("state-{device}"))
     }
 
     /// The program, with the passphrase at hand and the credentials of the storage.
-    pub fn skrin(&self, args: &[&str]) -> Command {
+    pub(crate) fn skrin(&self, args: &[&str]) -> Command {
         let mut command = command(SKRIN);
         command
             .args(args)
@@ -124,24 +124,24 @@ impl Vault {
     }
 
     /// Mounts with the words, which costs no Argon2, as the device `device`.
-    pub fn mount(&self, device: &str) -> Mount<'_> {
+    pub(crate) fn mount(&self, device: &str) -> Mount<'_> {
         self.mount_with(device, &[])
     }
 
-    pub fn mount_with(&self, device: &str, options: &[&str]) -> Mount<'_> {
+    pub(crate) fn mount_with(&self, device: &str, options: &[&str]) -> Mount<'_> {
         let point = self.point(device);
         self.mount_command(device, &point, options).output_ok();
         Mount::adopt(self, point)
     }
 
     /// Makes the mount point of a device.
-    pub fn point(&self, device: &str) -> PathBuf {
+    pub(crate) fn point(&self, device: &str) -> PathBuf {
         let point = self.path(&format!("mount-{device}"));
         std::fs::create_dir_all(&point).unwrap();
         point
     }
 
-    pub fn mount_command(&self, device: &str, point: &Path, options: &[&str]) -> Command {
+    pub(crate) fn mount_command(&self, device: &str, point: &Path, options: &[&str]) -> Command {
         let mut command = self.skrin(&["mount", &self.address()]);
         command
             .arg(point)
@@ -154,7 +154,7 @@ impl Vault {
     }
 
     /// Runs `verify --data` and expects nothing to be found.
-    pub fn verify_clean(&self) {
+    pub(crate) fn verify_clean(&self) {
         self.skrin(&["verify", &self.address(), "--data", "--words-file"])
             .arg(self.words_file())
             .output_ok();
@@ -162,7 +162,7 @@ impl Vault {
 }
 
 /// A mount that answers.
-pub struct Mount<'a> {
+pub(crate) struct Mount<'a> {
     vault: &'a Vault,
     point: PathBuf,
     pid: u32,
@@ -172,7 +172,7 @@ pub struct Mount<'a> {
 
 impl<'a> Mount<'a> {
     /// Takes care of what was mounted at `point`.
-    pub fn adopt(vault: &'a Vault, point: PathBuf) -> Self {
+    pub(crate) fn adopt(vault: &'a Vault, point: PathBuf) -> Self {
         assert!(
             is_mounted(&point),
             "mount said that {} answers",
@@ -195,19 +195,19 @@ impl<'a> Mount<'a> {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.point
     }
 
-    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.point.join(name)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
-    pub fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> serde_json::Value {
         let text = self
             .vault
             .skrin(&["status", "--json"])
@@ -217,16 +217,16 @@ impl<'a> Mount<'a> {
     }
 
     /// Waits until everything is on the storage.
-    pub fn sync(&self) {
+    pub(crate) fn sync(&self) {
         self.vault.skrin(&["sync"]).arg(&self.point).output_ok();
     }
 
     /// Uploads and unmounts, and expects that nothing is left of it.
-    pub fn unmount(self) {
+    pub(crate) fn unmount(self) {
         self.unmount_with(&[]);
     }
 
-    pub fn unmount_with(self, options: &[&str]) -> String {
+    pub(crate) fn unmount_with(self, options: &[&str]) -> String {
         let said = self
             .vault
             .skrin(&["unmount"])
@@ -245,7 +245,7 @@ impl<'a> Mount<'a> {
     }
 
     /// kill -9, as the kernel would when memory runs out; then takes the dead mount away.
-    pub fn crash(self) {
+    pub(crate) fn crash(self) {
         kill(self.pid, "KILL");
         wait_for("the process to be gone", || !is_alive(self.pid));
         detach(&self.point);
@@ -253,7 +253,7 @@ impl<'a> Mount<'a> {
     }
 
     /// The most memory that the process ever had resident, in bytes.
-    pub fn peak_memory(&self) -> u64 {
+    pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let line = status
             .lines()
@@ -279,7 +279,7 @@ impl Drop for Mount<'_> {
 }
 
 /// Whether the mount table shows something there.
-pub fn is_mounted(point: &Path) -> bool {
+pub(crate) fn is_mounted(point: &Path) -> bool {
     let file = std::fs::File::open("/proc/self/mounts").unwrap();
     let point = point.canonicalize().unwrap_or_else(|_| point.to_owned());
     let mut lines = BufReader::new(file).lines().map_while(Result::ok);
@@ -306,14 +306,14 @@ fn detach(point: &Path) {
 }
 
 /// Sends a signal to one process that a test knows.
-pub fn kill(pid: u32, signal: &str) {
+pub(crate) fn kill(pid: u32, signal: &str) {
     command("kill")
         .args(["-s", signal, &pid.to_string()])
         .finish();
 }
 
 /// A zombie is no longer alive.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(") ")
@@ -323,7 +323,7 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// Waits for a condition, for a minute at most.
-pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}");
@@ -332,7 +332,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// All regular files below a directory.
-pub fn files_below(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut rest = vec![dir.to_owned()];
     while let Some(dir) = rest.pop() {
@@ -352,10 +352,10 @@ pub fn files_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Numbers that look random and are the same for the same seed: SplitMix64 (Steele, Lea, Flood 2014).
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    pub fn roll(&mut self) -> u64 {
+    pub(crate) fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -363,7 +363,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(len + 8);
         while out.len() < len {
             out.extend_from_slice(&self.roll().to_le_bytes());

@@ -2,6 +2,11 @@
 //! radosgw), driven by the programs that people use. Nothing of ours is linked here but the starter of servers.
 //! Every test leaves no mount and no process behind, or fails.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod bad_input;
 mod big_file;

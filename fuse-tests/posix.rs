@@ -303,7 +303,7 @@ fn a_read_only_mount_changes_nothing() {
     assert_eq!(
         error(std::fs::set_permissions(
             mount.join("file"),
-            std::fs::Permissions::from_mode(0)
+            std::fs::Permissions::from_mode(0o000)
         )),
         EROFS
     );

@@ -7,14 +7,14 @@ use crate::storages::On;
 use crate::tree::real_tree;
 
 /// What rsync would still have to do; nothing at all where the copy is true.
-pub fn differences(from: &Path, to: &Path) -> String {
+pub(crate) fn differences(from: &Path, to: &Path) -> String {
     let mut command = command("rsync");
     command.args(["-aHAXn", "--checksum", "--delete", "--itemize-changes"]);
     command.arg(from.join("")).arg(to.join("")).output_ok()
 }
 
 /// Copies with everything that rsync can keep.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     command("rsync")
         .args(["-aHAX", "--delete"])
         .arg(from.join(""))
@@ -23,7 +23,7 @@ pub fn copy(from: &Path, to: &Path) {
 }
 
 /// Both trees hold the same.
-pub fn assert_same(from: &Path, to: &Path) {
+pub(crate) fn assert_same(from: &Path, to: &Path) {
     assert_eq!(differences(from, to), "");
     command("diff")
         .args(["-r", "--no-dereference"])

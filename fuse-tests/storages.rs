@@ -12,14 +12,14 @@ use crate::harness::{Run, command, files_below};
 
 /// Which kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum On {
+pub(crate) enum On {
     Local,
     WebDav,
     S3,
 }
 
 /// An empty place for one vault; what is in it goes with it.
-pub enum Storage {
+pub(crate) enum Storage {
     Local(TempDir),
     Server {
         server: &'static Server,
@@ -33,7 +33,7 @@ fn shared(kind: Kind, cell: &'static OnceLock<Server>) -> &'static Server {
 
 impl Storage {
     /// A place that no other test uses. Servers are shared by all tests, and end with the program.
-    pub fn new(on: On) -> Self {
+    pub(crate) fn new(on: On) -> Self {
         static WEB_DAV: OnceLock<Server> = OnceLock::new();
         static S3: OnceLock<Server> = OnceLock::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -57,7 +57,7 @@ impl Storage {
     }
 
     /// What the command line is given.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         match self {
             Self::Local(dir) => dir.path().to_str().unwrap().to_owned(),
             Self::Server { server, path } => server.vault_url(path),
@@ -65,7 +65,7 @@ impl Storage {
     }
 
     /// Credentials.
-    pub fn env(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         match self {
             Self::Local(_) => Vec::new(),
             Self::Server { server, .. } => server.env(),
@@ -81,7 +81,7 @@ impl Storage {
     }
 
     /// The folder of a local vault.
-    pub fn local(&self) -> &Path {
+    pub(crate) fn local(&self) -> &Path {
         match self {
             Self::Local(dir) => dir.path(),
             Self::Server { .. } => panic!("only a local vault has a folder"),
@@ -118,7 +118,7 @@ impl Storage {
     }
 
     /// Length of every object, by name.
-    pub fn objects(&self) -> Vec<(String, u64)> {
+    pub(crate) fn objects(&self) -> Vec<(String, u64)> {
         let Some(dir) = self.dir() else {
             let lines = self
                 .rclone(&[
@@ -154,7 +154,7 @@ impl Storage {
     }
 
     /// Bytes of all objects.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.objects().iter().map(|(_, len)| len).sum()
     }
 }

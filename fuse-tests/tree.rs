@@ -13,13 +13,13 @@ use crate::harness::{Dice, Run, command, files_below};
 const FILES: usize = 3200;
 
 /// The tree; made once, never changed.
-pub fn real_tree() -> &'static Path {
+pub(crate) fn real_tree() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| make("tree", FILES))
 }
 
 /// A smaller one, for tests that copy many times.
-pub fn small_tree() -> &'static Path {
+pub(crate) fn small_tree() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| make("small-tree", 500))
 }

@@ -1,7 +1,7 @@
 //! The directory that a vault is mounted on: what is refused, and how it is guarded while nothing is mounted.
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -20,25 +20,28 @@ pub(crate) struct MountPoint {
 }
 
 impl MountPoint {
-    /// Checks the directory; with `make`, makes it first.
+    /// Checks the directory; with `make`, makes it first, or takes over what an earlier mount made and could not remove.
     ///
     /// # Errors
     /// `Absent` for a missing one, `Busy` for one that is not empty or mounted on, `Usage` for what is no directory.
     pub(crate) fn prepare(dir: &Path, make: bool) -> Outcome<Self> {
-        if make && !dir.exists() {
-            let built = DirBuilder::new().mode(0o700).create(dir);
-            built.map_err(|e| Failure::io(dir, "cannot make the mount point", &e))?;
+        if !make {
             let path = check(dir)?;
-            let opened = File::open(&path)
-                .map_err(|e| Failure::io(&path, "cannot open the mount point", &e))?;
-            return Ok(Self {
-                path,
-                made: Some(opened),
-            });
+            return Ok(Self { path, made: None });
         }
+        let fail = |e: std::io::Error| Failure::io(dir, "cannot make the mount point", &e);
+        let ours = match DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => is_guarded(dir),
+            made => made.map(|()| true).map_err(fail)?,
+        };
+        if !ours {
+            let path = check(dir)?;
+            return Ok(Self { path, made: None });
+        }
+        let below = open_guarded(dir).map_err(fail)?;
         Ok(Self {
             path: check(dir)?,
-            made: None,
+            made: Some(below),
         })
     }
 
@@ -51,21 +54,40 @@ impl MountPoint {
     /// the mount is gone. Root is kept out by the immutable flag, where the file system below has one.
     pub(crate) fn guard(&self) {
         let Some(below) = &self.made else { return };
-        let _ = below.set_permissions(Permissions::from_mode(0));
-        if let Ok(flags) = ioctl_getflags(below) {
-            let _ = ioctl_setflags(below, flags | IFlags::IMMUTABLE);
-        }
+        let _ = below.set_permissions(Permissions::from_mode(0o000));
+        set_immutable(below, true);
     }
 
     /// Removes the directory again, where we made it; to be called when nothing is mounted any more.
     pub(crate) fn remove(self) {
         let Some(below) = self.made else { return };
-        if let Ok(flags) = ioctl_getflags(&below)
-            && flags.contains(IFlags::IMMUTABLE)
-        {
-            let _ = ioctl_setflags(&below, flags - IFlags::IMMUTABLE);
-        }
+        set_immutable(&below, false);
         let _ = std::fs::remove_dir(&self.path);
+    }
+}
+
+/// What [`MountPoint::guard`] leaves when the process is killed: a directory that nobody may enter.
+fn is_guarded(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.mode() & 0o777 == 0)
+}
+
+/// Opens such a directory, so that it can be mounted on again.
+fn open_guarded(dir: &Path) -> std::io::Result<File> {
+    // Only root could have made it immutable, and root may open it all the same.
+    if let Ok(below) = File::open(dir) {
+        set_immutable(&below, false);
+    }
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    File::open(dir)
+}
+
+/// Not every file system has the flag, and only root may set it.
+fn set_immutable(dir: &File, on: bool) {
+    if let Ok(mut flags) = ioctl_getflags(dir)
+        && flags.contains(IFlags::IMMUTABLE) != on
+    {
+        flags.set(IFlags::IMMUTABLE, on);
+        let _ = ioctl_setflags(dir, flags);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 
 use crate::exit::Failure;
 
@@ -25,11 +24,6 @@ impl fmt::Display for Shown<'_> {
             }
         })
     }
-}
-
-/// Shows a path; bytes that are not UTF-8 become the replacement character.
-pub(crate) fn shown_path(path: &Path) -> String {
-    Shown(&path.to_string_lossy()).to_string()
 }
 
 /// Prints one line of result on standard output: escaped for a terminal, raw on a pipe. A closed pipe is nobody's fault.

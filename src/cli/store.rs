@@ -20,7 +20,7 @@ pub(crate) const SHORT_PATIENCE: Duration = Duration::from_secs(8);
 #[derive(Serialize, Deserialize)]
 pub(crate) struct StoreSpec {
     /// The address, absolute, without secrets.
-    pub address: String,
+    pub(crate) address: String,
     login: Option<(String, Secret)>,
 }
 
@@ -67,6 +67,11 @@ impl StoreSpec {
             }
         }
         Ok(skrin_storage::open(&url, options)?)
+    }
+
+    /// Whether it is a folder of this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(VaultUrl::parse(&self.address), Ok(VaultUrl::Local(_)))
     }
 
     fn web_dav(&self, dav: &skrin_storage::DavUrl) -> Outcome<Credentials> {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::args::{Durability, MountArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_point::MountPoint;
+use crate::progress::Counter;
 use crate::secret::{self, Credential};
 use crate::serve;
 use crate::store::StoreSpec;
@@ -85,7 +86,7 @@ fn plan(args: &MountArgs) -> Outcome<Plan> {
         ));
     }
     // Before the person types a passphrase; the process behind the mount looks again.
-    if !(args.mkdir && !args.dir.exists()) {
+    if !args.mkdir {
         drop(MountPoint::prepare(&args.dir, false)?);
     }
     let dir = std::path::absolute(&args.dir);
@@ -129,6 +130,7 @@ fn start(plan: &Plan) -> Outcome<Child> {
 
 /// Repeats what the child says, until the mount answers or the child gives up.
 fn follow(child: &mut Child) -> Outcome {
+    let _spinner = Counter::new("mounting");
     let lines = child
         .stdout
         .take()
