@@ -146,7 +146,8 @@ impl CachedRows {
             }
             return Ok(None);
         };
-        if self.flushing.is_some() {
+        let unpinned = self.db.as_ref().is_none_or(|db| db.unpin().is_ok());
+        if self.flushing.is_some() || !unpinned {
             return Err(side);
         }
         let rows = Arc::new(std::mem::take(&mut self.overlay));
@@ -271,8 +272,12 @@ impl CachedRows {
     }
 
     /// The database, unless its rows are all to be forgotten.
-    fn base(&self) -> Option<&Db> {
-        self.db.as_ref().filter(|_| !self.cleared)
+    fn base(&self) -> Result<Option<&Db>, RowsError> {
+        let db = self.db.as_ref().filter(|_| !self.cleared);
+        if let (Some(db), None) = (db, &self.flushing) {
+            db.pin().map_err(failed)?;
+        }
+        Ok(db)
     }
 }
 
@@ -284,7 +289,7 @@ impl Rows for CachedRows {
         if let Some(value) = self.flushing.as_ref().and_then(|layer| layer.get(key)) {
             return Ok(value.clone());
         }
-        let Some(db) = self.base() else {
+        let Some(db) = self.base()? else {
             return Ok(None);
         };
         let mut hot = self.hot.borrow_mut();
@@ -311,7 +316,8 @@ impl Rows for CachedRows {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(RowKey, Row)>, RowsError> {
-        let base = |from: &[u8], limit| match self.base() {
+        let below = self.base()?;
+        let base = |from: &[u8], limit| match below {
             None => Ok(Vec::new()),
             Some(db) => db.scan("kv", from, Some(to), limit).map_err(failed),
         };
@@ -324,7 +330,8 @@ impl Rows for CachedRows {
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(RowKey, Row)>, RowsError> {
-        let base = |to: &[u8]| match self.base() {
+        let below = self.base()?;
+        let base = |to: &[u8]| match below {
             None => Ok(None),
             Some(db) => db.last(from, to).map_err(failed),
         };

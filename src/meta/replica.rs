@@ -12,11 +12,13 @@ mod publish;
 mod pull;
 mod standing;
 mod status;
+mod verify;
 
 pub use self::core::MergeDiff;
 pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
 pub use publish::Published;
 pub use status::{LaneStatus, Status};
+pub use verify::{Problem, VerifyReport};
 
 use self::core::Core;
 use crate::apply::Outcome;

@@ -2,6 +2,7 @@
 
 use crate::rows::{Row, RowKey, RowsError};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -62,7 +63,7 @@ impl Place {
             "CREATE TABLE IF NOT EXISTS kv(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
              CREATE TABLE IF NOT EXISTS side(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
         )?;
-        let db = Db { conn };
+        let db = Db::new(conn);
         match db.get("side", NAME_OF_IDENTITY)? {
             Some(found) if *found == *identity => Ok((db, true)),
             Some(_) => Err(rusqlite::Error::InvalidQuery),
@@ -82,7 +83,7 @@ impl Place {
     pub(super) fn writer(&self) -> rusqlite::Result<Db> {
         let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
-        Ok(Db { conn })
+        Ok(Db::new(conn))
     }
 
     /// A second connection that reads the state of this moment for as long as it lives.
@@ -91,7 +92,7 @@ impl Place {
         conn.pragma_update(None, "query_only", true)?;
         conn.execute_batch("BEGIN")?;
         // The state is fixed by the first read, not by BEGIN.
-        let db = Db { conn };
+        let db = Db::new(conn);
         db.get("side", NAME_OF_IDENTITY)?;
         Ok(db)
     }
@@ -113,9 +114,35 @@ impl Place {
 /// An open database.
 pub(super) struct Db {
     conn: Connection,
+    /// Whether a read transaction is open that spans queries.
+    pinned: Cell<bool>,
 }
 
 impl Db {
+    fn new(conn: Connection) -> Self {
+        Self {
+            conn,
+            pinned: Cell::new(false),
+        }
+    }
+
+    /// Lets the queries from now on share one read transaction, which saves each of them locking and unlocking the file.
+    /// They see the state of the first one until `unpin`.
+    pub(super) fn pin(&self) -> rusqlite::Result<()> {
+        if !self.pinned.replace(true) {
+            self.conn.execute_batch("BEGIN")?;
+        }
+        Ok(())
+    }
+
+    /// Ends that, so that the write-ahead log can be copied back and begun anew.
+    pub(super) fn unpin(&self) -> rusqlite::Result<()> {
+        if self.pinned.replace(false) {
+            self.conn.execute_batch("COMMIT")?;
+        }
+        Ok(())
+    }
+
     pub(super) fn get(&self, table: &str, key: &[u8]) -> rusqlite::Result<Option<Row>> {
         let sql = match table {
             "kv" => "SELECT value FROM kv WHERE key = ?1",

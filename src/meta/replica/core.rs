@@ -184,7 +184,7 @@ impl Core {
         key.lamport() >= self.meta.undoable_from
     }
 
-    fn fold_one(rows: &mut dyn Rows, commit: &Commit) -> Result<Frame, RowsError> {
+    pub(super) fn fold_one(rows: &mut dyn Rows, commit: &Commit) -> Result<Frame, RowsError> {
         let mut recorder = Recorder::new(rows);
         for segment in &commit.segments {
             state::declare_segment(&mut recorder, segment)?;

@@ -68,6 +68,12 @@ impl Inbox {
         self.troubles.insert(head, trouble);
     }
 
+    /// Another checkpoint stands: what was refused for its Lamport time may be void now, and its successors count.
+    pub(super) fn forgive(&mut self) {
+        let refused = |t: &Trouble| matches!(t.fault, Some(Fault::Lamport { .. }));
+        self.troubles.retain(|_, trouble| !refused(trouble));
+    }
+
     fn note(&mut self, head: Head, fault: Option<Fault>, bytes: Option<Bytes>, now: u64) {
         let trouble = self.troubles.entry(head).or_insert(Trouble {
             since: now,

@@ -127,6 +127,17 @@ impl Graph {
 
     /// Takes a checked commit in, if all that it follows is known and its Lamport time is what that gives.
     pub(crate) fn admit(&mut self, head: &Head, commit: &Commit) -> Result<Admitted, Refusal> {
+        self.admit_as(head, commit, false)
+    }
+
+    /// As `admit`. The Lamport time of a commit that is `void` whatever it follows is not computed, because those who
+    /// begin with a checkpoint cannot; it only rises within the lane.
+    pub(crate) fn admit_as(
+        &mut self,
+        head: &Head,
+        commit: &Commit,
+        void: bool,
+    ) -> Result<Admitted, Refusal> {
         let mut missing = Vec::new();
         let mut latest = 0;
         for parent in Self::parents(commit) {
@@ -139,8 +150,13 @@ impl Graph {
             return Err(Refusal::Missing(missing));
         }
         let computed = latest.saturating_add(1);
-        if commit.lamport != computed || computed == u64::MAX {
-            let said = commit.lamport;
+        let said = commit.lamport;
+        let previous = Self::previous(commit).and_then(|previous| self.lamport_of(&previous));
+        let believed = match void {
+            true => previous.unwrap_or(0) < said,
+            false => said == computed && computed != u64::MAX,
+        };
+        if !believed {
             return Err(Refusal::Bad(Fault::Lamport { said, computed }));
         }
         Ok(self.insert(head, commit))

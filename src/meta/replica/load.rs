@@ -453,7 +453,11 @@ pub(super) async fn get_root(env: &Env, reference: &CheckpointRef) -> Result<Roo
     root.map_err(|fault| checkpoint_error(&object, fault))
 }
 
-async fn get_page(env: &Env, root: &Root, page: &PageRef) -> Result<Vec<u8>, ReplicaError> {
+pub(super) async fn get_page(
+    env: &Env,
+    root: &Root,
+    page: &PageRef,
+) -> Result<Vec<u8>, ReplicaError> {
     let object = env.names.page(&page.name)?;
     let bytes = match env.store.get(&object, PAGE_LEN).await {
         Err(error) if error.kind() == ErrorKind::Broken => {

@@ -129,7 +129,11 @@ impl Replica {
                 net.inbox.hold(checked);
                 continue;
             }
-            match core.graph.admit(checked.head(), checked.commit()) {
+            let below = core
+                .meta
+                .standing
+                .voids(checked.head(), checked.commit().lamport);
+            match core.graph.admit_as(checked.head(), checked.commit(), below) {
                 Ok(admitted) => {
                     self.report_oddities(&checked, admitted.forked, admitted.went_back);
                     closed.extend(admitted.closed);
@@ -156,6 +160,7 @@ impl Replica {
         }
         if stands != stood {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
+            net.inbox.forgive();
         }
         let void = self.newly_void(core, &closed, stands.filter(|_| stands != stood))?;
         let mut diff = core.merge(Vec::new(), &void)?;

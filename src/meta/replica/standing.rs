@@ -116,15 +116,12 @@ impl Standing {
         self.chain().last()
     }
 
-    /// Whether a commit counts for nothing, because it lies below the floor of the checkpoint that stands and is not
-    /// in it.
+    /// Whether a commit counts for nothing, because it lies below the floor of a checkpoint of the chain and is not in
+    /// it. The first one above it decides: later ones cover it again, as part of its lane.
     pub(super) fn voids(&self, head: &Head, lamport: u64) -> bool {
-        let Some(current) = self.current() else {
-            return false;
-        };
-        let reach = current.reach.as_ref();
-        let covered = reach.and_then(|reach| reach.covered.get(&head.lane));
-        lamport <= current.reference.floor && covered.is_none_or(|seq| head.seq > *seq)
+        let above = self.chain().find(|c| lamport <= c.reference.floor);
+        let reach = above.and_then(|c| c.reach.as_ref());
+        reach.is_some_and(|reach| !reach.covers(head))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Devices that share nothing but a storage in memory.
 
+mod attack;
 mod checkpoints;
 mod converge;
 mod damage;
 mod requests;
 mod restart;
 mod vectors;
+mod verify;
 
 use super::*;
 use crate::check::check;

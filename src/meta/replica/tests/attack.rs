@@ -1,0 +1,154 @@
+//! What a member with bad intent, or bad luck, can do to the others.
+
+use super::*;
+use crate::commit::{Commit, open_commit, seal_commit};
+use bytes::Bytes;
+use skrin_base::SegmentInfo;
+use skrin_storage::ErrorKind::Transient;
+use skrin_storage::Verb;
+use skrin_storage::fault::{Failure, Rule};
+
+const DUE: CheckpointPolicy = CheckpointPolicy {
+    ops: 30,
+    bytes: u64::MAX,
+};
+
+/// It was in flight when others made a checkpoint.
+#[tokio::test]
+async fn a_first_commit_put_after_a_checkpoint_is_void_for_everybody_and_its_lane_goes_on() {
+    let mut vault = Vault::new(900);
+    vault.policy = DUE;
+    let mut rng = Rng(900);
+    let mut a = vault.open(0).await;
+    for _ in 0..5 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+    }
+    let mut b = vault.open(1).await;
+    b.act(&mut rng);
+    // The pull succeeds, the put of the commit does not, and the machine sleeps.
+    b.faults
+        .add(Rule::new(Failure::Before(Transient)).on(Verb::Put));
+    b.publish().await.unwrap_err();
+    b.replica = None;
+    b.faults.clear();
+    for _ in 0..10 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    assert!(a.replica().checkpoint_if_due().await.unwrap());
+    for _ in 0..2 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+    }
+    b.open(&vault).await.unwrap();
+    b.act(&mut rng);
+    for _ in 0..3 {
+        b.publish().await.unwrap();
+        a.publish().await.unwrap();
+        a.replica().pull().await.unwrap();
+        b.replica().pull().await.unwrap();
+    }
+    assert_eq!(b.pending(), 0);
+    let fresh = vault.open(3).await;
+    assert!(fresh.kinds().is_empty(), "{:?}", fresh.kinds());
+    assert_eq!(a.digest(), b.digest());
+    assert_eq!(a.digest(), fresh.digest());
+    // A later checkpoint covers the void commit as part of its lane; who folds all commits still leaves it out.
+    for _ in 0..10 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+        b.act(&mut rng);
+        b.publish().await.unwrap();
+    }
+    assert!(a.replica().checkpoint_if_due().await.unwrap());
+    for _ in 0..2 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        b.replica().pull().await.unwrap();
+    }
+    let fresh = vault.open(3).await;
+    assert_eq!(a.digest(), fresh.digest());
+    assert_eq!(a.digest(), b.digest());
+    let pages =
+        skrin_storage::Prefix::new(format!("rooms/{}/pages", vault.world.keys.room())).unwrap();
+    for page in vault.store.list(&pages).await.unwrap().objects {
+        vault.store.delete(&page.name).await.unwrap();
+    }
+    let folded = vault.open(3).await;
+    assert_eq!(a.digest(), folded.digest());
+}
+
+/// A member who writes by hand what no program of ours writes.
+async fn put_by_hand(vault: &Vault, n: usize, commit: &Commit) -> Head {
+    let world = &vault.world;
+    let sealed = seal_commit(commit, &world.keys, world.signer(n), &world.entropy).unwrap();
+    let names = RoomNames(world.keys.room());
+    let name = names.commit(&sealed.head).unwrap();
+    vault.store.put(&name, sealed.bytes.clone()).await.unwrap();
+    let tip = names.tip(&sealed.head).unwrap();
+    vault
+        .store
+        .put(&tip, Bytes::from_static(b"\n"))
+        .await
+        .unwrap();
+    sealed.head
+}
+
+fn a_segment_of(vault: &Vault, lane: LaneId) -> SegmentInfo {
+    SegmentInfo {
+        id: vault.world.keys.segment_id(lane, 0),
+        author: lane,
+        number: 0,
+        object_len: 262_144,
+        table_offset: 262_000,
+        table_hash: Hash32([6; 32]),
+        table_key: [6; 32],
+        slots: 1,
+    }
+}
+
+#[tokio::test]
+async fn a_segment_of_another_device_cannot_be_declared() {
+    let vault = Vault::new(904);
+    let mut rng = Rng(904);
+    let mut a = vault.open(0).await;
+    a.act(&mut rng);
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let theirs = a_segment_of(&vault, tip.lane);
+    let first = vault.world.first_commit(1);
+    let commit = Commit {
+        heads: vec![tip],
+        lamport: 2,
+        segments: vec![theirs.clone()],
+        ..first.clone()
+    };
+    put_by_hand(&vault, 1, &commit).await;
+    a.replica().pull().await.unwrap();
+    let declared = crate::state::segment(&a.replica().tree(), theirs.id).unwrap();
+    assert_eq!(declared, None);
+    assert_eq!(a.kinds(), [FindingKind::Integrity]);
+
+    let mut renamed = a_segment_of(&vault, first.lane);
+    renamed.id = theirs.id;
+    let own = a_segment_of(&vault, first.lane);
+    let world = &vault.world;
+    let later = Commit {
+        lane: world.keys.lane_id(first.device, 9),
+        incarnation: 9,
+        ..first.clone()
+    };
+    for (commit, segment, fits) in [
+        (&first, &own, true),
+        (&later, &own, true),
+        (&first, &renamed, false),
+    ] {
+        let commit = Commit {
+            segments: vec![segment.clone()],
+            ..commit.clone()
+        };
+        let sealed = seal_commit(&commit, &world.keys, world.signer(1), &world.entropy).unwrap();
+        let opened = open_commit(&sealed.head, &sealed.bytes, &world.keys, &world.roster());
+        assert_eq!(opened.is_ok(), fits);
+    }
+}
