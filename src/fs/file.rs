@@ -34,7 +34,7 @@ pub(crate) struct FileState {
     /// The version that they started from.
     pub(crate) base: OpId,
     /// Attributes as of opening, for a file whose inode another device removed.
-    pub(crate) inode: Inode,
+    pub(crate) inode: Arc<Inode>,
     /// A place at which the file was known.
     pub(crate) place: Option<Link>,
     /// Modification time of the changes that the tree does not have.
@@ -70,8 +70,13 @@ impl FileState {
             counted: 0,
             unnamed: 0,
             error: None,
-            inode,
+            inode: Arc::new(inode),
         }
+    }
+
+    /// The inode, to change it.
+    pub(crate) fn inode_mut(&mut self) -> &mut Inode {
+        Arc::make_mut(&mut self.inode)
     }
 }
 

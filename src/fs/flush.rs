@@ -85,7 +85,7 @@ impl Fs {
             id: KeyId(clock::random(&*self.entropy)),
             key: clock::random(&*self.entropy),
         };
-        state.inode.keys.push(key.clone());
+        state.inode_mut().keys.push(key.clone());
         state.key = Some(key.clone());
         state.key_is_new = true;
         key
@@ -135,8 +135,10 @@ impl Fs {
             self.tell(file, state, body)?;
         }
         state.content.committed();
-        state.inode.size = state.content.size();
-        state.inode.mtime = state.mtime.take().unwrap_or(state.inode.mtime);
+        let (size, mtime) = (state.content.size(), state.mtime.take());
+        let inode = state.inode_mut();
+        inode.size = size;
+        inode.mtime = mtime.unwrap_or(inode.mtime);
         state.since = None;
         state.unnamed = 0;
         self.count(state);

@@ -1,18 +1,22 @@
 //! fuser's trait over the file system: convert, call, convert, reply.
 
 use crate::convert::{
-    ENTRY_TTL, NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, node,
-    node_spec, open_mode, own_attr, permissions, raw_errno, rename_mode, set_time, xattr_mode,
+    NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, node, node_spec,
+    open_mode, permissions, raw_errno, rename_mode, set_time, xattr_mode,
 };
 use crate::pool::Pool;
+use crate::reply::{
+    add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
+    reply_xattr,
+};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use skrin_base::Errno;
-use skrin_fs::{Attr, Fs, FsError, HandleId, OpenMode, Seek, SetAttr};
+use skrin_fs::{Fs, FsError, HandleId, OpenMode, Seek, SetAttr};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -56,77 +60,6 @@ pub(crate) struct Adapter {
 
 fn handle(fh: FileHandle) -> HandleId {
     HandleId(fh.0)
-}
-
-fn reply_entry(reply: ReplyEntry, result: Result<Attr, FsError>) {
-    match result {
-        Ok(attr) => reply.entry_with_ttls(
-            &attr_ttl(&attr),
-            &ENTRY_TTL,
-            &entry_attr(&attr),
-            Generation(0),
-        ),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
-    match result {
-        Ok(attr) => reply.attr(&ENTRY_TTL, &own_attr(&attr)),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, result: Result<(), FsError>) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn reply_data(reply: ReplyData, result: Result<Vec<u8>, FsError>) {
-    match result {
-        Ok(data) => reply.data(&data),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn reply_written(reply: ReplyWrite, result: Result<u64, FsError>) {
-    match result {
-        Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-        Err(e) => reply.error(errno(&e)),
-    }
-}
-
-fn reply_xattr(reply: ReplyXattr, size: u32, result: Result<Vec<u8>, FsError>) {
-    match result {
-        Err(e) => reply.error(errno(&e)),
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > size as usize => reply.error(raw_errno(Errno::ERANGE)),
-        Ok(value) => reply.data(&value),
-    }
-}
-
-/// A name that is not there, for the kernel to remember: an entry that leads to node 0.
-fn negative() -> FileAttr {
-    let none = SystemTime::UNIX_EPOCH;
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: none,
-        mtime: none,
-        ctime: none,
-        crtime: none,
-        kind: fuser::FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
 }
 
 impl Adapter {
@@ -496,29 +429,7 @@ impl Filesystem for Adapter {
                 return reply.ok();
             };
             for e in &batch {
-                let name = OsStr::from_bytes(&e.name);
-                let full = match &e.attr {
-                    Some(attr) => {
-                        let (number, ttl) = (INodeNo(attr.node.0), attr_ttl(attr));
-                        reply.add(number, e.cookie, name, &ttl, &own_attr(attr), Generation(0))
-                    }
-                    // The kernel ignores all but name and number of `.` and `..`.
-                    None => {
-                        let attr = FileAttr {
-                            ino: INodeNo(e.ino.0),
-                            kind: file_type(e.kind),
-                            ..negative()
-                        };
-                        reply.add(
-                            INodeNo(e.ino.0),
-                            e.cookie,
-                            name,
-                            &ENTRY_TTL,
-                            &attr,
-                            Generation(0),
-                        )
-                    }
-                };
+                let full = add_entry(&mut reply, e);
                 if full {
                     return reply.ok();
                 }

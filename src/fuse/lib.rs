@@ -8,6 +8,7 @@ mod error;
 mod mount;
 mod notify;
 mod pool;
+mod reply;
 
 pub use error::MountError;
 pub use mount::{MountHandle, MountOptions, mount};

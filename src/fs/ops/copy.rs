@@ -115,7 +115,7 @@ fn keys_of(extents: &[Extent], state: &FileState) -> Vec<NamedKey> {
 /// The target must name the keys of what it shares.
 fn add_key(state: &mut FileState, key: &NamedKey) {
     if state.inode.key(key.id).is_none() {
-        state.inode.keys.push(key.clone());
+        state.inode_mut().keys.push(key.clone());
         state.borrowed.push(key.clone());
     }
 }

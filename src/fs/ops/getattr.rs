@@ -29,7 +29,7 @@ impl Fs {
             Some(inode) => inode,
             None => {
                 // Another device removed it: it lives on as it was opened.
-                let mut inode = file.state.lock().inode.clone();
+                let mut inode = (*file.state.lock().inode).clone();
                 inode.links.clear();
                 inode
             }

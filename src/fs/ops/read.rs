@@ -7,13 +7,14 @@ use skrin_base::Stored;
 use skrin_base::limits::BLOCK_LEN;
 use skrin_data::Block;
 use skrin_meta::state::Inode;
+use std::sync::Arc;
 
 /// What a read needs besides what is in memory of the file itself.
 struct Plan {
     pieces: Vec<Piece>,
     stored: Vec<Stored>,
     /// The inode, for its keys; only if something is stored.
-    inode: Option<Inode>,
+    inode: Option<Arc<Inode>>,
 }
 
 impl Plan {

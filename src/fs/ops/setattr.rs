@@ -92,7 +92,7 @@ impl Fs {
                 state.mtime = Some(mtime);
                 change.mtime = None;
             } else {
-                state.inode.mtime = mtime;
+                state.inode_mut().mtime = mtime;
             }
         }
         let mut gone = file.gone.lock();
