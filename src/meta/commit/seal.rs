@@ -5,7 +5,7 @@ use crate::lane::Head;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_MAX, FORMAT_VERSION};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{DeviceId, Entropy, EpochId, Hash32, LaneId};
+use skrin_base::{DeviceId, Entropy, EpochId, Hash32, LaneId, SegmentId};
 use skrin_crypto::{
     BadSignature, CommitAad, DeviceSigner, OpenError, Opened, RoomKeys, Roster, Signature,
     SignatureKind, hash, open, pad_pow2, seal, unpad_pow2,
@@ -15,6 +15,8 @@ use thiserror::Error;
 
 const MAGIC: &[u8; 4] = b"SKRC";
 const SIGNATURE_LEN: usize = 64;
+/// How many of a device's lanes a declaration may reach back.
+const INCARNATIONS_BACK: usize = 4096;
 /// Magic, version, hint, count, nonce, tag and padding: what the body may not use of `COMMIT_MAX`.
 const OVERHEAD: usize = 4 + 1 + 8;
 
@@ -61,6 +63,9 @@ pub enum Fault {
     /// The lane belongs to another device.
     #[error("the lane is not one of device {0}")]
     Lane(DeviceId),
+    /// It declares a segment that is not one of its device.
+    #[error("it declares segment {0}, which is not one of its device")]
+    Segment(SegmentId),
     /// Another commit precedes it than it says.
     #[error("it does not follow the commit before it")]
     Chain,
@@ -216,6 +221,7 @@ pub fn open_commit(
     let plain = open(&lane_key, &aad(keys, head.lane, head.seq), r.rest())?;
     let commit = verify(&unpad_pow2(plain)?, roster)?;
     check_place(&commit, head, &epoch, keys)?;
+    check_segments(&commit, keys)?;
     Ok(CheckedCommit {
         head: *head,
         commit: Arc::new(commit),
@@ -271,6 +277,24 @@ fn check_place(
     let itself = |head: &Head| head.seq == commit.seq && head.hash == Hash32::default();
     if commit.closes.iter().filter(own).any(|head| !itself(head)) {
         return Err(Fault::Place("end of its own lane"));
+    }
+    Ok(())
+}
+
+/// Only its author declares a segment: the first declaration stands, and whoever came first could make the blocks of
+/// others unreadable. The author may be an earlier lane of the same device.
+fn check_segments(commit: &Commit, keys: &RoomKeys) -> Result<(), Fault> {
+    let mut author = commit.lane;
+    for segment in &commit.segments {
+        let lanes = (0..=commit.incarnation).rev().take(INCARNATIONS_BACK);
+        let mut own = lanes.map(|incarnation| keys.lane_id(commit.device, incarnation));
+        if segment.author != author && !own.any(|lane| lane == segment.author) {
+            return Err(Fault::Segment(segment.id));
+        }
+        author = segment.author;
+        if keys.segment_id(author, segment.number) != segment.id {
+            return Err(Fault::Segment(segment.id));
+        }
     }
     Ok(())
 }
