@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use crate::harness::{Dice, Mount, Run, Vault, is_alive, is_mounted, kill, wait_for};
 use crate::storages::On;
+use skrin_servers::{Kind, Server};
 
 #[test]
 fn unmount_now_says_what_is_left_and_the_next_mount_uploads_it() {
@@ -83,10 +84,65 @@ fn a_mount_point_that_mount_made_takes_no_plain_text_and_goes_with_the_mount() {
     mount.crash();
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&point).unwrap());
     assert_eq!(mode & 0o777, 0);
-    crate::harness::command("chattr")
-        .arg("-i")
-        .arg(&point)
-        .finish();
+    // The next mount takes it over.
+    vault.mount_command("a", &point, &["--mkdir"]).output_ok();
+    Mount::adopt(&vault, point.clone()).unmount();
+    assert!(!point.exists());
+    // A directory that somebody else made stays.
+    let theirs = vault.point("theirs");
+    vault.mount_command("a", &theirs, &["--mkdir"]).output_ok();
+    Mount::adopt(&vault, theirs.clone()).unmount();
+    assert!(theirs.exists());
+}
+
+#[test]
+fn without_its_server_a_vault_mounts_from_what_is_known_and_nobody_waits_for_ever() {
+    let mut server = Server::start(Kind::Rclone).unwrap();
+    let vault = Vault::without_init(On::Local);
+    let address = server.vault_url("vault");
+    let env = server.env();
+    let skrin = |args: &[&str]| {
+        let mut command = vault.skrin(args);
+        command.envs(env.clone());
+        command
+    };
+    let words = vault.words_file();
+    skrin(&["init", &address, "--words-file"])
+        .arg(&words)
+        .output_ok();
+    let point = vault.point("a");
+    let mount = |device: &str| {
+        let mut command = skrin(&["mount", &address, "--words-file"]);
+        command
+            .arg(&words)
+            .arg("--state-dir")
+            .arg(vault.state(device));
+        let said = command.arg(&point).output_ok();
+        (Mount::adopt(&vault, point.clone()), said)
+    };
+    let body = Dice(51).bytes(300_000);
+    let (first, _) = mount("a");
+    std::fs::write(first.join("file"), &body).unwrap();
+    first.unmount();
+    let (again, _) = mount("a");
+    assert!(std::fs::read(again.join("file")).unwrap() == body);
+    again.unmount();
+
+    server.kill();
+    let (alone, said) = mount("a");
+    assert!(said.contains("mounting what is known here"), "{said}");
+    let cached = std::fs::read(alone.join("file")).unwrap();
+    assert!(cached == body, "the cache had other bytes");
+    std::fs::write(alone.join("written on a train"), &body).unwrap();
+    let (code, said) = vault.skrin(&["unmount"]).arg(&point).code();
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("--now"), "{said}");
+
+    server.restart().unwrap();
+    alone.unmount();
+    let (other, _) = mount("b");
+    assert!(std::fs::read(other.join("written on a train")).unwrap() == body);
+    other.unmount();
 }
 
 #[test]
