@@ -120,7 +120,7 @@ pub(crate) struct Unread {
     /// Why.
     pub(crate) error: VaultError,
     /// Signed bytes that may be those of a newer program.
-    signed: Option<(Zeroizing<Vec<u8>>, Signature)>,
+    signed: Option<Box<(Zeroizing<Vec<u8>>, Signature)>>,
 }
 
 impl Unread {
@@ -137,7 +137,8 @@ impl Unread {
     /// Whether it is of a newer program and the holder of `key` signed it. Who signed cannot be
     /// asked: the layout is not known.
     pub(crate) fn is_newer_by(&self, key: &VerifyingKey) -> bool {
-        self.signed.as_ref().is_some_and(|(bytes, signature)| {
+        self.signed.as_ref().is_some_and(|signed| {
+            let (bytes, signature) = &**signed;
             key.verify(SignatureKind::Control, bytes, signature).is_ok()
         })
     }
@@ -174,7 +175,8 @@ pub(crate) fn examine(
         }),
         Err(cause) => Err(Unread {
             hash: name,
-            signed: matches!(cause, WireError::Unknown { .. }).then_some((bytes, signature)),
+            signed: matches!(cause, WireError::Unknown { .. })
+                .then(|| Box::new((bytes, signature))),
             error: VaultError::wire(path(), cause),
         }),
     }

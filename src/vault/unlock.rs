@@ -112,12 +112,12 @@ pub async fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked, Vaul
     for (name, bytes) in in_order_of_cost(names.into_iter().zip(objects).collect()) {
         let (name, bytes) = (&name, &bytes);
         let opened = match (secret, &words) {
-            (Secret::Passphrase(text), _) => search.try_passphrase(name, &bytes, text)?,
-            (Secret::Words(_), Some(words)) => search.try_words(name, &bytes, words)?,
+            (Secret::Passphrase(text), _) => search.try_passphrase(name, bytes, text)?,
+            (Secret::Words(_), Some(words)) => search.try_words(name, bytes, words)?,
             (Secret::Words(_), None) => None,
         };
         if let Some(payload) = opened {
-            return search.finish(name, &bytes, payload);
+            return search.finish(name, bytes, payload);
         }
     }
     Err(search.failed(secret))
