@@ -66,6 +66,9 @@ pub enum Fault {
     /// It declares a segment that is not one of its device.
     #[error("it declares segment {0}, which is not one of its device")]
     Segment(SegmentId),
+    /// It has operations under another device's id.
+    #[error("it has an operation of device {0}, which only that device's own commits may have")]
+    Operation(DeviceId),
     /// Another commit precedes it than it says.
     #[error("it does not follow the commit before it")]
     Chain,
@@ -222,6 +225,7 @@ pub fn open_commit(
     let commit = verify(&unpad_pow2(plain)?, roster)?;
     check_place(&commit, head, &epoch, keys)?;
     check_segments(&commit, keys)?;
+    check_operations(&commit)?;
     Ok(CheckedCommit {
         head: *head,
         commit: Arc::new(commit),
@@ -297,4 +301,12 @@ fn check_segments(commit: &Commit, keys: &RoomKeys) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Nobody may use up the operation ids of another device: its own operations would then be duplicates. When
+/// operations can be adopted, this asks for the record that allows it.
+fn check_operations(commit: &Commit) -> Result<(), Fault> {
+    let mut devices = commit.ops.iter().map(|op| op.id.device);
+    let foreign = devices.find(|device| *device != commit.device);
+    foreign.map_or(Ok(()), |device| Err(Fault::Operation(device)))
 }

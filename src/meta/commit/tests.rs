@@ -28,7 +28,7 @@ fn sample(world: &World) -> Commit {
     }];
     commit.ops = vec![
         an_op(world.device(0), 1, b"name"),
-        an_op(world.device(1), 5, b"adopted"),
+        an_op(world.device(0), 5, b"other"),
     ];
     commit
 }
