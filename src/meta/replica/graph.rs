@@ -335,6 +335,29 @@ impl Graph {
         found.or_else(|| self.lanes.get(&id)?.covered.filter(|c| c.lamport <= floor))
     }
 
+    /// For each lane that the newest commit `head` of its lane follows, itself included: number and time of the last
+    /// commit up to this Lamport time that it or its predecessors have named.
+    pub(crate) fn named_up_to(&self, head: &Head, floor: u64) -> BTreeMap<LaneId, (u64, u64)> {
+        let lane = self.lanes.get(&head.lane);
+        let tip = lane.and_then(|lane| lane.tips.iter().find(|tip| tip.hash == head.hash));
+        let named = tip.into_iter().flat_map(|tip| &tip.named);
+        let mut last = BTreeMap::new();
+        for named in named.chain([head]) {
+            let places = self.places.range((named.lane, 0)..=(named.lane, named.seq));
+            let up_to = |place: &BTreeSet<(u64, Hash32)>| {
+                let (lamport, _) = place.first()?;
+                (*lamport <= floor).then_some(*lamport)
+            };
+            let mut places = places.rev();
+            let found = places.find_map(|((_, seq), place)| Some((*seq, up_to(place)?)));
+            if let Some(found) = found {
+                let entry = last.entry(named.lane).or_insert(found);
+                *entry = found.max(*entry);
+            }
+        }
+        last
+    }
+
     /// What changed since this was called last, as entries of the local cache.
     pub(crate) fn take_dirty(&mut self) -> (Encoded<LaneId>, Encoded<Hash32>) {
         let lanes = std::mem::take(&mut self.dirty_lanes);

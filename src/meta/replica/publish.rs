@@ -2,6 +2,7 @@
 
 use super::error::ReplicaError;
 use super::graph::Refusal;
+use super::pull::note_proposals;
 use super::standing::Reach;
 use super::{MergeDiff, Net, OwnLane, Replica};
 use crate::checkpoint::Root;
@@ -382,9 +383,8 @@ impl Replica {
         core.meta.ops_since += count as u64;
         core.meta.bytes_since += sealed.bytes.len() as u64;
         if let Some(proposal) = net.proposal.take() {
-            let place = core.key_of(&checked);
-            let (reference, digest) = (proposal.reference, proposal.root.digest);
-            core.meta.standing.propose(reference, digest, place);
+            let reference = proposal.reference;
+            note_proposals(&mut core, &checked);
             let reach = Reach::of(&proposal.root);
             core.meta.standing.believe(&reference, &reach);
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);

@@ -153,6 +153,7 @@ impl Replica {
         net.roots
             .iter()
             .for_each(|root| core.meta.standing.believe(&root.0, &root.2));
+        self.report_omissions(core);
         let stands = core.meta.standing.current().map(|c| c.reference);
         if stood.is_some_and(|stood| !core.meta.standing.holds(&stood)) {
             // Another branch of checkpoints stands now: what was void before may count.
@@ -231,6 +232,16 @@ impl Replica {
         if went_back {
             let text = format!("{label} names a commit older than one that it named before");
             self.report(FindingKind::WentBack, self.object(head), text);
+        }
+    }
+
+    /// Checkpoints that leave out what their own proposers had seen: no honest device makes them.
+    fn report_omissions(&self, core: &Core) {
+        for bad in core.meta.standing.candidates.iter().filter(|c| c.omits()) {
+            let name = self.env.names.checkpoint(&bad.reference.name);
+            let object = name.map_or_else(|_| bad.reference.hash.to_string(), |n| n.to_string());
+            let text = "it leaves out commits that its proposer had seen, and would make them void; it never stands";
+            self.report(FindingKind::Integrity, object, text.to_owned());
         }
     }
 
@@ -498,11 +509,17 @@ pub(super) fn proposals(checked: &CheckedCommit) -> impl Iterator<Item = &Verdic
 }
 
 /// Notes the checkpoints that a commit proposes.
-fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
+pub(super) fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
     let place = core.key_of(checked);
     for verdict in proposals(checked) {
         core.meta
             .standing
             .propose(verdict.checkpoint, verdict.digest, place);
+        let named = core
+            .graph
+            .named_up_to(checked.head(), verdict.checkpoint.floor);
+        core.meta
+            .standing
+            .require(&verdict.checkpoint, place, named);
     }
 }

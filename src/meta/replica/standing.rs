@@ -44,6 +44,24 @@ pub(super) struct Candidate {
     pub(super) place: Option<OrderKey>,
     /// What its root says, once it was fetched and believed.
     pub(super) reach: Option<Reach>,
+    /// What the proposing commit has named, by lane: number and Lamport time of the last commit up to the floor.
+    named: BTreeMap<LaneId, (u64, u64)>,
+}
+
+impl Candidate {
+    /// Whether its root leaves out what its own proposer had seen: it would make that void.
+    pub(super) fn omits(&self) -> bool {
+        let Some(reach) = &self.reach else {
+            return false;
+        };
+        let from = reach.parent.map_or(0, |parent| parent.floor);
+        let covered = |lane| reach.covered.get(lane);
+        let mut above = self
+            .named
+            .iter()
+            .filter(|(_, (_, lamport))| *lamport > from);
+        above.any(|(lane, (seq, _))| covered(lane).is_none_or(|last| last < seq))
+    }
 }
 
 /// All proposals above the checkpoint from which this state began.
@@ -64,6 +82,7 @@ impl Standing {
                 digest: root.digest,
                 place: None,
                 reach: Some(Reach::of(root)),
+                named: BTreeMap::new(),
             }],
         }
     }
@@ -81,7 +100,21 @@ impl Standing {
                 digest,
                 place: Some(place),
                 reach: None,
+                named: BTreeMap::new(),
             }),
+        }
+    }
+
+    /// Notes what the commit that proposed a checkpoint at `place` has named.
+    pub(super) fn require(
+        &mut self,
+        reference: &CheckpointRef,
+        place: OrderKey,
+        named: BTreeMap<LaneId, (u64, u64)>,
+    ) {
+        let at_place = |c: &&mut Candidate| c.reference == *reference && c.place == Some(place);
+        if let Some(known) = self.candidates.iter_mut().find(at_place) {
+            known.named = named;
         }
     }
 
@@ -104,6 +137,7 @@ impl Standing {
             let children = self.candidates.iter().filter(move |c| {
                 let fits = |reach: &Reach| reach.parent == parent;
                 c.reach.as_ref().is_some_and(fits)
+                    && !c.omits()
                     && parent.is_none_or(|p| p.floor < c.reference.floor)
             });
             children.min_by_key(|c| c.place.unwrap_or(OrderKey::after(u64::MAX)))
@@ -158,6 +192,12 @@ impl Encode for Candidate {
             }
         }
         w.option(self.reach.as_ref());
+        w.count(self.named.len());
+        for (lane, (seq, lamport)) in &self.named {
+            lane.encode(w);
+            w.u64(*seq);
+            w.u64(*lamport);
+        }
     }
 }
 
@@ -171,6 +211,11 @@ impl Decode for Candidate {
                 false => None,
             },
             reach: r.option()?,
+            named: {
+                let n = r.count("named lanes", LOCAL_MAX, 32)?;
+                let named = (0..n).map(|_| Ok((LaneId::decode(r)?, (r.u64()?, r.u64()?))));
+                named.collect::<Result<_, WireError>>()?
+            },
         })
     }
 }

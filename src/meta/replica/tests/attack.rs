@@ -1,7 +1,11 @@
 //! What a member with bad intent, or bad luck, can do to the others.
 
 use super::*;
-use crate::commit::{Commit, open_commit, seal_commit};
+use crate::checkpoint::DigestOfRows;
+use crate::checkpoint::{Root, seal_root};
+use crate::commit::Opinion;
+use crate::commit::{Commit, Verdict, open_commit, seal_commit};
+use crate::testing::an_op;
 use bytes::Bytes;
 use skrin_base::SegmentInfo;
 use skrin_storage::ErrorKind::Transient;
@@ -150,5 +154,89 @@ async fn a_segment_of_another_device_cannot_be_declared() {
         let sealed = seal_commit(&commit, &world.keys, world.signer(1), &world.entropy).unwrap();
         let opened = open_commit(&sealed.head, &sealed.bytes, &world.keys, &world.roster());
         assert_eq!(opened.is_ok(), fits);
+    }
+}
+
+#[tokio::test]
+async fn operation_ids_of_another_device_cannot_be_used_up() {
+    let vault = Vault::new(903);
+    let mut rng = Rng(903);
+    let mut a = vault.open(0).await;
+    a.act(&mut rng);
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let ops = (2..200).map(|n| an_op(vault.world.device(0), n, format!("x{n}").as_bytes()));
+    let commit = Commit {
+        heads: vec![tip],
+        lamport: 2,
+        ops: ops.collect(),
+        ..vault.world.first_commit(1)
+    };
+    put_by_hand(&vault, 1, &commit).await;
+    (0..4).for_each(|_| a.act(&mut rng));
+    let before = a.digest();
+    a.publish().await.unwrap();
+    assert_eq!(a.pending(), 0);
+    assert_eq!(a.kinds(), [FindingKind::Integrity]);
+    assert_eq!(
+        a.digest(),
+        before,
+        "nothing of another came, and nothing is lost"
+    );
+    assert_eq!(vault.fresh_digest().await, before);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_leaves_out_what_its_proposer_had_seen_never_stands() {
+    let vault = Vault::new(901);
+    let mut rng = Rng(901);
+    let mut a = vault.open(0).await;
+    for _ in 0..5 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    let before = a.digest();
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let reader = vault.open(2).await;
+    let (world, first) = (&vault.world, vault.world.first_commit(1));
+    let (rows, digest) = DigestOfRows::default().finish();
+    let root = Root {
+        optional: 0,
+        vault: first.vault,
+        room: first.room,
+        name: [9; 16],
+        epoch: first.epoch,
+        commitment: first.commitment,
+        device: first.device,
+        time: first.time,
+        floor: 5,
+        parent: None,
+        covered: Vec::new(),
+        control: first.control.clone(),
+        rules: crate::RULE_SET,
+        rows,
+        digest,
+        pages: Vec::new(),
+    };
+    let (checkpoint, object) =
+        seal_root(&root, &world.keys, world.signer(1), &world.entropy).unwrap();
+    let name = RoomNames(first.room).checkpoint(&root.name).unwrap();
+    vault.store.put(&name, object).await.unwrap();
+    let opinion = Opinion::Propose;
+    let commit = Commit {
+        heads: vec![tip],
+        lamport: 6,
+        verdicts: vec![Verdict {
+            opinion,
+            checkpoint,
+            digest,
+        }],
+        ..first
+    };
+    put_by_hand(&vault, 1, &commit).await;
+    for device in [&reader, &a] {
+        device.replica().pull().await.unwrap();
+        assert_eq!(device.digest(), before, "somebody else's work is gone");
+        assert_eq!(device.replica().status().checkpoint, None);
+        assert!(device.kinds().contains(&FindingKind::Integrity));
     }
 }
