@@ -73,6 +73,8 @@ pub(crate) struct Admitted {
     pub(crate) went_back: bool,
     /// Lanes that it closed, or closed earlier than before.
     pub(crate) closed: Vec<LaneId>,
+    /// Lanes that it names as closed before what it had seen of them; they go on.
+    pub(crate) not_closed: Vec<LaneId>,
 }
 
 /// Encoded entries of the local cache.
@@ -182,13 +184,21 @@ impl Graph {
         };
         let (named, went_back) = name(named, &commit.heads);
         admitted.went_back = went_back;
-        lane.tips.push(Tip {
+        let (closes, early): (Vec<Head>, Vec<Head>) = commit
+            .closes
+            .iter()
+            .partition(|close| close.lane == head.lane || self.is_last_seen(close, &named));
+        admitted.not_closed = early.iter().map(|close| close.lane).collect();
+        let tip = Tip {
             seq: head.seq,
             hash: head.hash,
             lamport: commit.lamport,
             time: commit.time,
             named,
-        });
+        };
+        if let Some(lane) = self.lanes.get_mut(&head.lane) {
+            lane.tips.push(tip);
+        }
         self.insert_node(
             head.hash,
             Node {
@@ -199,10 +209,21 @@ impl Graph {
         );
         self.dirty_lanes.insert(head.lane);
         self.dirty_nodes.insert(head.hash);
-        for close in &commit.closes {
+        for close in &closes {
             admitted.closed.extend(self.close(close));
         }
         admitted
+    }
+
+    /// Whether nothing later of that lane was named by who closes it, or is covered.
+    fn is_last_seen(&self, close: &Head, named: &BTreeSet<Head>) -> bool {
+        let lane = self.lanes.get(&close.lane);
+        let covered = lane
+            .and_then(|lane| lane.covered)
+            .map(|covered| covered.seq);
+        let named = named.iter().filter(|head| head.lane == close.lane);
+        let mut seen = named.map(|head| head.seq).chain(covered);
+        seen.all(|seq| seq <= close.seq)
     }
 
     fn insert_node(&mut self, hash: Hash32, node: Node) {
@@ -261,7 +282,8 @@ impl Graph {
         };
         let lanes = self.lanes.iter().filter(open);
         let head = |(id, lane): (&LaneId, &Lane)| {
-            let tip = lane.tip()?;
+            // Of a fork, the longest branch: a close below what was seen counts for nothing.
+            let tip = lane.tips.iter().max_by_key(|tip| (tip.seq, tip.hash))?;
             Some(Head {
                 lane: *id,
                 seq: tip.seq,

@@ -3,7 +3,7 @@
 use super::core::{Core, MergeError};
 use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
 use super::fetch::Inbox;
-use super::graph::{Graph, Refusal};
+use super::graph::{Admitted, Graph, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica};
@@ -135,7 +135,7 @@ impl Replica {
                 .voids(checked.head(), checked.commit().lamport);
             match core.graph.admit_as(checked.head(), checked.commit(), below) {
                 Ok(admitted) => {
-                    self.report_oddities(&checked, admitted.forked, admitted.went_back);
+                    self.report_oddities(&checked, &admitted);
                     closed.extend(admitted.closed);
                     note_proposals(core, &checked);
                     fold.push(checked);
@@ -220,18 +220,24 @@ impl Replica {
         name.map_or_else(|_| head.to_string(), |name| name.to_string())
     }
 
-    fn report_oddities(&self, checked: &CheckedCommit, forked: bool, went_back: bool) {
+    fn report_oddities(&self, checked: &CheckedCommit, admitted: &Admitted) {
         let (head, device) = (checked.head(), &checked.commit().device);
         let label = self.env.label(device);
-        if forked {
+        if admitted.forked {
             let text = format!(
                 "{label} has written two commits after the same one: its state was copied or restored"
             );
             self.report(FindingKind::Fork, head.lane.to_string(), text);
         }
-        if went_back {
+        if admitted.went_back {
             let text = format!("{label} names a commit older than one that it named before");
             self.report(FindingKind::WentBack, self.object(head), text);
+        }
+        for lane in &admitted.not_closed {
+            let text = format!(
+                "{label} closes lane {lane} before what it had seen of it; the lane goes on"
+            );
+            self.report(FindingKind::Integrity, self.object(head), text);
         }
     }
 

@@ -240,3 +240,31 @@ async fn a_checkpoint_that_leaves_out_what_its_proposer_had_seen_never_stands() 
         assert!(device.kinds().contains(&FindingKind::Integrity));
     }
 }
+
+#[tokio::test]
+async fn a_lane_cannot_be_closed_before_what_was_seen_of_it() {
+    let vault = Vault::new(902);
+    let mut rng = Rng(902);
+    let mut a = vault.open(0).await;
+    let mut heads = Vec::new();
+    for _ in 0..5 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        heads.push(a.publish().await.unwrap().head.unwrap());
+    }
+    let before = a.digest();
+    let reader = vault.open(2).await;
+    let commit = Commit {
+        heads: vec![heads[4]],
+        lamport: 6,
+        closes: vec![heads[0]],
+        ..vault.world.first_commit(1)
+    };
+    put_by_hand(&vault, 1, &commit).await;
+    reader.replica().pull().await.unwrap();
+    assert_eq!(reader.kinds(), [FindingKind::Integrity]);
+    assert_eq!(reader.digest(), before, "somebody else's work is gone");
+    a.act(&mut rng);
+    a.publish().await.unwrap();
+    reader.replica().pull().await.unwrap();
+    assert_eq!(reader.digest(), a.digest(), "the lane goes on");
+}
