@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Objects got at once.
 const AT_ONCE: usize = 16;
+/// What is void depends on the checkpoints, and those on what is admitted: a few rounds settle it.
+const ROUNDS: usize = 8;
 
 /// Something wrong with an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -258,6 +260,62 @@ impl Replica {
     }
 }
 
+type InOrder = BTreeMap<OrderKey, CheckedCommit>;
+
+/// What the commits say of each other, by the rules.
+struct Admission {
+    graph: Graph,
+    standing: Standing,
+    admitted: Vec<CheckedCommit>,
+    problems: Vec<(Head, String)>,
+}
+
+/// Admits commits in their order; which are void below a checkpoint is known from an earlier round.
+fn admit_all(
+    replica: &Replica,
+    in_order: &InOrder,
+    roots: &BTreeMap<CheckpointRef, Root>,
+    before: &Standing,
+) -> Admission {
+    let mut all = Admission {
+        graph: Graph::default(),
+        standing: Standing::default(),
+        admitted: Vec::new(),
+        problems: Vec::new(),
+    };
+    for (key, checked) in in_order {
+        let (head, commit) = (checked.head(), checked.commit());
+        match all
+            .graph
+            .admit_as(head, commit, before.voids(head, commit.lamport))
+        {
+            Ok(_) => {}
+            Err(Refusal::Missing(missing)) => {
+                let object = replica.object(head);
+                let text = format!("{object} follows it, and it is not there or not whole");
+                all.problems
+                    .extend(missing.into_iter().map(|head| (head, text.clone())));
+                continue;
+            }
+            Err(Refusal::Bad(fault)) => {
+                all.problems.push((*head, fault.to_string()));
+                continue;
+            }
+        }
+        for verdict in proposals(checked) {
+            all.standing
+                .propose(verdict.checkpoint, verdict.digest, *key);
+            let named = all.graph.named_up_to(head, verdict.checkpoint.floor);
+            all.standing.require(&verdict.checkpoint, *key, named);
+            if let Some(root) = roots.get(&verdict.checkpoint) {
+                all.standing.believe(&verdict.checkpoint, &Reach::of(root));
+            }
+        }
+        all.admitted.push(checked.clone());
+    }
+    all
+}
+
 /// Admits and folds all commits by the rules, without cache and undo.
 fn fold_all(
     replica: &Replica,
@@ -266,48 +324,28 @@ fn fold_all(
     roots: &BTreeMap<CheckpointRef, Root>,
 ) -> Result<Hash32, RowsError> {
     let room = replica.env.names.0;
-    let place = |checked: &CheckedCommit| {
+    let place = |checked: CheckedCommit| {
         let (head, lamport) = (checked.head(), checked.commit().lamport);
-        OrderKey::new(room, head.lane, lamport, head.seq, &head.hash)
+        let key = OrderKey::new(room, head.lane, lamport, head.seq, &head.hash);
+        (key, checked)
     };
-    let in_order: BTreeMap<OrderKey, CheckedCommit> = commits
-        .into_values()
-        .map(|checked| (place(&checked), checked))
-        .collect();
-    let mut graph = Graph::default();
-    let mut standing = Standing::default();
-    let mut admitted = Vec::new();
-    for (key, checked) in in_order {
-        match graph.admit(checked.head(), checked.commit()) {
-            Ok(_) => {}
-            Err(Refusal::Missing(missing)) => {
-                for head in missing {
-                    let text = format!(
-                        "{} follows it, and it is not there or not whole",
-                        replica.object(checked.head())
-                    );
-                    report.problem(replica.object(&head), text);
-                }
-                continue;
-            }
-            Err(Refusal::Bad(fault)) => {
-                report.problem(replica.object(checked.head()), fault);
-                continue;
-            }
+    let in_order: InOrder = commits.into_values().map(place).collect();
+    let mut all = admit_all(replica, &in_order, roots, &Standing::default());
+    for _ in 0..ROUNDS {
+        let again = admit_all(replica, &in_order, roots, &all.standing);
+        let stable = again.standing == all.standing;
+        all = again;
+        if stable {
+            break;
         }
-        for verdict in proposals(&checked) {
-            standing.propose(verdict.checkpoint, verdict.digest, key);
-            if let Some(root) = roots.get(&verdict.checkpoint) {
-                standing.believe(&verdict.checkpoint, &Reach::of(root));
-            }
-        }
-        admitted.push(checked);
+    }
+    for (head, text) in &all.problems {
+        report.problem(replica.object(head), text);
     }
     let mut rows = MemoryRows::default();
-    for checked in &admitted {
-        let void = graph.is_after_close(checked.head())
-            || standing.voids(checked.head(), checked.commit().lamport);
-        if !void {
+    for checked in &all.admitted {
+        let (head, lamport) = (checked.head(), checked.commit().lamport);
+        if !all.graph.is_after_close(head) && !all.standing.voids(head, lamport) {
             Core::fold_one(&mut rows, checked.commit())?;
         }
     }

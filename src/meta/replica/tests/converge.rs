@@ -77,6 +77,9 @@ async fn program(seed: u64, count: usize, steps: usize, mix: Mix) {
         devices[0].digest(),
         "seed {seed}: folding anew differs"
     );
+    let report = devices[0].replica().verify(|_| {}).await.unwrap();
+    assert_eq!(report.problems, [], "seed {seed}");
+    assert_eq!(report.digest, Some(devices[0].digest().1), "seed {seed}");
     for device in &mut devices {
         let before = device.digest();
         device.forget_cache();
