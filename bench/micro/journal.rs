@@ -29,10 +29,10 @@ pub(super) fn run(bench: &Bench) -> Result<(), BenchError> {
         }
         Ok(lsn)
     };
-    bench.rate("journal: append an operation", Unit::Ops(1), None, || {
+    bench.rate("journal: append an operation", Unit::Op, None, || {
         append().map(drop)
     })?;
-    bench.rate("journal: append and sync", Unit::Ops(1), ceiling, || {
+    bench.rate("journal: append and sync", Unit::Sync, ceiling, || {
         journal.sync(append()?).map_err(wrong)
     })?;
     journal.close().map_err(wrong)
@@ -44,7 +44,7 @@ fn fdatasync(bench: &Bench, path: &Path) -> Result<Option<f64>, BenchError> {
     file.write_all_at(&[1; 1 << 20], 0).at("write", path)?;
     file.sync_all().at("sync", path)?;
     let mut at = 0;
-    bench.rate("pwrite of 4 KiB and fdatasync", Unit::Ops(1), None, || {
+    bench.rate("pwrite of 4 KiB and fdatasync", Unit::Sync, None, || {
         at = (at + 4096) % (1 << 20);
         file.write_all_at(&[2; 4096], at).at("write", path)?;
         file.sync_data().at("sync", path)

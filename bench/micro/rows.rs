@@ -39,11 +39,11 @@ fn put_and_get(
 ) -> Result<Option<f64>, BenchError> {
     let row: Row = vec![7; 100].into();
     let mut n = 0;
-    bench.rate(&format!("{what}: put"), Unit::Ops(1), None, || {
+    bench.rate(&format!("{what}: put"), Unit::Op, None, || {
         n = (n + 1) % FILES;
         rows.put(&row_key(n), Row::clone(&row)).map_err(wrong)
     })?;
-    bench.rate(&format!("{what}: get"), Unit::Ops(1), ceiling, || {
+    bench.rate(&format!("{what}: get"), Unit::Op, ceiling, || {
         n = (n + 1) % FILES;
         black_box(rows.get(&row_key(n)).map_err(wrong)?);
         Ok(())
@@ -90,21 +90,16 @@ fn fold_and_look_up(bench: &Bench, what: &str, rows: &mut dyn Rows) -> Result<()
         apply(rows, &create(n)?).map_err(wrong)?;
     }
     let mut n = FILES;
-    bench.rate(&format!("fold a create {what}"), Unit::Ops(1), None, || {
+    bench.rate(&format!("fold a create {what}"), Unit::Op, None, || {
         n += 1;
         apply(rows, &create(n)?).map(drop).map_err(wrong)
     })?;
-    bench.rate(
-        &format!("look a name up {what}"),
-        Unit::Ops(1),
-        None,
-        || {
-            n = (n + 1) % FILES;
-            let entry = state::entry(rows, Ino::ROOT, &name(n)?).map_err(wrong)?;
-            let entry = entry.ok_or_else(|| wrong("a name is not there"))?;
-            black_box(state::inode(rows, entry.ino).map_err(wrong)?);
-            Ok(())
-        },
-    )?;
+    bench.rate(&format!("look a name up {what}"), Unit::Op, None, || {
+        n = (n + 1) % FILES;
+        let entry = state::entry(rows, Ino::ROOT, &name(n)?).map_err(wrong)?;
+        let entry = entry.ok_or_else(|| wrong("a name is not there"))?;
+        black_box(state::inode(rows, entry.ino).map_err(wrong)?);
+        Ok(())
+    })?;
     Ok(())
 }
