@@ -242,10 +242,10 @@ fn extent_key(ino: Ino, block: u64) -> Vec<u8> {
 /// The extents of `ino` that touch blocks `from..to`, ascending and whole (not clipped).
 pub fn extents(rows: &dyn Rows, ino: Ino, from: u64, to: u64) -> Result<Vec<Extent>, RowsError> {
     let mut out: Vec<Extent> = Vec::new();
-    if let Some(extent) = extent_before(rows, ino, from)? {
-        if extent.end() > from {
-            out.push(extent);
-        }
+    if let Some(extent) = extent_before(rows, ino, from)?
+        && extent.end() > from
+    {
+        out.push(extent);
     }
     let mut next = extent_key(ino, from);
     let end = extent_key(ino, to);
@@ -316,7 +316,7 @@ pub(crate) fn delete_xattr(rows: &mut dyn Rows, ino: Ino, name: &[u8]) -> Result
 }
 
 /// All extended attributes of an inode: names with their values, in the order of names.
-pub fn xattrs(rows: &dyn Rows, ino: Ino) -> Result<Vec<(Box<[u8]>, Row)>, RowsError> {
+pub fn xattrs(rows: &dyn Rows, ino: Ino) -> Result<Vec<(RowKey, Row)>, RowsError> {
     let prefix = xattr_key(ino, b"");
     let mut out = Vec::new();
     for_each(rows, &prefix, |key, row| {

@@ -43,13 +43,13 @@ pub(super) fn write(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> 
         replace(rows, op, *ino, inode, &change)?;
         return Ok(Outcome::Applied);
     }
-    if let Some(fork) = state::fork_of(rows, *base)? {
-        if let Some(inode) = newest(rows, fork, *base)? {
-            state::put_fork(rows, *base, None)?;
-            state::put_fork(rows, op.id, Some(fork))?;
-            replace(rows, op, fork, inode, &change)?;
-            return Ok(Outcome::Applied);
-        }
+    if let Some(fork) = state::fork_of(rows, *base)?
+        && let Some(inode) = newest(rows, fork, *base)?
+    {
+        state::put_fork(rows, *base, None)?;
+        state::put_fork(rows, op.id, Some(fork))?;
+        replace(rows, op, fork, inode, &change)?;
+        return Ok(Outcome::Applied);
     }
     fork(rows, op, *ino, place, &change)
 }

@@ -33,12 +33,13 @@ pub(super) fn create(
     node: &NewNode,
 ) -> Result<Outcome, RowsError> {
     let dir = revive_dir(rows, place.dir, op)?;
-    if node.kind == Kind::Dir && super::is_free(rows, ino)? {
-        if let Some(there) = state::entry(rows, dir, &place.name)?.filter(|e| e.kind == Kind::Dir) {
-            // Two devices made one directory: the later one is an alias of the earlier.
-            state::put_alias(rows, ino, there.ino)?;
-            return Ok(Outcome::Applied);
-        }
+    if node.kind == Kind::Dir
+        && super::is_free(rows, ino)?
+        && let Some(there) = state::entry(rows, dir, &place.name)?.filter(|e| e.kind == Kind::Dir)
+    {
+        // Two devices made one directory: the later one is an alias of the earlier.
+        state::put_alias(rows, ino, there.ino)?;
+        return Ok(Outcome::Applied);
     }
     let ino = super::free_ino(rows, ino, op.id)?;
     let name = free_name(rows, dir, &place.name, op)?;

@@ -1,6 +1,8 @@
 //! `apply` is total: whatever operations come, in whatever order, the invariants of the state hold after each one,
 //! and the same operations give the same rows.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use skrin_base::limits::BLOCK_LEN;
 use skrin_base::{
     Content, DeviceId, EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Stored, Timestamp,
