@@ -1,18 +1,14 @@
 //! Checks everything that can be reached on the storage: each object by itself, then what they say of each other.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use skrin_base::limits::{CHECKPOINT_MAX, COMMIT_MAX, PAGE_LEN};
-use skrin_base::{Content, Hash32, LaneId, SegmentId, SegmentInfo};
-use skrin_crypto::{FileKey, RoomKeys, Roster};
+use skrin_base::{Content, RoomId, SegmentId, SegmentInfo};
+use skrin_crypto::FileKey;
 use skrin_data::store::BlockRead;
 use skrin_data::{BlockRef, DataError};
-use skrin_meta::checkpoint::{open_page, open_root};
-use skrin_meta::commit::{CheckpointRef, open_commit};
-use skrin_meta::lane::{Head, RoomNames};
 use skrin_meta::{Rows, RowsError, check, state};
 use skrin_storage::{BadName, ErrorKind, ObjectName, Prefix, Store, StoreError};
 
@@ -22,6 +18,9 @@ use crate::session::Layers;
 
 /// Segments whose blocks are looked for in one pass over the tree: about 8 GiB.
 const SEGMENTS_AT_ONCE: usize = 1024;
+
+/// A tip holds one byte; more than this is not read.
+const TIP_MAX: usize = 64;
 
 /// Something that is not as it must be.
 #[derive(Clone, Debug, Serialize)]
@@ -36,41 +35,28 @@ pub(crate) struct Finding {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Checked {
     pub(crate) commits: u64,
-    pub(crate) tips: u64,
     pub(crate) checkpoints: u64,
     pub(crate) pages: u64,
     pub(crate) segments: u64,
     pub(crate) blocks: u64,
+    /// Bytes of segments.
     pub(crate) bytes: u64,
 }
 
 /// A check that is going on.
 pub(crate) struct Fsck<'a> {
     store: &'a dyn Store,
-    keys: &'a RoomKeys,
-    roster: &'a Roster,
-    names: RoomNames,
     counter: Counter,
-    commits: BTreeMap<(LaneId, u64, Hash32), ()>,
-    /// Who names which commit.
-    named: BTreeMap<Head, String>,
-    checkpoints: BTreeMap<[u8; 16], CheckpointRef>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) checked: Checked,
 }
 
 impl<'a> Fsck<'a> {
-    /// A check of the room that `keys` belong to.
-    pub(crate) fn new(store: &'a dyn Store, keys: &'a RoomKeys, roster: &'a Roster) -> Self {
+    /// A check of what lies on `store`.
+    pub(crate) fn new(store: &'a dyn Store) -> Self {
         Self {
             store,
-            keys,
-            roster,
-            names: RoomNames(keys.room()),
             counter: Counter::new("checking"),
-            commits: BTreeMap::new(),
-            named: BTreeMap::new(),
-            checkpoints: BTreeMap::new(),
             findings: Vec::new(),
             checked: Checked::default(),
         }
@@ -84,159 +70,41 @@ impl<'a> Fsck<'a> {
         });
     }
 
+    /// Every commit, tip, checkpoint and page, and what all commits fold to.
+    pub(crate) async fn metadata(&mut self, layers: &Layers) -> Outcome {
+        let counter = &self.counter;
+        let report = layers
+            .replica
+            .verify(|objects| counter.report(objects, 0))
+            .await?;
+        self.checked.commits = report.commits;
+        self.checked.checkpoints = report.checkpoints;
+        self.checked.pages = report.pages;
+        for problem in report.problems {
+            self.found(problem.object, problem.text);
+        }
+        Ok(())
+    }
+
+    /// The contents of tips. Nothing depends on them, but they too are not to change.
+    pub(crate) async fn tips(&mut self, room: RoomId) -> Outcome {
+        let dir = Prefix::new(format!("rooms/{room}/tips")).map_err(bad_name)?;
+        for listed in self.store.list(&dir).await?.objects {
+            match self.store.get(&listed.name, TIP_MAX).await {
+                Ok(bytes) if &*bytes == b"\n" => {}
+                Ok(_) => self.found(&listed.name, "holds something else than a line end"),
+                // The lane went on meanwhile.
+                Err(error) if error.is_absent() => {}
+                Err(error) if error.kind() == ErrorKind::Broken => self.found(&listed.name, error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn progress(&self) {
-        let done = &self.checked;
-        let objects = done.commits + done.tips + done.checkpoints + done.pages + done.segments;
-        self.counter.report(objects, done.bytes);
-    }
-
-    /// An object's bytes; `None` where they cannot be had, which was noted. A storage that cannot be reached ends the check.
-    async fn get(&mut self, name: &ObjectName, max: usize) -> Outcome<Option<Vec<u8>>> {
-        match self.store.get(name, max).await {
-            Ok(bytes) => {
-                self.checked.bytes += bytes.len() as u64;
-                self.progress();
-                Ok(Some(bytes.into()))
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Absent | ErrorKind::Broken) => {
-                self.found(name, format!("cannot be read: {error}"));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// All commits of all lanes, then what they say of each other.
-    pub(crate) async fn lanes(&mut self) -> Outcome {
-        let lanes = self.room_prefix("lanes")?;
-        for lane in self.store.list(&lanes).await?.dirs {
-            let Some(id) = LaneId::from_hex(&lane) else {
-                continue;
-            };
-            let of_lane = below(&lanes, &lane)?;
-            for part in self.store.list(&of_lane).await?.dirs {
-                for listed in self.store.list(&below(&of_lane, &part)?).await?.objects {
-                    self.commit(id, &listed.name).await?;
-                }
-            }
-        }
-        self.tips().await?;
-        let missing: Vec<(Head, String)> = self
-            .named
-            .iter()
-            .filter(|(head, _)| !self.commits.contains_key(&(head.lane, head.seq, head.hash)))
-            .map(|(head, by)| (*head, by.clone()))
-            .collect();
-        for (head, by) in missing {
-            let name = self.names.commit(&head).map_err(bad_name)?;
-            self.found(
-                name,
-                format!("is missing, but {by} names it: the storage lost or withholds it"),
-            );
-        }
-        Ok(())
-    }
-
-    async fn commit(&mut self, lane: LaneId, name: &ObjectName) -> Outcome {
-        let Some(head) = parse_commit(lane, name.file_name()) else {
-            return Ok(());
-        };
-        self.commits.insert((head.lane, head.seq, head.hash), ());
-        let Some(bytes) = self.get(name, COMMIT_MAX).await? else {
-            return Ok(());
-        };
-        self.checked.commits += 1;
-        let commit = match open_commit(&head, &bytes, self.keys, self.roster) {
-            Ok(checked) => Arc::clone(checked.commit()),
-            Err(fault) => {
-                self.found(name, fault);
-                return Ok(());
-            }
-        };
-        if let Some(seq) = head.seq.checked_sub(1) {
-            let previous = Head {
-                lane,
-                seq,
-                hash: commit.prev,
-            };
-            self.named
-                .entry(previous)
-                .or_insert_with(|| name.to_string());
-        }
-        for other in &commit.heads {
-            self.named.entry(*other).or_insert_with(|| name.to_string());
-        }
-        let said = commit.verdicts.iter().map(|verdict| &verdict.checkpoint);
-        for checkpoint in said.chain(&commit.standing) {
-            self.checkpoints.insert(checkpoint.name, *checkpoint);
-        }
-        Ok(())
-    }
-
-    async fn tips(&mut self) -> Outcome {
-        let tips = self.names.tips().map_err(bad_name)?;
-        for listed in self.store.list(&tips).await?.objects {
-            let Some((lane, rest)) = listed.name.file_name().split_once('-') else {
-                continue;
-            };
-            let head = LaneId::from_hex(lane).and_then(|lane| parse_commit(lane, rest));
-            let Some(head) = head else { continue };
-            self.checked.tips += 1;
-            self.named
-                .entry(head)
-                .or_insert_with(|| listed.name.to_string());
-            let content = self.get(&listed.name, 64).await?;
-            if content.is_some_and(|bytes| bytes != b"\n") {
-                self.found(&listed.name, "holds something else than a line end");
-            }
-        }
-        Ok(())
-    }
-
-    /// The checkpoints that commits name, as far as they are still there, with all their pages.
-    pub(crate) async fn checkpoints(&mut self) -> Outcome {
-        let listed = self.store.list(&self.room_prefix("checkpoints")?).await?;
-        let there: BTreeSet<ObjectName> = listed
-            .objects
-            .into_iter()
-            .map(|listed| listed.name)
-            .collect();
-        for reference in std::mem::take(&mut self.checkpoints).into_values() {
-            let name = self.names.checkpoint(&reference.name).map_err(bad_name)?;
-            // Older checkpoints may have been removed; what is needed is missed when the tree is read.
-            if !there.contains(&name) {
-                continue;
-            }
-            let Some(bytes) = self.get(&name, CHECKPOINT_MAX).await? else {
-                continue;
-            };
-            self.checked.checkpoints += 1;
-            match open_root(&reference, &bytes, self.keys, self.roster) {
-                Err(fault) => self.found(&name, fault),
-                Ok(root) => {
-                    for page in &root.pages {
-                        self.page(page, &root.epoch).await?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn page(
-        &mut self,
-        page: &skrin_meta::checkpoint::PageRef,
-        epoch: &skrin_base::EpochId,
-    ) -> Outcome {
-        let name = self.names.page(&page.name).map_err(bad_name)?;
-        let Some(bytes) = self.get(&name, PAGE_LEN).await? else {
-            return Ok(());
-        };
-        self.checked.pages += 1;
-        if let Err(fault) = open_page(&bytes, page, epoch, self.keys) {
-            self.found(name, fault);
-        }
-        Ok(())
+        self.counter
+            .report(self.checked.segments, self.checked.bytes);
     }
 
     /// The tree, and all segments that it names: with `data` each block of them.
@@ -327,10 +195,6 @@ impl<'a> Fsck<'a> {
         }
         Ok(())
     }
-
-    fn room_prefix(&self, part: &str) -> Outcome<Prefix> {
-        Prefix::new(format!("rooms/{}/{part}", self.keys.room())).map_err(bad_name)
-    }
 }
 
 /// Every block of these segments that some file names, with the key that opens it.
@@ -380,21 +244,6 @@ fn segment_name(id: &SegmentId) -> Outcome<ObjectName> {
     let hex = id.to_string();
     let dir = hex.get(..2).unwrap_or_default();
     ObjectName::new(format!("segments/{dir}/{hex}")).map_err(bad_name)
-}
-
-/// `<seq, 16 hex>-<hash>`, docs/format/README.md, section 2.
-fn parse_commit(lane: LaneId, name: &str) -> Option<Head> {
-    let (seq, hash) = name.split_once('-')?;
-    let seq = skrin_base::ids::parse_hex::<8>(seq).map(u64::from_be_bytes)?;
-    Some(Head {
-        lane,
-        seq,
-        hash: Hash32::from_hex(hash)?,
-    })
-}
-
-fn below(dir: &Prefix, name: &str) -> Outcome<Prefix> {
-    Prefix::new(format!("{}/{name}", dir.as_str())).map_err(bad_name)
 }
 
 fn bad_name(bad: BadName) -> Failure {

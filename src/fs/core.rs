@@ -202,8 +202,11 @@ impl Fs {
         self.stop.send_replace(true);
         self.journal.sync_all()?;
         if upload && !self.options.read_only {
-            self.runtime
-                .block_on(self.replica.close_lane(Decided::default()))?;
+            self.runtime.block_on(async {
+                // The commit that closes the lane proposes it.
+                self.checkpoint().await;
+                self.replica.close_lane(Decided::default()).await
+            })?;
         }
         self.replica.flush()?;
         Ok(())

@@ -60,6 +60,15 @@ impl Nodes {
         state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
     }
 
+    /// Every inode of which the kernel knows a node.
+    pub(crate) fn all_known(&self) -> HashSet<Ino> {
+        let state = self.0.lock();
+        let nodes = state.known.keys();
+        nodes
+            .map(|node| state.inode.get(node).copied().unwrap_or(Ino(node.0)))
+            .collect()
+    }
+
     /// Counts that the kernel was told of a node.
     pub(crate) fn looked_up(&self, node: NodeId) {
         *self.0.lock().known.entry(node).or_insert(0) += 1;

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// How often old changes are flushed and the journal is handed to the operating system.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How long nothing must have been pending before a checkpoint is made, at least.
+const QUIET: Duration = Duration::from_secs(10);
 /// Bytes of the tree that are written to the local cache at once.
 const CACHE_FLUSH: usize = 4 << 20;
 /// How often the storage is asked for its room, in nanoseconds.
@@ -46,7 +48,10 @@ impl Fs {
     }
 
     /// Makes the kernel forget what changed. Holds no lock while it tells.
-    pub(crate) fn invalidate(&self, diff: MergeDiff) -> Result<(), FsError> {
+    pub(crate) fn invalidate(&self, mut diff: MergeDiff) -> Result<(), FsError> {
+        if diff.everything {
+            self.suspect_everything(&mut diff)?;
+        }
         let mut entries: Vec<(Ino, Name)> = diff.entries.into_iter().collect();
         let mut attributes = Vec::new();
         for ino in diff.inodes {
@@ -63,6 +68,18 @@ impl Fs {
         }
         for ino in attributes {
             notify.attributes(self.nodes.known_as(ino));
+        }
+        Ok(())
+    }
+
+    /// The state was folded again: whatever the kernel knows may be another now.
+    fn suspect_everything(&self, diff: &mut MergeDiff) -> Result<(), FsError> {
+        for ino in self.nodes.all_known() {
+            diff.inodes.insert(ino);
+            let inode = state::inode(&self.replica.tree(), ino)?;
+            let links = inode.map(|i| i.links).unwrap_or_default();
+            let names = links.into_iter().map(|link| (link.dir, link.name));
+            diff.entries.extend(names);
         }
         Ok(())
     }
@@ -90,6 +107,10 @@ impl Fs {
         if !self.options.read_only {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             self.start("skrin-publish", move || Self::publish_forever(weak, stop))?;
+        }
+        if !self.options.read_only {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-check", move || Self::checkpoint_forever(weak, stop))?;
         }
         if let Some(every) = self.options.poll_interval {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
@@ -122,7 +143,32 @@ impl Fs {
             let pulled = fs.replica.pull().await.map_err(FsError::from);
             if let Err(error) = fs.take_in(pulled) {
                 tracing::warn!(%error, "looking for changes of other devices failed");
+                // What it took in before it failed is in the tree all the same.
+                let diff = fs.replica.take_diff().await;
+                if let Err(error) = fs.invalidate(diff) {
+                    tracing::warn!(%error, "the kernel could not be told of changes");
+                }
             }
+        }
+    }
+
+    /// Makes checkpoints when nothing has been pending for a while: in the middle of a long copy each would be outdated at once.
+    async fn checkpoint_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
+        let mut quiet = false;
+        while !pause(&mut stop, QUIET).await {
+            let Some(fs) = weak.upgrade() else { return };
+            let nothing = fs.pending().operations == 0;
+            if nothing && quiet {
+                fs.checkpoint().await;
+            }
+            quiet = nothing;
+        }
+    }
+
+    /// Makes a checkpoint if one is due. Doing without costs the next fresh device time, and nobody anything else.
+    pub(crate) async fn checkpoint(&self) {
+        if let Err(error) = self.replica.checkpoint_if_due().await {
+            tracing::warn!(%error, "no checkpoint could be made");
         }
     }
 

@@ -60,7 +60,7 @@ async fn check(args: &VerifyArgs) -> Outcome<(Vec<Finding>, Checked)> {
     let target = Target::open(&args.vault, &args.unlock).await?;
     // Header and control records: nothing else can be opened without them, so what keeps the room shut ends the check.
     let room = target.unlocked.load_room(&*target.store).await?;
-    let mut fsck = Fsck::new(&*target.store, &room.keys, &room.roster);
+    let mut fsck = Fsck::new(&*target.store);
     for bad in &room.findings {
         fsck.found(&bad.object, &bad.what);
     }
@@ -76,11 +76,13 @@ async fn check(args: &VerifyArgs) -> Outcome<(Vec<Finding>, Checked)> {
         };
         fsck.found(slot.object, what);
     }
-    fsck.lanes().await?;
-    fsck.checkpoints().await?;
+    fsck.tips(target.unlocked.root_room()).await?;
     match target.layers().await {
-        Ok((layers, _dir)) => fsck.tree(&layers, args.data).await?,
-        // What keeps the tree from being read is usually found already, and then said better.
+        Ok((layers, _dir)) => {
+            fsck.metadata(&layers).await?;
+            fsck.tree(&layers, args.data).await?;
+        }
+        // So much is damaged that there is no tree; the error names the object.
         Err(failure) if failure.exit == Exit::Integrity => fsck.found("tree", failure),
         Err(failure) => return Err(failure),
     }
