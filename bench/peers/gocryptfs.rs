@@ -3,7 +3,7 @@
 
 use super::{Endpoint, Peer, Site, first_line, remove};
 use crate::error::{BenchError, Context};
-use crate::mount::{Layer, Mounted};
+use crate::mount::{Layer, Mounted, detach};
 use crate::process::{Daemon, run};
 use rustix::process::Pid;
 use std::fs::{self, Permissions};
@@ -92,7 +92,9 @@ impl OverDavfs {
         let mut command = Command::new("mount.davfs");
         command.arg(format!("http://{addr}/")).arg(&dir);
         run(command.args(["-o", &format!("conf={},uid=0,gid=0", file.display())]))?;
-        let pid = written_pid(&pid_file)?;
+        let pid = written_pid(&pid_file).inspect_err(|_| {
+            let _best_effort = detach(&dir);
+        })?;
         Layer::wait(&dir, Daemon::adopt(pid, "mount.davfs", &site.log("davfs")))
     }
 }
