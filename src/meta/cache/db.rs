@@ -59,9 +59,10 @@ impl Place {
         let conn = self.connect(flags)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
+        // Values of `side` are up to megabytes long: in an index (WITHOUT ROWID) each comparison would read them.
         conn.execute_batch(
             "CREATE TABLE IF NOT EXISTS kv(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS side(key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
+             CREATE TABLE IF NOT EXISTS side(key BLOB PRIMARY KEY, value BLOB NOT NULL);",
         )?;
         let db = Db::new(conn);
         match db.get("side", NAME_OF_IDENTITY)? {
