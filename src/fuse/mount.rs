@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// Threads that take requests from the kernel. They answer from memory; what may wait goes to the pool.
-const SESSION_THREADS: usize = 4;
+/// Threads that take requests from the kernel, at most. They answer from memory; what may wait goes to the pool.
+const SESSION_THREADS_MAX: usize = 4;
 /// What the kernel reads ahead; without this it asks for 128 KiB at a time.
 const READ_AHEAD_KIB: u32 = 1024;
 /// Type of the file system as the mount table shows it.
@@ -62,8 +62,15 @@ fn config(options: &MountOptions) -> Config {
         true => SessionACL::All,
         false => SessionACL::Owner,
     };
-    config.n_threads = Some(SESSION_THREADS);
+    config.n_threads = Some(session_threads());
     config
+}
+
+/// One for every four processors: each request wakes the thread that has waited longest, and on a small machine that switch
+/// costs more than the request.
+fn session_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.div_ceil(4).min(SESSION_THREADS_MAX)
 }
 
 /// Mounts `fs` on the directory `dir`. Requests are answered when this returns.

@@ -1,6 +1,7 @@
 //! The encrypted database file: two ordered tables of bytes, written in transactions.
 
 use crate::rows::{Row, RowKey, RowsError};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ impl Place {
         conn.pragma_update(None, "cache_size", -(self.page_cache_kib as i64))?;
         // NORMAL rather than OFF: after a power loss the file is an older state, never a mixture.
         conn.pragma_update(None, "synchronous", "NORMAL")?;
+        // Or statements whose range depends on a parameter are prepared again at each call (the library has STAT4).
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         conn.set_prepared_statement_cache_capacity(16);
         Ok(conn)
     }
