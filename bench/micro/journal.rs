@@ -22,7 +22,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), BenchError> {
     let mut counter = 0;
     let mut append = || {
         counter += 1;
-        let lsn = journal.append_op(counter, &[7; OP]).map_err(wrong)?;
+        let lsn = journal.append_op(counter, &[7; OP], None).map_err(wrong)?;
         // Or the journal would be full before the loop ends.
         if counter % 1000 == 0 {
             journal.release(counter, &[]).map_err(wrong)?;

@@ -91,6 +91,7 @@ pub(crate) struct Layers {
     pub(crate) journal: Arc<Journal>,
     /// What the journal held.
     pub(crate) replayed: Vec<(u64, Vec<u8>)>,
+    edits: Vec<(u64, Vec<u8>)>,
     /// What was wrong with it.
     findings: Vec<skrin_data::Finding>,
     /// Keeps roster and keys up to date.
@@ -184,6 +185,7 @@ impl Layers {
             data: Arc::new(data),
             journal,
             replayed: replay.ops,
+            edits: replay.edits,
             findings: replay.findings,
             control,
             dirty: memory.dirty,
@@ -223,6 +225,7 @@ impl Layers {
             data: Arc::clone(&self.data),
             journal: Arc::clone(&self.journal),
             replayed: std::mem::take(&mut self.replayed),
+            edits: std::mem::take(&mut self.edits),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
             runtime: Handle::current(),

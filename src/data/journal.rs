@@ -67,6 +67,15 @@ impl JournalConfig {
     }
 }
 
+/// Whether a block has to wait for room in the journal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// It is new and waits until something else is on the storage.
+    Wait,
+    /// The journal holds edits of it already, and can only let go of them with it: it may take one log file above the bound.
+    Owed,
+}
+
 /// How much more than its bound the journal may take for a record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -104,6 +113,8 @@ struct State {
     failed: Option<DataError>,
     released: u64,
     lanes: BTreeMap<LaneId, u64>,
+    /// Edits that are superfluous once the log is synced up to there.
+    settling: Vec<(Lsn, u64)>,
     closed: bool,
 }
 
@@ -158,6 +169,7 @@ impl Journal {
             failed: None,
             released: replay.released,
             lanes: replay.numbers.clone(),
+            settling: Vec::new(),
             closed: false,
         };
         let journal = Self {
@@ -169,21 +181,68 @@ impl Journal {
         Ok((journal, replay))
     }
 
-    /// Appends an operation. Counters rise. It is buffered: `sync` makes it durable.
+    /// Appends an operation. Counters rise. It is buffered: `sync` makes it durable. With it the edits that it `settles` are forgotten:
+    /// both or neither survive a crash.
     ///
     /// # Errors
     /// `Full`, `LocalDisk`; then nothing was accepted.
-    pub fn append_op(&self, counter: u64, bytes: &[u8]) -> Result<Lsn, DataError> {
+    pub fn append_op(
+        &self,
+        counter: u64,
+        bytes: &[u8],
+        settles: Option<u64>,
+    ) -> Result<Lsn, DataError> {
         if bytes.len() > OP_MAX {
             return Err(DataError::Invalid(
                 "an operation longer than the format allows",
             ));
         }
-        let record = Record::Op { counter, bytes };
+        let record = Record::Op {
+            counter,
+            settles,
+            bytes,
+        };
         let appended = self.append(&record, Bytes::new(), Class::Admitted, |file| {
             file.max_op = file.max_op.max(counter);
         })?;
+        if let Some(number) = settles {
+            self.settle_after(appended.lsn, number);
+        }
         Ok(appended.lsn)
+    }
+
+    /// Appends bytes of an open file that no operation names yet, for those who wait for a sync and not for a whole block. They come back
+    /// after a crash, in this order, until they are settled.
+    ///
+    /// # Errors
+    /// `Full`, `LocalDisk`; then nothing was accepted.
+    pub fn append_edits(&self, number: u64, bytes: &[u8]) -> Result<Lsn, DataError> {
+        if bytes.len() > OP_MAX {
+            return Err(DataError::Invalid("edits longer than a record"));
+        }
+        let record = Record::Edits { number, bytes };
+        let appended = self.append(&record, Bytes::new(), Class::New, |file| {
+            file.edits.insert(number);
+        })?;
+        Ok(appended.lsn)
+    }
+
+    /// Forgets edits that nobody wants any more.
+    ///
+    /// # Errors
+    /// `LocalDisk`.
+    pub fn settle(&self, number: u64) -> Result<(), DataError> {
+        let record = Record::Settled { number };
+        let appended = self.append(&record, Bytes::new(), Class::Mark, |_| ())?;
+        self.settle_after(appended.lsn, number);
+        Ok(())
+    }
+
+    /// The files with these edits are not needed for them once the log is synced up to `lsn`.
+    fn settle_after(&self, lsn: Lsn, number: u64) {
+        let mut s = self.state.lock();
+        s.settling.push((lsn, number));
+        s.forget_settled();
     }
 
     /// Notes that a segment was begun.
@@ -210,12 +269,16 @@ impl Journal {
         Ok(appended.lsn)
     }
 
-    /// Waits until a new block of `len` bytes may be written.
+    /// Waits until a block of `len` bytes may be written.
     ///
     /// # Errors
     /// `Full` after the configured patience, `LocalDisk`.
-    pub(crate) fn admit(&self, len: usize) -> Result<(), DataError> {
-        self.with_room(framed_len(&[], len) + BLOCK_HEAD_MAX, Class::New)
+    pub(crate) fn admit(&self, len: usize, room: Room) -> Result<(), DataError> {
+        let class = match room {
+            Room::Wait => Class::New,
+            Room::Owed => Class::Admitted,
+        };
+        self.with_room(framed_len(&[], len) + BLOCK_HEAD_MAX, class)
             .map(drop)
     }
 
@@ -567,6 +630,7 @@ impl Journal {
         }
         if sync && written.is_ok() && synced.is_ok() {
             s.synced = target;
+            s.forget_settled();
             // The record is durable all the same; the file is tried again at the next release.
             if let Err(error) = s.free_files() {
                 tracing::warn!(%error, "a journal file that is not needed any more cannot be removed");
@@ -593,6 +657,21 @@ impl State {
     fn awaits_sync(&self) -> bool {
         let front = self.files.front();
         self.files.len() > 1 && front.is_some_and(|f| !f.is_needed(self.released))
+    }
+
+    /// Lets go of edits whose successor is on stable storage.
+    fn forget_settled(&mut self) {
+        let synced = self.synced;
+        let files = &mut self.files;
+        self.settling.retain(|(lsn, number)| {
+            let wait = *lsn > synced;
+            if !wait {
+                files.iter_mut().for_each(|file| {
+                    file.edits.remove(number);
+                });
+            }
+            wait
+        });
     }
 
     fn file(&self, number: u32) -> Option<(Arc<std::fs::File>, Arc<std::path::Path>)> {

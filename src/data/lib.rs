@@ -13,7 +13,7 @@ pub mod store;
 
 pub use block::{Block, BlockRef};
 pub use error::{DataError, Flaw};
-pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment};
+pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment, Room};
 pub use read_ahead::ReadAhead;
 pub use store::{
     BlockRead, DataConfig, DataCounters, DataParts, DataStore, PendingSummary, Verified,

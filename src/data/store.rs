@@ -12,7 +12,7 @@ mod write;
 
 use crate::block::{Block, BlockRef, Pool};
 use crate::error::DataError;
-use crate::journal::{Journal, Replay};
+use crate::journal::{Journal, Replay, Room};
 use crate::read_ahead::ReadAhead;
 use crate::segment::Table;
 use disk::DiskCache;
@@ -235,7 +235,7 @@ impl DataStore {
     }
 
     /// Seals a block of 1 to 65,536 bytes into the open segment and appends it to the journal; `Journal::sync` makes it durable. Any
-    /// thread may call it; it blocks on the local disk only, and up to the journal's patience when that is full.
+    /// thread may call it; it blocks on the local disk only, and up to the journal's patience when that is full and `room` says to wait.
     ///
     /// # Errors
     /// `Full`, `LocalDisk`, `Invalid`.
@@ -245,8 +245,9 @@ impl DataStore {
         key: &FileKey,
         origin: (Ino, u64),
         plain: &[u8],
+        room: Room,
     ) -> Result<BlockRef, DataError> {
-        self.inner.write_block(key_id, key, origin, plain)
+        self.inner.write_block(key_id, key, origin, plain, room)
     }
 
     /// Puts a plain block that was just written into the cache.

@@ -126,6 +126,19 @@ impl Fs {
     /// # Errors
     /// Those of the journal (nothing happened then), and of the local cache.
     pub(crate) fn execute(&self, tree: &mut TreeGuard<'_>, kind: OpKind) -> Result<OpId, FsError> {
+        self.execute_settling(tree, kind, None)
+    }
+
+    /// As `execute`; with the operation the journal forgets edits that it names.
+    ///
+    /// # Errors
+    /// As `execute`.
+    pub(crate) fn execute_settling(
+        &self,
+        tree: &mut TreeGuard<'_>,
+        kind: OpKind,
+        settles: Option<u64>,
+    ) -> Result<OpId, FsError> {
         self.check_writable()?;
         let id = tree.next_op_id()?;
         let op = Op {
@@ -133,7 +146,9 @@ impl Fs {
             time: self.now(),
             kind,
         };
-        let lsn = self.journal.append_op(id.counter, &op.to_bytes())?;
+        let lsn = self
+            .journal
+            .append_op(id.counter, &op.to_bytes(), settles)?;
         let outcome = tree.execute(op)?;
         self.committed.push(id.counter, lsn, self.clock.monotonic());
         if let Outcome::Void(reason) = outcome {

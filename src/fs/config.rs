@@ -33,6 +33,8 @@ pub struct FsConfig {
     pub journal: Arc<Journal>,
     /// Operations that the journal replayed: counter and bytes, in order.
     pub replayed: Vec<(u64, Vec<u8>)>,
+    /// Edits that it replayed: number and bytes, in order.
+    pub edits: Vec<(u64, Vec<u8>)>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

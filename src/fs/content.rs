@@ -1,8 +1,10 @@
 //! The contents of one open file in memory: what is stored, and what is not yet. Knows blocks and extents, but neither the tree
 //! nor the storage; whoever calls brings the blocks that must be read, and seals those that must be stored.
 
+mod edits;
 mod extents;
 
+pub(crate) use edits::Edits;
 pub(crate) use extents::{ExtentMap, Ranges};
 
 use crate::error::FsError;
@@ -10,6 +12,7 @@ use skrin_base::limits::{BLOCK_LEN, INLINE_MAX};
 use skrin_base::{Content as Held, Extent, Stored};
 use skrin_meta::Body;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 const BLOCK: u64 = BLOCK_LEN as u64;
 /// Up to so many extents an operation names all of a file, so that it stands on its own.
@@ -33,6 +36,22 @@ pub(crate) trait Sealer {
 struct Resident {
     data: Vec<u8>,
     dirty: bool,
+    /// What the journal does not have of a dirty block.
+    unnoted: Option<Range<usize>>,
+    /// Whether the journal has the whole block, up to that.
+    noted: bool,
+}
+
+impl Resident {
+    /// A block as it is stored.
+    fn clean(data: Vec<u8>) -> Self {
+        Self {
+            data,
+            dirty: false,
+            unnoted: None,
+            noted: false,
+        }
+    }
 }
 
 /// A block that must be brought to memory first.
@@ -75,6 +94,8 @@ pub(crate) struct Content {
     changed: Ranges,
     /// Whether the tree's contents or length differ.
     modified: bool,
+    /// Whether they differ in more than bytes of blocks in memory, and length added.
+    restructured: bool,
     /// Where a sequential writer would go on.
     next_offset: u64,
 }
@@ -87,11 +108,7 @@ impl Content {
             ..Self::default()
         };
         if !bytes.is_empty() {
-            let block = Resident {
-                data: bytes,
-                dirty: false,
-            };
-            content.resident.insert(0, block);
+            content.resident.insert(0, Resident::clean(bytes));
         }
         content
     }
@@ -243,8 +260,7 @@ impl Content {
         let room = self.size.saturating_sub(missing.block * BLOCK);
         let room = usize::try_from(room).unwrap_or(BLOCK_LEN).min(plain.len());
         let data = plain.get(..room).unwrap_or_default().to_vec();
-        let block = Resident { data, dirty: false };
-        self.resident.insert(missing.block, block);
+        self.resident.insert(missing.block, Resident::clean(data));
     }
 
     /// Writes bytes whose edges are in memory. Whole blocks are stored at once.
@@ -290,13 +306,12 @@ impl Content {
         });
         self.changed.add(block, block + 1);
         self.modified = true;
+        self.restructured = true;
     }
 
     fn patch(&mut self, block: u64, from: usize, part: &[u8]) {
-        let resident = self.resident.entry(block).or_insert_with(|| Resident {
-            data: Vec::new(),
-            dirty: true,
-        });
+        let fresh = || Resident::clean(Vec::new());
+        let resident = self.resident.entry(block).or_insert_with(fresh);
         let data = &mut resident.data;
         let end = from + part.len();
         if data.capacity() < end && end > BLOCK_LEN / 8 {
@@ -312,6 +327,10 @@ impl Content {
         }
         data.extend_from_slice(beyond);
         resident.dirty = true;
+        resident.unnoted = Some(match resident.unnoted.take() {
+            Some(old) => old.start.min(from)..old.end.max(end),
+            None => from..end,
+        });
     }
 
     fn grow(&mut self, end: u64) {
@@ -366,6 +385,7 @@ impl Content {
         self.size = size;
         self.next_offset = self.next_offset.min(size);
         self.modified = true;
+        self.restructured = true;
     }
 
     fn cut_block(&mut self, block: u64, len: usize) {
@@ -421,6 +441,7 @@ impl Content {
             self.zero_inside(block, offset, end);
         }
         self.modified = true;
+        self.restructured = true;
     }
 
     fn zero_inside(&mut self, block: u64, offset: u64, end: u64) {
@@ -457,6 +478,7 @@ impl Content {
         }
         self.grow(end);
         self.modified = true;
+        self.restructured = true;
     }
 
     /// The extents of blocks `from..to`, if none of them is only in memory.
@@ -537,7 +559,11 @@ impl Content {
     /// The tree knows everything now.
     pub(crate) fn committed(&mut self) {
         self.modified = false;
+        self.restructured = false;
         self.changed.clear();
+        for resident in self.resident.values_mut() {
+            (resident.noted, resident.unnoted) = (false, None);
+        }
         if self.size <= INLINE_MAX as u64 && self.resident.contains_key(&0) {
             self.extents.cut(0, u64::MAX);
             self.resident.values_mut().for_each(|r| r.dirty = false);

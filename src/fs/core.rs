@@ -87,6 +87,7 @@ impl Fs {
             stopped: AtomicBool::new(false),
         });
         fs.restore(&config.replayed)?;
+        fs.restore_edits(config.edits)?;
         fs.own_fresh_root()?;
         if fs.options.background {
             fs.start_background()?;

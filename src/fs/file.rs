@@ -5,7 +5,7 @@ use crate::error::FsError;
 use crate::types::{HandleId, NodeId};
 use parking_lot::{Mutex, RwLock};
 use skrin_base::{Ino, OpId, Timestamp};
-use skrin_data::ReadAhead;
+use skrin_data::{Lsn, ReadAhead};
 use skrin_meta::NamedKey;
 use skrin_meta::state::{Inode, Link};
 use std::collections::HashMap;
@@ -51,8 +51,30 @@ pub(crate) struct FileState {
     pub(crate) counted: usize,
     /// Bytes that were stored and that no operation names yet.
     pub(crate) unnamed: u64,
+    /// What the journal has of changes that the tree does not have.
+    pub(crate) noted: Noted,
     /// What went wrong in the background, for the next fsync or close.
     pub(crate) error: Option<FsError>,
+}
+
+/// Edits of an open file that the journal has (`content::Edits`), until an operation tells the tree and settles them.
+#[derive(Default)]
+pub(crate) struct Noted {
+    /// Under which number, if there are any.
+    pub(crate) number: Option<u64>,
+    /// Bytes of them.
+    pub(crate) bytes: usize,
+    /// Where the last of them stands, its length and time of the file, and when that was on the monotonic clock.
+    pub(crate) last: Option<LastNoted>,
+}
+
+/// The last edits.
+#[derive(Clone, Copy)]
+pub(crate) struct LastNoted {
+    pub(crate) lsn: Lsn,
+    pub(crate) size: u64,
+    pub(crate) mtime: Timestamp,
+    pub(crate) at: u64,
 }
 
 impl FileState {
@@ -69,6 +91,7 @@ impl FileState {
             since: None,
             counted: 0,
             unnamed: 0,
+            noted: Noted::default(),
             error: None,
             inode: Arc::new(inode),
         }
@@ -122,6 +145,17 @@ impl Files {
         };
         open.insert(node, entry);
         Ok(file)
+    }
+
+    /// Adds a file that nobody has open and that has something to tell the tree.
+    pub(crate) fn add_unused(&self, file: OpenFile) -> Arc<OpenFile> {
+        let file = Arc::new(file);
+        let entry = Entry {
+            file: Arc::clone(&file),
+            handles: 0,
+        };
+        self.open.lock().insert(file.node, entry);
+        file
     }
 
     /// Takes one reference back. True if it was the last: then the file stays in the table until `discard`.

@@ -3,12 +3,12 @@
 use crate::content::{Content, Missing, Sealer};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::{FileState, OpenFile};
+use crate::file::{FileState, Noted, OpenFile};
 use crate::ops::inode_of;
 use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
 use skrin_crypto::FileKey;
 use skrin_data::BlockRead;
-use skrin_data::{Block, BlockRef};
+use skrin_data::{Block, BlockRef, Room};
 use skrin_meta::op::Place;
 use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Inode};
@@ -18,6 +18,9 @@ use std::sync::atomic::Ordering;
 
 /// An open file is told to the tree after so long at the latest.
 pub(crate) const FLUSH_AFTER: u64 = 5_000_000_000;
+/// One whose edits the journal has is told when the program has not saved for so long: most saves come in bursts, and what is
+/// overwritten meanwhile need not be uploaded.
+const REST: u64 = 1_000_000_000;
 /// Stored bytes of one file after which an operation names them, so that they can be uploaded.
 const UNNAMED_MAX: u64 = 64 << 20;
 /// And the part of the journal that they may take: what no operation names cannot be uploaded, and never makes room.
@@ -32,6 +35,7 @@ struct FileSealer<'a> {
     ino: Ino,
     key_id: KeyId,
     key: FileKey,
+    room: Room,
     stored: u64,
 }
 
@@ -39,10 +43,13 @@ impl Sealer for FileSealer<'_> {
     fn seal(&mut self, block: u64, plain: &[u8]) -> Result<Stored, FsError> {
         // A block of nothing but a hole's edge still has one byte.
         let plain = if plain.is_empty() { &[0][..] } else { plain };
-        let BlockRef { segment, slot } =
-            self.fs
-                .data
-                .write_block(self.key_id, &self.key, (self.ino, block), plain)?;
+        let BlockRef { segment, slot } = self.fs.data.write_block(
+            self.key_id,
+            &self.key,
+            (self.ino, block),
+            plain,
+            self.room,
+        )?;
         self.stored += plain.len() as u64;
         Ok(Stored {
             segment,
@@ -68,6 +75,10 @@ impl Fs {
             ino: file.ino,
             key_id: key.id,
             key: FileKey::from_bytes(key.key),
+            room: match state.noted.number {
+                None => Room::Wait,
+                Some(_) => Room::Owed,
+            },
             stored: 0,
         };
         let done = act(state, &mut sealer);
@@ -127,12 +138,17 @@ impl Fs {
         state: &mut FileState,
     ) -> Result<(), FsError> {
         // Of a file without a name nobody is told.
-        if !state.content.is_modified() || file.gone.lock().is_some() {
+        let told = !state.content.is_modified() || file.gone.lock().is_some();
+        if told || self.options.read_only {
             return Ok(());
         }
-        let bodies = self.with_sealer(file, state, |s, sealer| s.content.prepare(sealer))?;
+        let mut bodies = self.with_sealer(file, state, |s, sealer| s.content.prepare(sealer))?;
+        let last = bodies.pop();
         for body in bodies {
-            self.tell(file, state, body)?;
+            self.tell(file, state, body, None)?;
+        }
+        if let Some(body) = last {
+            self.tell(file, state, body, state.noted.number)?;
         }
         state.content.committed();
         let (size, mtime) = (state.content.size(), state.mtime.take());
@@ -146,7 +162,13 @@ impl Fs {
     }
 
     /// One operation with new contents.
-    fn tell(&self, file: &OpenFile, state: &mut FileState, body: Body) -> Result<(), FsError> {
+    fn tell(
+        &self,
+        file: &OpenFile,
+        state: &mut FileState,
+        body: Body,
+        settles: Option<u64>,
+    ) -> Result<(), FsError> {
         let mtime = state.mtime.unwrap_or_else(|| self.now());
         state.mtime = Some(mtime);
         let mut tree = self.replica.tree();
@@ -171,7 +193,10 @@ impl Fs {
                 entry: place.entry,
             },
         };
-        state.base = self.execute(&mut tree, kind)?;
+        state.base = self.execute_settling(&mut tree, kind, settles)?;
+        if settles.is_some() {
+            state.noted = Noted::default();
+        }
         state.key_is_new = false;
         state.borrowed.clear();
         Ok(())
@@ -192,8 +217,10 @@ impl Fs {
         for file in self.files.all() {
             // Whoever holds the lock is at work; there is another time.
             let due = file.state.try_lock().is_some_and(|s| {
-                s.since
-                    .is_some_and(|since| now.saturating_sub(since) >= FLUSH_AFTER)
+                let older = |than, time| now.saturating_sub(time) >= than;
+                s.since.is_some_and(|since| older(FLUSH_AFTER, since))
+                    || s.noted.last.is_some_and(|last| older(REST, last.at))
+                    || s.noted.number.is_some() && self.is_congested()
             });
             if !due {
                 continue;
@@ -205,11 +232,28 @@ impl Fs {
         }
     }
 
-    fn flush_and_discard(&self, file: &OpenFile) -> Result<(), FsError> {
+    pub(crate) fn flush_and_discard(&self, file: &OpenFile) -> Result<(), FsError> {
         self.flush_file(file)?;
         // One that was closed while it could not be told is done with now.
-        self.files.discard(file.node);
-        Ok(())
+        self.discard(file)
+    }
+
+    /// Lets go of a file that nobody has open and of which the tree knows everything.
+    pub(crate) fn discard(&self, file: &OpenFile) -> Result<(), FsError> {
+        if self.options.read_only && file.state.lock().content.is_modified() {
+            return Ok(());
+        }
+        if !self.files.discard(file.node) {
+            return Ok(());
+        }
+        // Of a file without a name something may be left, in memory and in the journal.
+        let mut state = file.state.lock();
+        let left = std::mem::take(&mut state.counted);
+        self.dirty.fetch_sub(left, Ordering::Relaxed);
+        match state.noted.number.take() {
+            Some(number) => Ok(self.journal.settle(number)?),
+            None => Ok(()),
+        }
     }
 
     /// Loads contents that the tree has for an open file.

@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod content;
 mod core;
+mod edits;
 mod error;
 mod file;
 mod flush;

@@ -87,6 +87,7 @@ impl Fs {
     /// What the kernel must forget of an inode that changed. The contents of a regular file come under a new node; an open file keeps those that
     /// it was opened with.
     fn outdate(&self, ino: Ino) -> Result<Told, FsError> {
+        self.tell_edits(ino);
         let inode = state::inode(&self.replica.tree(), ino)?;
         let Some(inode) = inode.filter(|i| i.kind == Kind::File) else {
             return Ok(Told::Attributes(ino));

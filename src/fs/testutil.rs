@@ -219,6 +219,7 @@ impl TestVault {
             data: Arc::clone(&data),
             journal,
             replayed: replay.ops,
+            edits: replay.edits,
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
             runtime: self.runtime().clone(),

@@ -7,6 +7,7 @@ use crate::error::DataError;
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
 use skrin_base::SegmentId;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -28,6 +29,8 @@ pub(super) struct LogFile {
     /// The last operation in it, and the undeclared segments of which something is in it.
     pub(super) max_op: u64,
     pub(super) segments: Held,
+    /// Edits in it that are not settled.
+    pub(super) edits: BTreeSet<u64>,
 }
 
 impl LogFile {
@@ -56,6 +59,7 @@ impl LogFile {
             end: FILE_HEADER_LEN as u32,
             max_op: 0,
             segments: Held::new(),
+            edits: BTreeSet::new(),
         })
     }
 
@@ -70,6 +74,7 @@ impl LogFile {
             end: old.end,
             max_op: old.max_op,
             segments: old.segments,
+            edits: old.edits,
         })
     }
 
@@ -80,7 +85,7 @@ impl LogFile {
 
     /// Whether something in it is not yet on the storage for good.
     pub(super) fn is_needed(&self, released: u64) -> bool {
-        self.max_op > released || !self.segments.is_empty()
+        self.max_op > released || !self.segments.is_empty() || !self.edits.is_empty()
     }
 
     /// Notes that something of a segment is in it.

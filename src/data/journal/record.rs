@@ -95,8 +95,22 @@ pub enum Record<'a> {
     Op {
         /// Its counter.
         counter: u64,
+        /// The edits that it makes superfluous, as it names what they changed.
+        settles: Option<u64>,
         /// Its bytes, opaque here.
         bytes: &'a [u8],
+    },
+    /// Bytes of an open file that no operation names yet; later ones of the same number lie over them.
+    Edits {
+        /// Which edits belong together: until they are settled all of them count.
+        number: u64,
+        /// What was written and where, opaque here.
+        bytes: &'a [u8],
+    },
+    /// Edits that are not wanted any more.
+    Settled {
+        /// Which.
+        number: u64,
     },
     /// A segment was begun.
     Begin {
@@ -183,10 +197,24 @@ impl Encode for Record<'_> {
                     w.u64(*until);
                 }
             }
-            Self::Op { counter, bytes } => {
+            Self::Op {
+                counter,
+                settles,
+                bytes,
+            } => {
                 w.u8(1);
                 w.u64(*counter);
+                w.option(settles.as_ref());
                 w.bytes(bytes);
+            }
+            Self::Edits { number, bytes } => {
+                w.u8(9);
+                w.u64(*number);
+                w.bytes(bytes);
+            }
+            Self::Settled { number } => {
+                w.u8(10);
+                w.u64(*number);
             }
             Self::Begin {
                 room,
@@ -256,6 +284,7 @@ pub fn decode_record<'a>(r: &mut Reader<'a>) -> Result<Record<'a>, WireError> {
         },
         1 => Record::Op {
             counter: r.u64()?,
+            settles: r.option()?,
             bytes: r.bytes("operation length", OP_MAX)?,
         },
         2 => Record::Begin {
@@ -286,6 +315,11 @@ pub fn decode_record<'a>(r: &mut Reader<'a>) -> Result<Record<'a>, WireError> {
             lane: LaneId::decode(r)?,
             until: r.u64()?,
         },
+        9 => Record::Edits {
+            number: r.u64()?,
+            bytes: r.bytes("length of edits", OP_MAX)?,
+        },
+        10 => Record::Settled { number: r.u64()? },
         found => {
             return Err(WireError::Unknown {
                 what: "journal record",
@@ -472,8 +506,19 @@ mod tests {
             },
             Record::Op {
                 counter: 12,
+                settles: None,
                 bytes: b"rename",
             },
+            Record::Op {
+                counter: 13,
+                settles: Some(77),
+                bytes: b"write",
+            },
+            Record::Edits {
+                number: 77,
+                bytes: b"at 5: x",
+            },
+            Record::Settled { number: 77 },
             Record::Begin {
                 room: RoomId([6; 16]),
                 segment,
@@ -510,7 +555,7 @@ mod tests {
             assert!(decode_record(&mut Reader::new(&long)).is_err());
         }
         assert!(
-            decode_record(&mut Reader::new(&[9])).is_err(),
+            decode_record(&mut Reader::new(&[11])).is_err(),
             "unknown kind"
         );
     }
@@ -521,6 +566,7 @@ mod tests {
         let framing = framing(&key);
         let op = Record::Op {
             counter: 1,
+            settles: None,
             bytes: b"x",
         }
         .to_bytes();

@@ -75,6 +75,8 @@ pub struct BlockPos {
 pub struct Replay {
     /// Operations that were not released, in the order in which they were appended: counter and bytes.
     pub ops: Vec<(u64, Vec<u8>)>,
+    /// Edits that were not settled, in the order in which they were appended: number and bytes.
+    pub edits: Vec<(u64, Vec<u8>)>,
     /// Segments that were not declared.
     pub segments: Vec<ReplayedSegment>,
     /// For each lane the first segment number that was certainly never used.
@@ -92,6 +94,7 @@ pub(super) struct OldFile {
     pub(super) end: u32,
     pub(super) max_op: u64,
     pub(super) segments: BTreeSet<SegmentId>,
+    pub(super) edits: BTreeSet<u64>,
 }
 
 /// Replays files one after the other.
@@ -135,6 +138,7 @@ impl<'a> Replayer<'a> {
             end: bytes.len() as u32,
             max_op: 0,
             segments: BTreeSet::new(),
+            edits: BTreeSet::new(),
         });
         let Stop::Torn(at) = self.records(id, path, &bytes, last) else {
             return Ok(bytes.len() as u64);
@@ -229,12 +233,26 @@ impl<'a> Replayer<'a> {
                 released,
                 lanes,
             } => self.start(file, previous, released, lanes),
-            Record::Op { counter, bytes } => {
+            Record::Op {
+                counter,
+                settles,
+                bytes,
+            } => {
                 self.replay.ops.push((counter, bytes.to_vec()));
                 if let Some(file) = self.files.last_mut() {
                     file.max_op = file.max_op.max(counter);
                 }
+                if let Some(number) = settles {
+                    self.settle(number);
+                }
             }
+            Record::Edits { number, bytes } => {
+                self.replay.edits.push((number, bytes.to_vec()));
+                if let Some(file) = self.files.last_mut() {
+                    file.edits.insert(number);
+                }
+            }
+            Record::Settled { number } => self.settle(number),
             Record::Begin {
                 room,
                 segment,
@@ -339,6 +357,13 @@ impl<'a> Replayer<'a> {
         }
         s.slots[slot] = Some((entry, pos));
         self.uses(segment);
+    }
+
+    fn settle(&mut self, number: u64) {
+        self.replay.edits.retain(|(of, _)| *of != number);
+        for file in &mut self.files {
+            file.edits.remove(&number);
+        }
     }
 
     fn uses(&mut self, segment: SegmentId) {

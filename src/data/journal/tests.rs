@@ -74,7 +74,9 @@ fn what_was_synced_comes_back_in_order() {
     let (journal, replay) = open(dir.path());
     assert!(replay.ops.is_empty() && replay.findings.is_empty());
     for counter in 1..=5 {
-        journal.append_op(counter, &[counter as u8; 10]).unwrap();
+        journal
+            .append_op(counter, &[counter as u8; 10], None)
+            .unwrap();
     }
     journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
     let (entry, bytes) = sealed(7, 100);
@@ -82,7 +84,7 @@ fn what_was_synced_comes_back_in_order() {
         .append_block(SEGMENT, 2, entry, bytes.clone())
         .unwrap();
     journal.sync(block.lsn).unwrap();
-    journal.append_op(6, b"never synced").unwrap();
+    journal.append_op(6, b"never synced", None).unwrap();
     kill(journal);
 
     for _ in 0..2 {
@@ -109,7 +111,7 @@ fn what_was_synced_comes_back_in_order() {
 fn a_flushed_record_survives_the_process_but_promises_nothing_more() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());
-    journal.append_op(1, b"x").unwrap();
+    journal.append_op(1, b"x", None).unwrap();
     journal.flush().unwrap();
     kill(journal);
     assert_eq!(ops(&open(dir.path()).1), [1]);
@@ -120,7 +122,7 @@ fn a_torn_tail_is_dropped_at_every_byte_of_the_last_record() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());
     journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
-    let good = journal.append_op(1, b"kept").unwrap();
+    let good = journal.append_op(1, b"kept", None).unwrap();
     journal.sync(good).unwrap();
     let (entry, bytes) = sealed(7, 300);
     let last = journal.append_block(SEGMENT, 0, entry, bytes).unwrap().lsn;
@@ -160,7 +162,7 @@ fn check_torn(torn: &[u8], path: &Path, start: usize, begun: bool) {
         start as u64,
         "cut off for good"
     );
-    let lsn = journal.append_op(2, b"after the crash").unwrap();
+    let lsn = journal.append_op(2, b"after the crash", None).unwrap();
     journal.sync(lsn).unwrap();
     kill(journal);
     let (_, again) = open(dir.path());
@@ -174,7 +176,7 @@ fn damage_in_what_was_synced_is_reported_and_the_rest_is_kept() {
     let (journal, _) = open(dir.path());
     let mut ends = vec![];
     for counter in 1..=4 {
-        let lsn = journal.append_op(counter, b"some operation").unwrap();
+        let lsn = journal.append_op(counter, b"some operation", None).unwrap();
         journal.sync(lsn).unwrap();
         ends.push(lsn.offset() as usize);
     }
@@ -207,10 +209,10 @@ fn damage_in_what_was_synced_is_reported_and_the_rest_is_kept() {
 fn pages_of_an_unsynced_tail_that_arrive_out_of_order_are_no_damage() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());
-    let first = journal.append_op(1, b"synced").unwrap();
+    let first = journal.append_op(1, b"synced", None).unwrap();
     journal.sync(first).unwrap();
-    journal.append_op(2, b"lost by the disk").unwrap();
-    journal.append_op(3, b"written by the disk").unwrap();
+    journal.append_op(2, b"lost by the disk", None).unwrap();
+    journal.append_op(3, b"written by the disk", None).unwrap();
     journal.flush().unwrap();
     kill(journal);
     let [path] = &logs(dir.path())[..] else {
@@ -228,7 +230,7 @@ fn pages_of_an_unsynced_tail_that_arrive_out_of_order_are_no_damage() {
 fn the_header_of_a_file_is_only_for_people() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());
-    journal.append_op(1, b"x").unwrap();
+    journal.append_op(1, b"x", None).unwrap();
     journal.sync_all().unwrap();
     kill(journal);
     let [path] = &logs(dir.path())[..] else {
@@ -246,7 +248,7 @@ fn the_log_goes_on_in_new_files_and_released_ones_are_used_again() {
     let (journal, _) = open(dir.path());
     let op = vec![1; 10_000];
     for counter in 1..=100 {
-        let lsn = journal.append_op(counter, &op).unwrap();
+        let lsn = journal.append_op(counter, &op, None).unwrap();
         journal.sync(lsn).unwrap();
         if counter % 10 == 0 {
             journal.release(counter - 3, &[]).unwrap();
@@ -275,10 +277,10 @@ fn the_log_goes_on_in_new_files_and_released_ones_are_used_again() {
         "remains of an earlier life are no torn record"
     );
     journal.release(100, &[]).unwrap();
-    journal.append_op(101, &op).unwrap();
+    journal.append_op(101, &op, None).unwrap();
     journal.close().unwrap();
     assert!(matches!(
-        journal.append_op(102, &op),
+        journal.append_op(102, &op, None),
         Err(DataError::Stopped)
     ));
     kill(journal);
@@ -296,7 +298,7 @@ fn damage_at_the_end_of_a_file_that_has_a_successor_is_noticed() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());
     for counter in 1..=8 {
-        journal.append_op(counter, &[9; 20_000]).unwrap();
+        journal.append_op(counter, &[9; 20_000], None).unwrap();
     }
     journal.sync_all().unwrap();
     kill(journal);
@@ -334,7 +336,7 @@ fn blocks_wait_for_room_and_are_then_refused_but_operations_are_not() {
     let mut accepted = 0;
     let full = loop {
         let (entry, bytes) = sealed(1, 20_000);
-        let admitted = journal.admit(bytes.len());
+        let admitted = journal.admit(bytes.len(), Room::Wait);
         match admitted.and_then(|()| journal.append_block(SEGMENT, accepted, entry, bytes)) {
             Ok(_) => accepted += 1,
             Err(e) => break e,
@@ -342,9 +344,9 @@ fn blocks_wait_for_room_and_are_then_refused_but_operations_are_not() {
     };
     assert_eq!(accepted, 6);
     assert!(matches!(full, DataError::Full { .. }), "{full}");
-    journal.append_op(1, &[0; 30_000]).unwrap();
+    journal.append_op(1, &[0; 30_000], None).unwrap();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| (0..500).find(|_| journal.admit(60_000).is_ok()));
+        let waiting = scope.spawn(|| (0..500).find(|_| journal.admit(60_000, Room::Wait).is_ok()));
         std::thread::sleep(Duration::from_millis(30));
         journal.release(1, &[SEGMENT]).unwrap();
         assert!(waiting.join().unwrap().is_some(), "releasing makes room");
@@ -361,7 +363,7 @@ fn many_threads_that_wait_for_a_sync_all_get_one() {
             scope.spawn(move || {
                 for i in 0..50 {
                     let lsn = journal
-                        .append_op(thread * 1000 + i + 1, &[thread as u8; 500])
+                        .append_op(thread * 1000 + i + 1, &[thread as u8; 500], None)
                         .unwrap();
                     journal.sync(lsn).unwrap();
                 }
@@ -399,7 +401,7 @@ fn segment_numbers_are_never_given_out_twice() {
         next += NUMBERS_AT_ONCE;
         journal.reserve(b).unwrap();
         // Enough to begin new files and give up old ones.
-        let lsn = journal.append_op(round + 1, &[0; 9000]).unwrap();
+        let lsn = journal.append_op(round + 1, &[0; 9000], None).unwrap();
         journal.sync(lsn).unwrap();
         journal.release(round + 1, &[]).unwrap();
         kill(journal);
@@ -418,7 +420,7 @@ fn a_released_block_is_gone_rather_than_wrong() {
     assert!(journal.read(block.payload).unwrap().is_some());
     journal.release(0, &[SEGMENT]).unwrap();
     for counter in 1..=12 {
-        let lsn = journal.append_op(counter, &[0; 20_000]).unwrap();
+        let lsn = journal.append_op(counter, &[0; 20_000], None).unwrap();
         journal.sync(lsn).unwrap();
         journal.release(counter, &[]).unwrap();
     }
@@ -507,7 +509,7 @@ fn a_crash_leaves_a_prefix_that_holds_everything_synced() {
                     _ => {
                         appended += 1;
                         let bytes = vec![appended as u8; (random.u64() % 3000) as usize];
-                        journal.append_op(appended, &bytes).unwrap();
+                        journal.append_op(appended, &bytes, None).unwrap();
                     }
                 }
             }
@@ -521,11 +523,11 @@ fn a_file_that_cannot_be_begun_is_said_and_nothing_accepted_is_lost() {
     let outer = TempDir::new().unwrap();
     let (dir, away) = (outer.path().join("journal"), outer.path().join("away"));
     let (journal, _) = open(&dir);
-    journal.append_op(1, &[1; 10_000]).unwrap();
+    journal.append_op(1, &[1; 10_000], None).unwrap();
     fs::rename(&dir, &away).unwrap();
     let mut accepted = 1;
     let error = loop {
-        match journal.append_op(accepted + 1, &[1; 10_000]) {
+        match journal.append_op(accepted + 1, &[1; 10_000], None) {
             Ok(_) => accepted += 1,
             Err(e) => break e,
         }
@@ -535,10 +537,76 @@ fn a_file_that_cannot_be_begun_is_said_and_nothing_accepted_is_lost() {
     assert!(accepted > 4);
     journal.sync_all().unwrap();
     fs::rename(&away, &dir).unwrap();
-    let lsn = journal.append_op(accepted + 1, &[1; 10_000]).unwrap();
+    let lsn = journal.append_op(accepted + 1, &[1; 10_000], None).unwrap();
     journal.sync(lsn).unwrap();
     kill(journal);
     let (_, replay) = open(&dir);
     assert_eq!(ops(&replay), (1..=accepted + 1).collect::<Vec<_>>());
     assert_eq!(replay.findings, []);
+}
+
+fn edits(replay: &Replay) -> Vec<(u64, u8)> {
+    replay.edits.iter().map(|(n, b)| (*n, b[0])).collect()
+}
+
+#[test]
+fn edits_come_back_in_order_until_they_are_settled() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    for (number, byte) in [(5, 1), (6, 2), (5, 3)] {
+        journal.append_edits(number, &[byte; 10]).unwrap();
+    }
+    journal.sync_all().unwrap();
+    kill(journal);
+    let (journal, replay) = open(dir.path());
+    assert_eq!(edits(&replay), [(5, 1), (6, 2), (5, 3)]);
+    journal
+        .append_op(1, b"names what 5 changed", Some(5))
+        .unwrap();
+    journal.sync_all().unwrap();
+    kill(journal);
+    let (journal, replay) = open(dir.path());
+    assert_eq!(edits(&replay), [(6, 2)]);
+    journal.settle(6).unwrap();
+    journal.sync_all().unwrap();
+    kill(journal);
+    assert_eq!(edits(&open(dir.path()).1), []);
+}
+
+#[test]
+fn a_log_file_with_edits_is_kept_until_what_settles_them_is_on_stable_storage() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    journal.append_edits(5, &[1; 100]).unwrap();
+    // Of the first file nothing else is needed.
+    for counter in 1..=5 {
+        journal.append_op(counter, &[0; 30_000], None).unwrap();
+    }
+    journal.sync_all().unwrap();
+    let first = logs(dir.path())[0].clone();
+    journal.release(5, &[]).unwrap();
+    assert!(first.exists());
+    journal.append_op(6, b"names it", Some(5)).unwrap();
+    journal.release(5, &[]).unwrap();
+    assert!(first.exists(), "a crash now would lose the operation");
+    journal.sync_all().unwrap();
+    assert!(!first.exists());
+}
+
+#[test]
+fn what_settles_edits_and_is_torn_settles_nothing() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let lsn = journal.append_edits(5, &[1; 100]).unwrap();
+    journal.sync(lsn).unwrap();
+    journal.append_op(1, b"names it", Some(5)).unwrap();
+    journal.flush().unwrap();
+    kill(journal);
+    let path = logs(dir.path())[0].clone();
+    let bytes = fs::read(&path).unwrap();
+    let mut torn = bytes.clone();
+    torn[lsn.offset() as usize + 30] ^= 1;
+    fs::write(&path, torn).unwrap();
+    let (_, replay) = open(dir.path());
+    assert_eq!((ops(&replay), edits(&replay)), (vec![], vec![(5, 1)]));
 }

@@ -155,7 +155,7 @@ impl<S: Store> Store for Slow<S> {
 
 fn write(store: &DataStore, block: u64, len: usize) -> BlockRef {
     store
-        .write_block(KEY, &key(), (FILE, block), &plain(block, len))
+        .write_block(KEY, &key(), (FILE, block), &plain(block, len), Room::Wait)
         .unwrap()
 }
 

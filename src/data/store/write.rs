@@ -4,6 +4,7 @@ use super::Inner;
 use super::pending::{EndStep, Ended, Filled, Pending, Status};
 use crate::block::{BlockRef, compress};
 use crate::error::DataError;
+use crate::journal::Room;
 use crate::segment::{Entry, Place};
 use bytes::Bytes;
 use skrin_base::ids::{Ino, KeyId, LaneId};
@@ -57,6 +58,7 @@ impl Inner {
         key: &FileKey,
         origin: (Ino, u64),
         plain: &[u8],
+        room: Room,
     ) -> Result<BlockRef, DataError> {
         if plain.is_empty() || plain.len() > BLOCK_LEN {
             return Err(DataError::Invalid("a block has 1 to 65536 bytes"));
@@ -64,7 +66,7 @@ impl Inner {
         let (stored, flags) = compress(plain, self.config.compression);
         let sealed_len = stored.len() + SEAL_OVERHEAD;
         // Before a slot is taken: a segment whose slots wait for room could not be ended, and nothing would make room.
-        self.parts.journal.admit(sealed_len)?;
+        self.parts.journal.admit(sealed_len, room)?;
         let (segment, slot) = self.reserve_slot(sealed_len)?;
         let aad = BlockAad {
             vault: self.config.vault,

@@ -5,7 +5,6 @@ use crate::types::{HandleId, NodeId, OpenMode};
 use parking_lot::Mutex;
 use skrin_meta::Kind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 impl Fs {
     /// Opens a regular file. What the kernel has cached of the node stays good: whatever another device changes comes under another node.
@@ -59,12 +58,7 @@ impl Fs {
             return Ok(());
         }
         self.flush_file(file)?;
-        if self.files.discard(file.node) {
-            // Of a file without a name something may be left in memory.
-            let left = std::mem::take(&mut file.state.lock().counted);
-            self.dirty.fetch_sub(left, Ordering::Relaxed);
-        }
-        Ok(())
+        self.discard(file)
     }
 
     /// A program closed one of its descriptors: the tree is told what the file holds.

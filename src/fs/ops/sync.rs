@@ -2,6 +2,7 @@ use crate::config::{Durability, Pending};
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::types::HandleId;
+use std::sync::Arc;
 
 impl Fs {
     /// Makes what a file holds durable: on the local disk, or on the storage if the mount says so. Waits for either.
@@ -9,6 +10,14 @@ impl Fs {
     /// # Errors
     /// What went wrong since the last call, once; no room; the disk. After an error nothing is promised.
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
+        if self.options.durability == Durability::Local {
+            let file = Arc::clone(&self.files.handle(handle)?.file);
+            if let Some(lsn) = self.note_edits(&file)? {
+                self.journal.sync(lsn)?;
+                self.publisher.check_room()?;
+                return file.state.lock().error.take().map_or(Ok(()), Err);
+            }
+        }
         self.flush(handle)?;
         self.sync_journal()
     }

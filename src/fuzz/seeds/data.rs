@@ -71,8 +71,14 @@ pub fn records() -> Vec<Vec<u8>> {
         },
         Record::Op {
             counter: 12,
+            settles: Some(77),
             bytes: b"rename",
         },
+        Record::Edits {
+            number: 77,
+            bytes: b"at 5: x",
+        },
+        Record::Settled { number: 77 },
         Record::Begin {
             room: ROOM,
             segment,
@@ -117,7 +123,7 @@ static LOG: LazyLock<Option<(String, Vec<u8>)>> = LazyLock::new(|| {
     let (journal, _) = Journal::open(config, Arc::new(SeededEntropy::new(10))).ok()?;
     for counter in 1..6 {
         let lsn = journal
-            .append_op(counter, &vec![counter as u8; 100 * counter as usize])
+            .append_op(counter, &vec![counter as u8; 100 * counter as usize], None)
             .ok()?;
         if counter < 4 {
             journal.sync(lsn).ok()?;

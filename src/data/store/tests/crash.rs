@@ -20,7 +20,10 @@ async fn synced_blocks_and_operations_survive_the_process() {
     let world = World::new();
     let store = world.open();
     let at = write(&store, 1, 5000);
-    let lsn = store.journal().append_op(1, b"write block 1").unwrap();
+    let lsn = store
+        .journal()
+        .append_op(1, b"write block 1", None)
+        .unwrap();
     store.journal().sync(lsn).unwrap();
     drop(store);
     let (store, replay) = world.open_replay();
@@ -110,7 +113,7 @@ async fn a_block_whose_record_is_damaged_is_lost_alone() {
         .add(Rule::new(Failure::Before(ErrorKind::Transient)).on(Verb::Put));
     let refs: Vec<_> = (0..5).map(|n| write(&store, n, 5000)).collect();
     assert!(store.make_durable(&store.undeclared()).await.is_err());
-    store.journal().append_op(1, b"x").unwrap();
+    store.journal().append_op(1, b"x", None).unwrap();
     store.journal().sync_all().unwrap();
     let Ok(Some(pos)) = store.inner.pending.lock()[&refs[2].segment].block(2) else {
         panic!("a block")

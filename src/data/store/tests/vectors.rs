@@ -31,10 +31,11 @@ async fn write_vectors() {
     let mut world = World::new();
     world.config.compression = Some(3);
     let store = world.open();
-    let blocks = plains()
-        .into_iter()
-        .zip(0..)
-        .map(|(plain, n)| store.write_block(KEY, &key(), (FILE, n), &plain).unwrap());
+    let blocks = plains().into_iter().zip(0..).map(|(plain, n)| {
+        store
+            .write_block(KEY, &key(), (FILE, n), &plain, Room::Wait)
+            .unwrap()
+    });
     let blocks: Vec<_> = blocks.collect();
     let infos = publish(&store).await;
     let info = &infos[&blocks[0].segment];
