@@ -312,8 +312,12 @@ pub(crate) fn kill(pid: u32, signal: &str) {
         .finish();
 }
 
-/// A zombie is no longer alive.
+/// A zombie is no longer alive, unless it has threads that are not dead yet: they still hold its files and locks.
 pub(crate) fn is_alive(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    if threads.is_ok_and(|threads| threads.count() > 1) {
+        return true;
+    }
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(") ")

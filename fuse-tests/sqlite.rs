@@ -1,8 +1,10 @@
 //! SQLite, with its rollback journal and with its write-ahead log.
 
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::harness::{Run, Vault, command};
+use crate::harness::{Dice, Run, Vault, command, kill};
 use crate::storages::On;
 
 fn sql(file: &Path, text: &str) -> String {
@@ -54,4 +56,68 @@ fn both_journal_modes_keep_their_integrity(on: On) {
     mount.unmount();
 }
 
-crate::on_every_storage! { both_journal_modes_keep_their_integrity; }
+/// Inserts rows, each in a transaction of its own, and says so outside of the mount, until the mount goes away.
+const INSERT: &str = r#"
+import itertools, os, sqlite3, sys
+path, mode, told = sys.argv[1:]
+db = sqlite3.connect(path, timeout=5)
+db.execute(f"PRAGMA journal_mode={mode}")
+db.execute("PRAGMA synchronous=EXTRA")
+db.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body BLOB)")
+with open(told, "a") as told:
+    for n in itertools.count():
+        row = db.execute("INSERT INTO t(body) VALUES(?)", (os.urandom(n * 37 % 3000),)).lastrowid
+        if n % 5 == 4:
+            db.execute("UPDATE t SET body = ? WHERE id = ?", (os.urandom(500), n * 7919 % row + 1))
+        db.commit()
+        told.write(f"{row}\n")
+        told.flush()
+"#;
+
+fn what_a_transaction_committed_survives_kills(on: On) {
+    let vault = Vault::new(on);
+    let mut dice = Dice(5);
+    for mode in ["delete", "wal"] {
+        let told = vault.path(&format!("told-{mode}"));
+        std::fs::write(&told, "").unwrap();
+        for round in 0..4 {
+            let mount = vault.mount("a");
+            let file = mount.join(&format!("{mode}.db"));
+            let mut python = command("/usr/bin/python3");
+            python.args(["-c", INSERT]).arg(&file).arg(mode).arg(&told);
+            let mut python = python.stderr(Stdio::null()).spawn().unwrap();
+            // Until it has begun; then for a while, through the moments when edits are told and published.
+            let lines = || std::fs::read_to_string(&told).unwrap().lines().count();
+            let before = lines();
+            while lines() == before {
+                assert!(python.try_wait().unwrap().is_none(), "it inserts nothing");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            std::thread::sleep(Duration::from_millis(dice.roll() % 3000));
+            mount.crash();
+            kill(python.id(), "KILL");
+            python.wait().unwrap();
+
+            let mount = vault.mount("a");
+            let text = std::fs::read_to_string(&told).unwrap();
+            let last: u64 = text.lines().last().unwrap().parse().unwrap();
+            let file = mount.join(&format!("{mode}.db"));
+            assert_eq!(sql(&file, "PRAGMA integrity_check;").trim(), "ok");
+            let count: u64 = sql(&file, "SELECT count(*) FROM t;")
+                .trim()
+                .parse()
+                .unwrap();
+            assert!(
+                count >= last,
+                "{mode}, round {round}: {count} rows of {last}"
+            );
+            mount.unmount();
+        }
+    }
+    vault.verify_clean();
+}
+
+crate::on_every_storage! {
+    both_journal_modes_keep_their_integrity;
+    what_a_transaction_committed_survives_kills;
+}

@@ -106,10 +106,51 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
+/// Whether the blocks of a file are worth compressing, learned from those that were written before.
+#[derive(Default, Debug)]
+pub struct Gain {
+    /// Blocks in a row that gained nothing, or were not tried.
+    misses: u32,
+}
+
+impl Gain {
+    /// After so many in a row only one of so many is tried.
+    const PATIENCE: u32 = 4;
+    const EVERY: u32 = 16;
+
+    fn worth_trying(&mut self) -> bool {
+        let try_it = self.misses < Self::PATIENCE || self.misses.is_multiple_of(Self::EVERY);
+        if !try_it {
+            self.misses = self.misses.wrapping_add(1);
+        }
+        try_it
+    }
+
+    fn tried(&mut self, gained: bool) {
+        self.misses = if gained {
+            0
+        } else {
+            self.misses.wrapping_add(1)
+        };
+    }
+}
+
 /// What to seal for `plain`, and its flags: compressed where a level is given and it saves a sixteenth.
-pub(crate) fn compress(plain: &[u8], level: Option<i32>) -> (Cow<'_, [u8]>, u8) {
-    let packed = level.and_then(|level| zstd_of(plain, level));
-    match packed {
+pub(crate) fn compress<'a>(
+    plain: &'a [u8],
+    level: Option<i32>,
+    gain: &mut Gain,
+) -> (Cow<'a, [u8]>, u8) {
+    let Some(level) = level.filter(|_| gain.worth_trying()) else {
+        return (Cow::Borrowed(plain), 0);
+    };
+    let done = compress_at(plain, level);
+    gain.tried(done.1 != 0);
+    done
+}
+
+fn compress_at(plain: &[u8], level: i32) -> (Cow<'_, [u8]>, u8) {
+    match zstd_of(plain, level) {
         Some(packed)
             if packed.len() <= plain.len() - plain.len() / 16 && packed.len() < plain.len() =>
         {
@@ -182,7 +223,7 @@ mod tests {
     #[test]
     fn text_is_compressed_and_comes_back() {
         let plain = b"the same words again and again; ".repeat(2000);
-        let (stored, flags) = compress(&plain, Some(1));
+        let (stored, flags) = compress(&plain, Some(1), &mut Gain::default());
         assert_eq!(flags, FLAG_ZSTD);
         assert!(stored.len() < plain.len() / 10);
         let back = expand(stored.into_owned(), flags, plain.len() as u32, &pool()).unwrap();
@@ -194,9 +235,34 @@ mod tests {
         use skrin_base::clock::{Entropy, testutil::SeededEntropy};
         let mut plain = vec![0; 4096];
         SeededEntropy::new(1).fill(&mut plain);
-        assert_eq!(compress(&plain, Some(3)).1, 0);
-        assert_eq!(compress(&[7], Some(3)).1, 0);
-        assert_eq!(compress(&[0; 4096], None).1, 0, "off means off");
+        let mut gain = Gain::default();
+        assert_eq!(compress(&plain, Some(3), &mut gain).1, 0);
+        assert_eq!(compress(&[7], Some(3), &mut gain).1, 0);
+        assert_eq!(compress(&[0; 4096], None, &mut gain).1, 0, "off means off");
+    }
+
+    #[test]
+    fn noise_is_tried_now_and_then_and_text_behind_it_is_found() {
+        use skrin_base::clock::{Entropy, testutil::SeededEntropy};
+        let mut noise = vec![0; 4096];
+        SeededEntropy::new(1).fill(&mut noise);
+        let mut gain = Gain::default();
+        let mut tried = 0;
+        for _ in 0..100 {
+            let before = gain.misses;
+            let try_it = Gain { misses: before }.worth_trying();
+            tried += u32::from(try_it);
+            assert_eq!(compress(&noise, Some(1), &mut gain).1, 0);
+        }
+        assert_eq!(tried, 4 + 6);
+        let text = b"the same words again and again; ".repeat(100);
+        let found = (0..16).find(|_| compress(&text, Some(1), &mut gain).1 == FLAG_ZSTD);
+        assert!(found.is_some());
+        assert_eq!(
+            compress(&text, Some(1), &mut gain).1,
+            FLAG_ZSTD,
+            "and goes on"
+        );
     }
 
     #[test]

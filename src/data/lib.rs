@@ -11,7 +11,7 @@ pub mod read_ahead;
 pub mod segment;
 pub mod store;
 
-pub use block::{Block, BlockRef};
+pub use block::{Block, BlockRef, Gain};
 pub use error::{DataError, Flaw};
 pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment, Room};
 pub use read_ahead::ReadAhead;

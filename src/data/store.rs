@@ -10,7 +10,7 @@ mod upload;
 mod verify;
 mod write;
 
-use crate::block::{Block, BlockRef, Pool};
+use crate::block::{Block, BlockRef, Gain, Pool};
 use crate::error::DataError;
 use crate::journal::{Journal, Replay, Room};
 use crate::read_ahead::ReadAhead;
@@ -246,8 +246,10 @@ impl DataStore {
         origin: (Ino, u64),
         plain: &[u8],
         room: Room,
+        gain: &mut Gain,
     ) -> Result<BlockRef, DataError> {
-        self.inner.write_block(key_id, key, origin, plain, room)
+        self.inner
+            .write_block(key_id, key, origin, plain, room, gain)
     }
 
     /// Puts a plain block that was just written into the cache.

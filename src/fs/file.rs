@@ -5,7 +5,7 @@ use crate::error::FsError;
 use crate::types::{HandleId, NodeId};
 use parking_lot::{Mutex, RwLock};
 use skrin_base::{Ino, OpId, Timestamp};
-use skrin_data::{Lsn, ReadAhead};
+use skrin_data::{Gain, Lsn, ReadAhead};
 use skrin_meta::NamedKey;
 use skrin_meta::state::{Inode, Link};
 use std::collections::HashMap;
@@ -51,6 +51,8 @@ pub(crate) struct FileState {
     pub(crate) counted: usize,
     /// Bytes that were stored and that no operation names yet.
     pub(crate) unnamed: u64,
+    /// Whether its blocks are worth compressing.
+    pub(crate) gain: Gain,
     /// What the journal has of changes that the tree does not have.
     pub(crate) noted: Noted,
     /// What went wrong in the background, for the next fsync or close.
@@ -91,6 +93,7 @@ impl FileState {
             since: None,
             counted: 0,
             unnamed: 0,
+            gain: Gain::default(),
             noted: Noted::default(),
             error: None,
             inode: Arc::new(inode),

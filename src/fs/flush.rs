@@ -8,7 +8,7 @@ use crate::ops::inode_of;
 use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
 use skrin_crypto::FileKey;
 use skrin_data::BlockRead;
-use skrin_data::{Block, BlockRef, Room};
+use skrin_data::{Block, BlockRef, Gain, Room};
 use skrin_meta::op::Place;
 use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Inode};
@@ -36,6 +36,7 @@ struct FileSealer<'a> {
     key_id: KeyId,
     key: FileKey,
     room: Room,
+    gain: Gain,
     stored: u64,
 }
 
@@ -49,6 +50,7 @@ impl Sealer for FileSealer<'_> {
             (self.ino, block),
             plain,
             self.room,
+            &mut self.gain,
         )?;
         self.stored += plain.len() as u64;
         Ok(Stored {
@@ -79,9 +81,11 @@ impl Fs {
                 None => Room::Wait,
                 Some(_) => Room::Owed,
             },
+            gain: std::mem::take(&mut state.gain),
             stored: 0,
         };
         let done = act(state, &mut sealer);
+        state.gain = sealer.gain;
         state.unnamed += sealer.stored;
         self.count(state);
         done

@@ -21,6 +21,9 @@ const TICK: Duration = Duration::from_millis(250);
 const GATHER: Duration = Duration::from_millis(200);
 /// Operations older than this are published, nanoseconds.
 const AGE_MAX: u64 = 3_000_000_000;
+/// Bytes of log files from which on publishing makes haste: what is published lets the journal write over files that the
+/// machine still has in its caches.
+const JOURNAL_MUCH: u64 = 160 << 20;
 /// Pauses after failures, doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -195,7 +198,8 @@ impl Fs {
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);
         let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
-        waited_for || bytes >= COMMIT_TARGET || age >= AGE_MAX
+        let much = bytes >= COMMIT_TARGET || self.journal.allocated() >= JOURNAL_MUCH;
+        waited_for || much || age >= AGE_MAX
     }
 
     /// Publishes in the background until the file system ends or nobody holds it any more.

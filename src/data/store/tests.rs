@@ -155,7 +155,14 @@ impl<S: Store> Store for Slow<S> {
 
 fn write(store: &DataStore, block: u64, len: usize) -> BlockRef {
     store
-        .write_block(KEY, &key(), (FILE, block), &plain(block, len), Room::Wait)
+        .write_block(
+            KEY,
+            &key(),
+            (FILE, block),
+            &plain(block, len),
+            Room::Wait,
+            &mut Gain::default(),
+        )
         .unwrap()
 }
 

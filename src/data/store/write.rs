@@ -2,7 +2,7 @@
 
 use super::Inner;
 use super::pending::{EndStep, Ended, Filled, Pending, Status};
-use crate::block::{BlockRef, compress};
+use crate::block::{BlockRef, Gain, compress};
 use crate::error::DataError;
 use crate::journal::Room;
 use crate::segment::{Entry, Place};
@@ -59,11 +59,12 @@ impl Inner {
         origin: (Ino, u64),
         plain: &[u8],
         room: Room,
+        gain: &mut Gain,
     ) -> Result<BlockRef, DataError> {
         if plain.is_empty() || plain.len() > BLOCK_LEN {
             return Err(DataError::Invalid("a block has 1 to 65536 bytes"));
         }
-        let (stored, flags) = compress(plain, self.config.compression);
+        let (stored, flags) = compress(plain, self.config.compression, gain);
         let sealed_len = stored.len() + SEAL_OVERHEAD;
         // Before a slot is taken: a segment whose slots wait for room could not be ended, and nothing would make room.
         self.parts.journal.admit(sealed_len, room)?;

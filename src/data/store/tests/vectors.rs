@@ -33,7 +33,14 @@ async fn write_vectors() {
     let store = world.open();
     let blocks = plains().into_iter().zip(0..).map(|(plain, n)| {
         store
-            .write_block(KEY, &key(), (FILE, n), &plain, Room::Wait)
+            .write_block(
+                KEY,
+                &key(),
+                (FILE, n),
+                &plain,
+                Room::Wait,
+                &mut Gain::default(),
+            )
             .unwrap()
     });
     let blocks: Vec<_> = blocks.collect();

@@ -93,7 +93,14 @@ async fn text_is_stored_compressed_where_that_is_on() {
     let store = world.open();
     let text = b"it is what it is, said the fish; ".repeat(1500);
     let at = store
-        .write_block(KEY, &key(), (FILE, 1), &text, Room::Wait)
+        .write_block(
+            KEY,
+            &key(),
+            (FILE, 1),
+            &text,
+            Room::Wait,
+            &mut Gain::default(),
+        )
         .unwrap();
     assert!(store.pending().bytes < 4096);
     let infos = publish(&store).await;
@@ -183,7 +190,14 @@ async fn a_full_journal_is_said_to_the_writer_and_empties_by_uploading() {
     let mut written = Written::default();
     let error = loop {
         let n = written.blocks.len() as u64;
-        match store.write_block(KEY, &key(), (FILE, n), &plain(n, 65_536), Room::Wait) {
+        match store.write_block(
+            KEY,
+            &key(),
+            (FILE, n),
+            &plain(n, 65_536),
+            Room::Wait,
+            &mut Gain::default(),
+        ) {
             Ok(at) => written.blocks.push((at, 65_536)),
             Err(e) => break e,
         }
@@ -253,7 +267,16 @@ async fn an_object_that_the_storage_cut_is_never_called_durable() {
 async fn nothing_is_written_without_a_lane_and_blocks_have_a_length() {
     let world = World::new();
     let store = world.open();
-    let bad = |bytes: &[u8]| store.write_block(KEY, &key(), (FILE, 0), bytes, Room::Wait);
+    let bad = |bytes: &[u8]| {
+        store.write_block(
+            KEY,
+            &key(),
+            (FILE, 0),
+            bytes,
+            Room::Wait,
+            &mut Gain::default(),
+        )
+    };
     assert!(matches!(bad(&[]), Err(DataError::Invalid(_))));
     assert!(matches!(bad(&[0; 65_537]), Err(DataError::Invalid(_))));
     store.inner.writer.lock().take_lane();
