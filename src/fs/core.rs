@@ -17,6 +17,7 @@ use skrin_meta::{Op, OpKind, state};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 /// A file system over one room: POSIX on inodes, in our own types. Methods may be called from any thread; those that may
 /// wait for the storage say so.
@@ -40,6 +41,8 @@ pub struct Fs {
     pub(crate) polled: Mutex<Polled>,
     pub(crate) stop: tokio::sync::watch::Sender<bool>,
     stopped: AtomicBool,
+    /// The threads of the background work, until `shutdown` waits for them.
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How looking for changes went.
@@ -85,6 +88,7 @@ impl Fs {
             polled: Mutex::new(Polled::default()),
             stop: tokio::sync::watch::Sender::new(false),
             stopped: AtomicBool::new(false),
+            threads: Mutex::default(),
         });
         fs.restore(&config.replayed)?;
         fs.own_fresh_root()?;
@@ -183,7 +187,8 @@ impl Fs {
     }
 
     /// Ends the file system: tells the tree what open files hold, makes the journal durable and, if asked, uploads everything and
-    /// closes the lane. Waits for the storage without an end when uploading. Unmount before: changes are refused afterwards.
+    /// closes the lane. Waits for the storage without an end when uploading. Unmount before: changes are refused afterwards. When it
+    /// returns nothing of the background work goes on: the local state may be opened again.
     ///
     /// # Errors
     /// What could not be written; then nothing was given up and it may be called again.
@@ -200,7 +205,9 @@ impl Fs {
         };
         self.stopped.store(true, Ordering::Release);
         self.stop.send_replace(true);
+        self.join_background();
         self.journal.sync_all()?;
+        self.runtime.block_on(self.replica.settle_locally())?;
         if upload && !self.options.read_only {
             self.runtime.block_on(async {
                 // The commit that closes the lane proposes it.

@@ -16,6 +16,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(10);
 /// Bytes of the tree that are written to the local cache at once.
 const CACHE_FLUSH: usize = 4 << 20;
+/// What is under way when the file system ends may take so long; then it is given up, as a crash would.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often the storage is asked for its room, in nanoseconds.
 const SPACE_EVERY: u64 = 60_000_000_000;
 
@@ -129,7 +131,10 @@ impl Fs {
         let runtime = self.runtime.clone();
         let thread = std::thread::Builder::new().name(name.to_owned());
         match thread.spawn(move || runtime.block_on(work())) {
-            Ok(_) => Ok(()),
+            Ok(thread) => {
+                self.threads.lock().push(thread);
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(%error, name, "a thread cannot be started");
                 Err(FsError::Stopped)
@@ -137,11 +142,23 @@ impl Fs {
         }
     }
 
+    /// Waits until the background work has ended, after `stop` was sent.
+    pub(crate) fn join_background(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the background work panicked");
+            }
+        }
+    }
+
     async fn poll_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>, every: Duration) {
         while !pause(&mut stop, every).await {
             let Some(fs) = weak.upgrade() else { return };
-            let pulled = fs.replica.pull().await.map_err(FsError::from);
-            if let Err(error) = fs.take_in(pulled) {
+            let Some(pulled) = until_stopped(&mut stop, fs.replica.pull()).await else {
+                return;
+            };
+            if let Err(error) = fs.take_in(pulled.map_err(FsError::from)) {
                 tracing::warn!(%error, "looking for changes of other devices failed");
                 // What it took in before it failed is in the tree all the same.
                 let diff = fs.replica.take_diff().await;
@@ -158,8 +175,8 @@ impl Fs {
         while !pause(&mut stop, QUIET).await {
             let Some(fs) = weak.upgrade() else { return };
             let nothing = fs.pending().operations == 0;
-            if nothing && quiet {
-                fs.checkpoint().await;
+            if nothing && quiet && until_stopped(&mut stop, fs.checkpoint()).await.is_none() {
+                return;
             }
             quiet = nothing;
         }
@@ -184,7 +201,10 @@ impl Fs {
             let now = fs.clock.monotonic();
             if space_at.is_none_or(|at| now.saturating_sub(at) >= SPACE_EVERY) {
                 space_at = Some(now);
-                if let Some(space) = (fs.space)().await {
+                let Some(asked) = until_stopped(&mut stop, (fs.space)()).await else {
+                    return;
+                };
+                if let Some(space) = asked {
                     *fs.known_space.lock() = Some(space);
                 }
             }
@@ -205,6 +225,19 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// What became of the work; `None` if the file system ended and it did not end with it.
+pub(crate) async fn until_stopped<T>(
+    stop: &mut watch::Receiver<bool>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return Some(done),
+        _ = stop.wait_for(|s| *s) => {}
+    }
+    tokio::time::timeout(GRACE, work).await.ok()
 }
 
 /// Waits; true if the file system ends meanwhile.

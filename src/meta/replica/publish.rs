@@ -130,6 +130,14 @@ impl Replica {
         })
     }
 
+    /// Returns when no commit is being sealed and kept any more. Waits for the local disk only, unless somebody publishes.
+    ///
+    /// # Errors
+    /// When it could not be kept; its operations are pending as before.
+    pub async fn settle_locally(&self) -> Result<(), ReplicaError> {
+        self.finish_sealing(&mut *self.net.lock().await).await
+    }
+
     /// Ends the own lane if it was opened; for a clean unmount. Nothing may be pending.
     ///
     /// # Errors
