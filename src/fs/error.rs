@@ -125,6 +125,11 @@ impl FsError {
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
+    /// Whether a segment is not where the tree says that it is.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Data(DataError::Missing(_)))
+    }
+
             Self::Lost { .. }
                 | Self::Deadline(_)
                 | Self::Data(_)
