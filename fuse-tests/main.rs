@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod big_file;
+mod cgroup;
 mod crash;
 mod damage;
 mod devices;
@@ -19,6 +20,7 @@ mod harness;
 mod leaks;
 mod lifecycle;
 mod office;
+mod memory;
 mod posix;
 mod rsync;
 mod small_files;

@@ -117,7 +117,7 @@ impl Fs {
     async fn try_publish(&self) -> Result<Option<Batch>, FsError> {
         let found = {
             let tree = self.replica.tree();
-            match Batch::next(&tree) {
+            match Batch::next(&tree)? {
                 Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
                 None => None,
             }

@@ -107,6 +107,30 @@ fn a_full_storage_is_reported_at_write_and_fsync_and_not_only_in_the_log() {
 }
 
 #[test]
+fn more_changes_than_fit_into_memory_are_refused_until_the_storage_has_some() {
+    let options = FsOptions {
+        pending_max: 64,
+        ..manual()
+    };
+    let vault = vault_on(Arc::new(MemoryStore::new()));
+    let at = vault.open(0, options).unwrap();
+    let make = |n: usize| {
+        let name = format!("d{n}");
+        at.fs.mkdir(NodeId::ROOT, name.as_bytes(), 0o755, &CALLER)
+    };
+    for n in 0..64 {
+        make(n).unwrap();
+    }
+    assert_eq!(make(64).unwrap_err().errno(), Errno::ENOSPC);
+    // What makes room goes on.
+    at.fs.rmdir(NodeId::ROOT, b"d0").unwrap();
+    assert_eq!(make(0).unwrap_err().errno(), Errno::ENOSPC);
+    at.fs.sync(|_| ()).unwrap();
+    make(64).unwrap();
+    at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
 fn after_shutdown_nothing_of_the_background_works_on_the_local_state() {
     for failure in [Failure::Hang, Failure::HangAfter] {
         let faults = Faults::default();

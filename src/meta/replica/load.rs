@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 2;
+const CACHE_VERSION: u32 = 3;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -231,7 +231,7 @@ impl Replica {
         let nothing = super::graph::Graph::default();
         self.fetch_wanted(net, tips, &nothing).await?;
         let mut core = self.core.lock();
-        core.reset();
+        core.reset()?;
         core.begin();
         self.absorb_base(net, &mut core, None)?;
         Ok(core.rejoin()?)
@@ -317,7 +317,7 @@ impl Replica {
         let mut rows = Vec::new();
         if alone {
             // Nobody looks at the tree yet: rows go straight into the database, so that memory stays bounded.
-            self.core.lock().reset();
+            self.core.lock().reset()?;
             let fill = |batch| fill(&mut self.core.lock(), batch);
             get_rows(&self.env, &root, fill).await?;
         } else {
@@ -329,7 +329,7 @@ impl Replica {
         }
         let mut core = self.core.lock();
         if !alone {
-            core.reset();
+            core.reset()?;
         }
         core.begin();
         fill(&mut core, rows)?;
