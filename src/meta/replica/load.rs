@@ -136,7 +136,8 @@ impl Replica {
         self.choose_lane(&mut net, &own);
         net.waiting = self.own_unknown(&own);
         match self.settle(&mut net).await {
-            Err(error) if !error.is_transient() => return Err(error),
+            // A full storage is read all the same, and cleared by what is done on this mount.
+            Err(error) if !error.is_transient() && !error.is_full() => return Err(error),
             _ => {}
         }
         net.undelivered = MergeDiff::default();
