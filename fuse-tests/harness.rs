@@ -80,6 +80,17 @@ impl Vault {
         vault
     }
 
+    /// Makes one in a folder below `dir`.
+    pub(crate) fn new_in(dir: &Path) -> Self {
+        let mut vault = Self::without_init(On::Local);
+        vault.storage = Storage::local_in(dir);
+        vault
+            .skrin(&["init", &vault.address(), "--words-file"])
+            .arg(vault.words_file())
+            .output_ok();
+        vault
+    }
+
     /// Everything but the vault.
     pub(crate) fn without_init(on: On) -> Self {
         let dir = tempfile::Builder::new()

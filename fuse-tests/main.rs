@@ -10,14 +10,17 @@
 
 mod bad_input;
 mod big_file;
+mod cgroup;
 mod crash;
 mod damage;
 mod devices;
 mod export;
+mod full;
 mod git;
 mod harness;
 mod leaks;
 mod lifecycle;
+mod memory;
 mod office;
 mod posix;
 mod rsync;

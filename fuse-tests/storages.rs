@@ -56,6 +56,11 @@ impl Storage {
         }
     }
 
+    /// An empty folder below `dir`.
+    pub(crate) fn local_in(dir: &Path) -> Self {
+        Self::Local(tempfile::tempdir_in(dir).unwrap())
+    }
+
     /// What the command line is given.
     pub(crate) fn address(&self) -> String {
         match self {

@@ -112,7 +112,8 @@ pub(crate) struct MountArgs {
     /// Bound of the encrypted cache on the local disk
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
     pub cache_size: u64,
-    /// Bound of this program's memory, from 64MiB on
+    /// Bound of this program's memory, from 64MiB on; opening with a passphrase takes 256MiB for about a second. One change
+    /// for each KiB may wait for the storage
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub memory: u64,
     /// What fsync promises

@@ -27,6 +27,8 @@ use crate::{commands, log, machine, mirror, mount_table, unlock};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Without any progress for so long, and with an error, somebody who waits for uploads is told.
 const STALLED: Duration = Duration::from_secs(30);
+/// What to do about an upload that fails.
+const NOTHING_LOST: &str = "nothing is lost: it is tried again while the vault is mounted, and `skrin unmount --now` leaves it in the journal";
 /// How long SIGTERM waits for uploads.
 const TERM_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether somebody else has unmounted us.
@@ -422,7 +424,9 @@ impl Mounted {
         let (mut last, mut moved) = (self.left(), Instant::now());
         loop {
             match done.recv_timeout(LOOK) {
-                Ok(result) => return Ok(result?),
+                Ok(result) => {
+                    return result.map_err(|e| Failure::from(e).remedy(NOTHING_LOST));
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Failure::new(
                         Exit::Other,
@@ -439,9 +443,7 @@ impl Mounted {
             if moved.elapsed() > STALLED
                 && let Some(error) = self.fs.status().pending.last_error
             {
-                return Err(Failure::new(Exit::Unreachable, error).remedy(
-                    "nothing is lost: it is tried again while the vault is mounted, and `skrin unmount --now` leaves it in the journal",
-                ));
+                return Err(Failure::new(Exit::Unreachable, error).remedy(NOTHING_LOST));
             }
         }
     }

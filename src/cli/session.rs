@@ -97,6 +97,7 @@ pub(crate) struct Layers {
     /// Keeps roster and keys up to date.
     pub(crate) control: Control,
     dirty: usize,
+    pending: usize,
     store: Arc<dyn Store>,
 }
 
@@ -105,6 +106,8 @@ struct Memory {
     rows: usize,
     data: u64,
     dirty: usize,
+    /// Changes that may wait for the storage.
+    pending: usize,
 }
 
 impl Memory {
@@ -113,6 +116,7 @@ impl Memory {
             rows: (total / 8) as usize,
             data: total * 3 / 8,
             dirty: (total / 8) as usize,
+            pending: (total / 1024) as usize,
         }
     }
 }
@@ -189,6 +193,7 @@ impl Layers {
             findings: replay.findings,
             control,
             dirty: memory.dirty,
+            pending: memory.pending,
             store,
         })
     }
@@ -215,6 +220,7 @@ impl Layers {
     /// A damaged cache or journal.
     pub(crate) fn file_system(&mut self, mut options: FsOptions) -> Outcome<Arc<Fs>> {
         options.dirty_budget = self.dirty;
+        options.pending_max = self.pending;
         let store = Arc::clone(&self.store);
         let space: Arc<SpaceSource> = Arc::new(move || {
             let store = Arc::clone(&store);

@@ -10,6 +10,11 @@ use skrin_base::{Content, Extent, OpId, SegmentId};
 use skrin_data::Lsn;
 use skrin_meta::replica::TreeGuard;
 use skrin_meta::{Body, Op, OpKind, Outcome};
+use std::time::{Duration, Instant};
+
+/// How long a new file waits for older ones to be published, and how often it looks.
+const ROOM_PATIENCE: Duration = Duration::from_secs(20);
+const ROOM_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 struct State {
@@ -61,10 +66,11 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// The oldest operations that are not published, about as many as one commit takes.
-    pub(crate) fn next(tree: &TreeGuard<'_>) -> Option<Self> {
+    pub(crate) fn next(tree: &TreeGuard<'_>) -> Result<Option<Self>, FsError> {
         let mut batch = Self::default();
         let mut extents = 0;
         for op in tree.pending().take(COMMIT_OPS_MAX) {
+            let op = op?;
             let (weight, segments) = weigh(&op.kind);
             if batch.count > 0 && extents + weight > COMMIT_TARGET {
                 break;
@@ -76,7 +82,7 @@ impl Batch {
         }
         batch.segments.sort_unstable();
         batch.segments.dedup();
-        (batch.count > 0).then_some(batch)
+        Ok((batch.count > 0).then_some(batch))
     }
 }
 
@@ -121,6 +127,38 @@ impl Fs {
         self.execute(&mut tree, kind)
     }
 
+    /// Refuses what would make too many operations wait. What is told of open files, and what may make room, goes on a little longer.
+    fn check_pending(&self, tree: &TreeGuard<'_>, kind: &OpKind) -> Result<(), FsError> {
+        let (count, max) = (tree.pending_count(), self.options.pending_max);
+        let extra = match kind {
+            OpKind::Write { .. } | OpKind::Remove { .. } | OpKind::Rename { .. } => max / 16,
+            _ => 0,
+        };
+        match count < max + extra {
+            true => Ok(()),
+            false => Err(FsError::Crowded(count)),
+        }
+    }
+
+    /// Waits, holding no lock, until something new may be made: while publishing goes on there will be room soon.
+    ///
+    /// # Errors
+    /// `Crowded`: the storage does not take anything now.
+    pub(crate) fn await_room(&self) -> Result<(), FsError> {
+        let begun = Instant::now();
+        loop {
+            let count = self.replica.tree().pending_count();
+            if count < self.options.pending_max {
+                return Ok(());
+            }
+            let stuck = !self.options.background || self.publisher.error().is_some();
+            if stuck || begun.elapsed() >= ROOM_PATIENCE {
+                return Err(FsError::Crowded(count));
+            }
+            std::thread::sleep(ROOM_LOOK);
+        }
+    }
+
     /// Journals and executes one operation under the tree's lock; its id.
     ///
     /// # Errors
@@ -140,6 +178,7 @@ impl Fs {
         settles: Option<u64>,
     ) -> Result<OpId, FsError> {
         self.check_writable()?;
+        self.check_pending(tree, &kind)?;
         let id = tree.next_op_id()?;
         let op = Op {
             id,

@@ -58,6 +58,8 @@ pub struct FsOptions {
     pub background: bool,
     /// Bytes that may wait in memory to be sealed, over all files.
     pub dirty_budget: usize,
+    /// Operations that may wait to be published: each takes some memory.
+    pub pending_max: usize,
     /// After so long a wait for the storage is an error: the kernel cannot interrupt us.
     pub deadline: Duration,
     /// Whether every change is refused.
@@ -75,6 +77,7 @@ impl Default for FsOptions {
             poll_interval: Some(Duration::from_secs(3)),
             background: true,
             dirty_budget: 64 << 20,
+            pending_max: 256 << 10,
             deadline: Duration::from_secs(60),
             read_only: false,
             uid: 0,

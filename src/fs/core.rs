@@ -17,6 +17,7 @@ use skrin_meta::{Op, OpKind, state};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 
 /// A file system over one room: POSIX on inodes, in our own types. Methods may be called from any thread; those that may
 /// wait for the storage say so.
@@ -38,15 +39,31 @@ pub struct Fs {
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
     pub(crate) polled: Mutex<Polled>,
+    /// Asks the poller to look now.
+    pub(crate) look: Arc<tokio::sync::Notify>,
+    /// Counts how often it has looked.
+    pub(crate) looks: tokio::sync::watch::Sender<u64>,
     pub(crate) stop: tokio::sync::watch::Sender<bool>,
     stopped: AtomicBool,
+    /// The threads of the background work, until `shutdown` waits for them.
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// How looking for changes went.
+/// How looking for changes went, on the monotonic clock.
 #[derive(Default)]
 pub(crate) struct Polled {
+    /// The last success.
     pub(crate) at: Option<u64>,
+    /// What the last attempt met.
     pub(crate) error: Option<String>,
+    /// The end of the last attempt, or the start of the mount, which is one; `None` where nobody polls.
+    pub(crate) tried: Option<u64>,
+    /// An attempt is under way.
+    pub(crate) running: bool,
+    /// Somebody waited for it for too long: nobody else does.
+    pub(crate) given_up: bool,
+    /// Somebody needs one though the interval is not over.
+    pub(crate) forced: bool,
 }
 
 /// How a shutdown treats what is not on the storage.
@@ -83,10 +100,13 @@ impl Fs {
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
             polled: Mutex::new(Polled::default()),
+            look: Arc::default(),
+            looks: tokio::sync::watch::Sender::new(0),
             stop: tokio::sync::watch::Sender::new(false),
             stopped: AtomicBool::new(false),
+            threads: Mutex::default(),
         });
-        fs.restore(&config.replayed)?;
+        fs.restore(config.replayed)?;
         fs.restore_edits(config.edits)?;
         fs.own_fresh_root()?;
         if fs.options.background {
@@ -96,10 +116,10 @@ impl Fs {
     }
 
     /// Folds what the journal replayed into the tree again.
-    fn restore(&self, replayed: &[(u64, Vec<u8>)]) -> Result<(), FsError> {
+    fn restore(&self, replayed: Vec<(u64, Vec<u8>)>) -> Result<(), FsError> {
         let mut ops = Vec::with_capacity(replayed.len());
         for (counter, bytes) in replayed {
-            let op = Op::from_bytes(bytes).map_err(|error| {
+            let op = Op::from_bytes(&bytes).map_err(|error| {
                 tracing::error!(counter, %error, "an operation of the journal does not decode");
                 FsError::Invalid(
                     "an operation of the journal does not decode; a newer version wrote it",
@@ -184,7 +204,8 @@ impl Fs {
     }
 
     /// Ends the file system: tells the tree what open files hold, makes the journal durable and, if asked, uploads everything and
-    /// closes the lane. Waits for the storage without an end when uploading. Unmount before: changes are refused afterwards.
+    /// closes the lane. Waits for the storage without an end when uploading. Unmount before: changes are refused afterwards. When it
+    /// returns nothing of the background work goes on: the local state may be opened again.
     ///
     /// # Errors
     /// What could not be written; then nothing was given up and it may be called again.
@@ -201,7 +222,9 @@ impl Fs {
         };
         self.stopped.store(true, Ordering::Release);
         self.stop.send_replace(true);
+        self.join_background();
         self.journal.sync_all()?;
+        self.runtime.block_on(self.replica.settle_locally())?;
         if upload && !self.options.read_only {
             self.runtime.block_on(async {
                 // The commit that closes the lane proposes it.

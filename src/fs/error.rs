@@ -60,6 +60,10 @@ pub enum FsError {
     Lost { ino: u64, block: u64 },
     #[error("the storage did not answer within {0} s")]
     Deadline(u64),
+    #[error(
+        "{0} changes wait for the storage, as many as fit into the memory; let it catch up or raise --memory"
+    )]
+    Crowded(usize),
     #[error("the file system is shutting down")]
     Stopped,
     #[error(transparent)]
@@ -101,7 +105,7 @@ impl FsError {
             Self::NoAttribute => Errno::ENODATA,
             Self::AttributeNamespace | Self::Unsupported(_) => Errno::EOPNOTSUPP,
             Self::AttributeTooLong => Errno::E2BIG,
-            Self::AttributesFull => Errno::ENOSPC,
+            Self::AttributesFull | Self::Crowded(_) => Errno::ENOSPC,
             Self::NoMoreData => Errno::ENXIO,
             Self::ReadOnly => Errno::EROFS,
             Self::Deadline(_) => Errno::ETIMEDOUT,
@@ -116,9 +120,14 @@ impl FsError {
         match self {
             Self::Data(e) => e.is_transient(),
             Self::Replica(e) => e.is_transient(),
-            Self::Deadline(_) => true,
+            Self::Deadline(_) | Self::Crowded(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether a segment is not where the tree says that it is.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Data(DataError::Missing(_)))
     }
 
     /// Whether this means that bytes of the vault or of the local disk are not as they should be: worth a line in the log.

@@ -323,12 +323,40 @@ impl Fs {
 
     /// Brings a block that an edit needs to memory. The file is unlocked meanwhile.
     pub(crate) fn bring(&self, file: &OpenFile, missing: Missing) -> Result<(), FsError> {
-        let inode = file.state.lock().inode.clone();
-        let reads = self.reads_of(&[missing.at], &inode)?;
-        let blocks = self.fetch(reads)?;
+        let fetch = || {
+            let inode = file.state.lock().inode.clone();
+            self.fetch(self.reads_of(&[missing.at], &inode)?)
+        };
+        let blocks = match fetch() {
+            Err(error) if error.is_missing() => {
+                self.find_again(file)?;
+                fetch()?
+            }
+            blocks => blocks?,
+        };
         let mut state = file.state.lock();
         if let Some(block) = blocks.first() {
             state.content.admit(missing, block);
+        }
+        Ok(())
+    }
+
+    /// A segment is not where the tree says: it may have been declared or replaced meanwhile. Looks for changes, and takes the file as
+    /// the tree has it now, if that is what was opened.
+    pub(crate) fn find_again(&self, file: &OpenFile) -> Result<(), FsError> {
+        self.look_again();
+        let mut state = file.state.lock();
+        if state.content.is_modified() || file.gone.lock().is_some() {
+            return Ok(());
+        }
+        let (inode, content) = match self.loaded(file.ino) {
+            Err(FsError::NotFound) => return Ok(()),
+            found => found?,
+        };
+        if inode.version == state.base {
+            state.content = content;
+            *state.inode_mut() = inode;
+            self.count(&mut state);
         }
         Ok(())
     }

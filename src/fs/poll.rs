@@ -1,6 +1,6 @@
 //! Looking for what other devices did, and telling the kernel what it must forget; and the other things done now and then.
 
-use crate::core::Fs;
+use crate::core::{Fs, Polled};
 use crate::error::FsError;
 use skrin_base::{Ino, Name};
 use skrin_meta::replica::MergeDiff;
@@ -16,6 +16,10 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(10);
 /// Bytes of the tree that are written to the local cache at once.
 const CACHE_FLUSH: usize = 4 << 20;
+/// An `open` waits for so long for a look at what other devices did.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(2);
+/// What is under way when the file system ends may take so long; then it is given up, as a crash would.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often the storage is asked for its room, in nanoseconds.
 const SPACE_EVERY: u64 = 60_000_000_000;
 
@@ -23,6 +27,12 @@ const SPACE_EVERY: u64 = 60_000_000_000;
 enum Told {
     Attributes(Ino),
     Entries(Vec<(Ino, Name)>),
+}
+
+/// What the kernel is told after a merge.
+struct Outdated {
+    entries: Vec<(Ino, Name)>,
+    attributes: Vec<Ino>,
 }
 
 impl Fs {
@@ -36,19 +46,110 @@ impl Fs {
     }
 
     fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
-        let diff = {
+        let error = pulled.as_ref().err().map(ToString::to_string);
+        let outdated = pulled.and_then(|diff| self.outdate_all(diff));
+        {
             let mut polled = self.polled.lock();
-            polled.error = pulled.as_ref().err().map(ToString::to_string);
-            if pulled.is_ok() {
-                polled.at = Some(self.clock.monotonic());
+            let now = self.clock.monotonic();
+            if error.is_none() {
+                polled.at = Some(now);
             }
-            pulled?
+            polled.error = error;
+            polled.tried = polled.tried.map(|_| now);
+            (polled.running, polled.given_up) = (false, false);
+        }
+        // Before the kernel is told, which may take until a call is answered that waits for this.
+        self.looks.send_modify(|n| *n += 1);
+        self.tell_kernel(outdated?);
+        Ok(())
+    }
+
+    /// Whether `refresh` would wait: the last look for changes is longer ago than the interval, and the storage seems to answer.
+    pub fn is_outdated(&self) -> bool {
+        self.is_worth_waiting(&self.polled.lock())
+    }
+
+    fn is_worth_waiting(&self, polled: &Polled) -> bool {
+        polled.error.is_none() && !polled.given_up && self.is_due(polled)
+    }
+
+    fn is_due(&self, polled: &Polled) -> bool {
+        let every = self.options.poll_interval.unwrap_or_default().as_nanos();
+        let since = |tried| u128::from(self.clock.monotonic().saturating_sub(tried));
+        polled.tried.is_some_and(|tried| since(tried) >= every)
+    }
+
+    /// Whoever goes on after this sees what other devices had published an interval ago, if the storage answers soon enough; else, what is
+    /// known. All who wait at the same time share one look.
+    pub fn refresh(&self) {
+        let look = {
+            let polled = self.polled.lock();
+            if !self.is_worth_waiting(&polled) {
+                return;
+            }
+            if !polled.running {
+                self.look.notify_one();
+            }
+            self.next_look(1)
         };
-        self.invalidate(diff)
+        if !self.await_look(look, REFRESH_PATIENCE) {
+            self.polled.lock().given_up = true;
+            tracing::info!("the storage does not answer; files are opened as they are known");
+        }
+    }
+
+    /// Looks for changes now, whatever the interval: something that the tree names is not there. Waits for the storage.
+    pub(crate) fn look_again(&self) {
+        let look = {
+            let mut polled = self.polled.lock();
+            polled.forced = polled.tried.is_some();
+            self.look.notify_one();
+            // One that has begun may have seen too little.
+            polled
+                .forced
+                .then(|| self.next_look(1 + u64::from(polled.running)))
+        };
+        match look {
+            Some(look) => {
+                self.await_look(look, self.options.deadline);
+            }
+            None => {
+                if let Err(error) = self.poll() {
+                    tracing::debug!(%error, "looking for changes failed");
+                }
+            }
+        }
+    }
+
+    /// The look that is so many after the last one that ended; call it while `polled` is locked.
+    fn next_look(&self, nth: u64) -> (watch::Receiver<u64>, u64) {
+        let looks = self.looks.subscribe();
+        let number = *looks.borrow() + nth;
+        (looks, number)
+    }
+
+    /// False if it did not end in time.
+    fn await_look(
+        &self,
+        (mut looks, number): (watch::Receiver<u64>, u64),
+        patience: Duration,
+    ) -> bool {
+        let ended = async {
+            let ended = looks.wait_for(|n| *n >= number);
+            tokio::time::timeout(patience, ended).await.is_ok()
+        };
+        self.runtime.block_on(ended)
     }
 
     /// Makes the kernel forget what changed. Holds no lock while it tells.
-    pub(crate) fn invalidate(&self, mut diff: MergeDiff) -> Result<(), FsError> {
+    pub(crate) fn invalidate(&self, diff: MergeDiff) -> Result<(), FsError> {
+        let told = self.outdate_all(diff)?;
+        self.tell_kernel(told);
+        Ok(())
+    }
+
+    /// Gives new numbers to what changed; what the kernel must be told.
+    fn outdate_all(&self, mut diff: MergeDiff) -> Result<Outdated, FsError> {
         if diff.everything {
             self.suspect_everything(&mut diff)?;
         }
@@ -60,16 +161,22 @@ impl Fs {
                 Told::Entries(names) => entries.extend(names),
             }
         }
+        Ok(Outdated {
+            entries,
+            attributes,
+        })
+    }
+
+    fn tell_kernel(&self, outdated: Outdated) {
         let Some(notify) = self.notify.lock().clone() else {
-            return Ok(());
+            return;
         };
-        for (dir, name) in entries {
+        for (dir, name) in outdated.entries {
             notify.entry(self.nodes.known_as(dir), &name);
         }
-        for ino in attributes {
+        for ino in outdated.attributes {
             notify.attributes(self.nodes.known_as(ino));
         }
-        Ok(())
     }
 
     /// The state was folded again: whatever the kernel knows may be another now.
@@ -115,6 +222,8 @@ impl Fs {
         }
         if let Some(every) = self.options.poll_interval {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            // Opening the replica has looked.
+            self.polled.lock().tried = Some(self.clock.monotonic());
             self.start("skrin-poll", move || Self::poll_forever(weak, stop, every))?;
         }
         let stop = self.stop.subscribe();
@@ -130,7 +239,10 @@ impl Fs {
         let runtime = self.runtime.clone();
         let thread = std::thread::Builder::new().name(name.to_owned());
         match thread.spawn(move || runtime.block_on(work())) {
-            Ok(_) => Ok(()),
+            Ok(thread) => {
+                self.threads.lock().push(thread);
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(%error, name, "a thread cannot be started");
                 Err(FsError::Stopped)
@@ -138,11 +250,36 @@ impl Fs {
         }
     }
 
+    /// Waits until the background work has ended, after `stop` was sent.
+    pub(crate) fn join_background(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the background work panicked");
+            }
+        }
+    }
+
     async fn poll_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>, every: Duration) {
-        while !pause(&mut stop, every).await {
+        let Some(look) = weak.upgrade().map(|fs| Arc::clone(&fs.look)) else {
+            return;
+        };
+        loop {
+            let asked = tokio::select! {
+                ended = pause(&mut stop, every) => match ended {
+                    true => return,
+                    false => false,
+                },
+                () = look.notified() => true,
+            };
             let Some(fs) = weak.upgrade() else { return };
-            let pulled = fs.replica.pull().await.map_err(FsError::from);
-            if let Err(error) = fs.take_in(pulled) {
+            if !fs.begin_look(asked) {
+                continue;
+            }
+            let Some(pulled) = until_stopped(&mut stop, fs.replica.pull()).await else {
+                return;
+            };
+            if let Err(error) = fs.take_in(pulled.map_err(FsError::from)) {
                 tracing::warn!(%error, "looking for changes of other devices failed");
                 // What it took in before it failed is in the tree all the same.
                 let diff = fs.replica.take_diff().await;
@@ -153,14 +290,22 @@ impl Fs {
         }
     }
 
+    /// Whether to look now: not for somebody whose wish was fulfilled meanwhile.
+    fn begin_look(&self, asked: bool) -> bool {
+        let mut polled = self.polled.lock();
+        let forced = std::mem::take(&mut polled.forced);
+        polled.running = !asked || forced || self.is_due(&polled);
+        polled.running
+    }
+
     /// Makes checkpoints when nothing has been pending for a while: in the middle of a long copy each would be outdated at once.
     async fn checkpoint_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
         let mut quiet = false;
         while !pause(&mut stop, QUIET).await {
             let Some(fs) = weak.upgrade() else { return };
             let nothing = fs.pending().operations == 0;
-            if nothing && quiet {
-                fs.checkpoint().await;
+            if nothing && quiet && until_stopped(&mut stop, fs.checkpoint()).await.is_none() {
+                return;
             }
             quiet = nothing;
         }
@@ -185,7 +330,10 @@ impl Fs {
             let now = fs.clock.monotonic();
             if space_at.is_none_or(|at| now.saturating_sub(at) >= SPACE_EVERY) {
                 space_at = Some(now);
-                if let Some(space) = (fs.space)().await {
+                let Some(asked) = until_stopped(&mut stop, (fs.space)()).await else {
+                    return;
+                };
+                if let Some(space) = asked {
                     *fs.known_space.lock() = Some(space);
                 }
             }
@@ -206,6 +354,19 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// What became of the work; `None` if the file system ended and it did not end with it.
+pub(crate) async fn until_stopped<T>(
+    stop: &mut watch::Receiver<bool>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return Some(done),
+        _ = stop.wait_for(|s| *s) => {}
+    }
+    tokio::time::timeout(GRACE, work).await.ok()
 }
 
 /// Waits; true if the file system ends meanwhile.

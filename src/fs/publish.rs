@@ -5,6 +5,7 @@ use crate::commit::Batch;
 use crate::config::Pending;
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
@@ -119,7 +120,7 @@ impl Fs {
     async fn try_publish(&self) -> Result<Option<Batch>, FsError> {
         let found = {
             let tree = self.replica.tree();
-            match Batch::next(&tree) {
+            match Batch::next(&tree)? {
                 Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
                 None => None,
             }
@@ -205,16 +206,17 @@ impl Fs {
     /// Publishes in the background until the file system ends or nobody holds it any more.
     pub(crate) async fn publish_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
         let mut pause = BACKOFF.0;
-        loop {
+        while !*stop.borrow() {
             let Some(fs) = weak.upgrade() else { return };
             let urgent = fs.publisher.waiting.load(Ordering::Acquire) > 0;
             if fs.publish_due() {
                 if urgent {
                     tokio::time::sleep(GATHER).await;
                 }
-                let failed = match fs.publish_next().await {
-                    Ok(_) => false,
-                    Err(error) => {
+                let failed = match until_stopped(&mut stop, fs.publish_next()).await {
+                    None => return,
+                    Some(Ok(_)) => false,
+                    Some(Err(error)) => {
                         tracing::warn!(%error, "publishing failed; it is tried again");
                         true
                     }

@@ -253,11 +253,18 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.open_node(node(ino), open_mode(flags)) {
+        let work = move |fs: &Fs| match fs.open_node(node(ino), open_mode(flags)) {
             // What the kernel has cached of a node never changes behind its back.
             Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
             Err(e) => reply.error(errno(&e)),
+        };
+        if !self.fs.is_outdated() {
+            return work(&self.fs);
         }
+        self.later(&self.reads, move |fs| {
+            fs.refresh();
+            work(fs);
+        });
     }
 
     fn create(

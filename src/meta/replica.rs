@@ -189,8 +189,21 @@ impl TreeGuard<'_> {
     }
 
     /// Operations that are not published yet, in their order.
-    pub fn pending(&self) -> impl Iterator<Item = &Arc<Op>> {
-        self.0.pending.iter().map(|pending| &pending.op)
+    ///
+    /// # Errors
+    /// When the cache, where those from longer ago are, fails.
+    pub fn pending(&self) -> impl Iterator<Item = Result<Arc<Op>, RowsError>> {
+        self.0.pending.iter().map(|pending| self.0.op_of(pending))
+    }
+
+    /// The number of the oldest of them.
+    pub fn first_pending(&self) -> Option<u64> {
+        self.0.pending.front().map(|pending| pending.counter)
+    }
+
+    /// How many operations are not published.
+    pub fn pending_count(&self) -> usize {
+        self.0.pending.len()
     }
 
     /// How many operations are not published, and the bytes that they take in commits.

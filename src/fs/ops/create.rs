@@ -31,9 +31,16 @@ impl Fs {
             mode,
             rdev: 0,
         };
-        let attr = match self.mknod(dir, name, spec, caller) {
-            Err(FsError::Exists) if !exclusive => self.lookup(dir, name)?,
-            made => made?,
+        let (attr, how) = match self.mknod(dir, name, spec, caller) {
+            Err(FsError::Exists) if !exclusive => (self.lookup(dir, name)?, how),
+            // There is nothing to cut: an operation that says so would be one more for every file.
+            made => (
+                made?,
+                OpenMode {
+                    truncate: false,
+                    ..how
+                },
+            ),
         };
         match self.open_node(attr.node, how) {
             Ok(handle) => Ok((attr, handle)),
@@ -127,6 +134,7 @@ impl Fs {
     fn make(&self, dir: NodeId, name: &[u8], mut node: NewNode) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
+        self.await_room()?;
         let (ino, inode) = {
             let mut tree = self.replica.tree();
             let (dir, parent) = dir_of(&tree, self.nodes.ino(dir))?;

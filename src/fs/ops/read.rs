@@ -5,7 +5,7 @@ use crate::file::Handle;
 use crate::types::HandleId;
 use skrin_base::Stored;
 use skrin_base::limits::BLOCK_LEN;
-use skrin_data::Block;
+use skrin_data::{Block, BlockRead};
 use skrin_meta::state::Inode;
 use std::sync::Arc;
 
@@ -47,14 +47,30 @@ impl Fs {
     /// `BadHandle`; of the data layer where blocks are missing, damaged or not to be had.
     pub fn read(&self, handle: HandleId, offset: u64, len: usize) -> Result<Vec<u8>, FsError> {
         let handle = self.files.handle(handle)?;
-        let plan = self.plan_read(&handle, offset, len)?;
+        let (plan, reads) = self.resolve_read(&handle, offset, len)?;
+        self.read_ahead(&handle, offset, len);
+        match self.fetch(reads) {
+            Err(error) if error.is_missing() => {
+                self.find_again(&handle.file)?;
+                let (plan, reads) = self.resolve_read(&handle, offset, len)?;
+                Ok(plan.assemble(&self.fetch(reads)?))
+            }
+            blocks => Ok(plan.assemble(&blocks?)),
+        }
+    }
+
+    fn resolve_read(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        len: usize,
+    ) -> Result<(Plan, Vec<BlockRead>), FsError> {
+        let plan = self.plan_read(handle, offset, len)?;
         let reads = match &plan.inode {
             Some(inode) => self.reads_of(&plan.stored, inode)?,
             None => Vec::new(),
         };
-        self.read_ahead(&handle, offset, len);
-        let blocks = self.fetch(reads)?;
-        Ok(plan.assemble(&blocks))
+        Ok((plan, reads))
     }
 
     /// As `read` if that needs no wait, else `None`.

@@ -46,10 +46,8 @@ impl Fs {
 
     /// Whether everything up to that operation is on the storage.
     fn is_published(&self, counter: u64) -> bool {
-        let tree = self.replica.tree();
-        tree.pending()
-            .next()
-            .is_none_or(|op| op.id.counter > counter)
+        let first = self.replica.tree().first_pending();
+        first.is_none_or(|first| first > counter)
     }
 
     /// Puts everything on the storage, calling back now and then with what is left. Waits as long as it makes progress or the storage may come

@@ -21,9 +21,10 @@ mod sut;
 use skrin_base::Errno;
 use skrin_fs::testutil::{SystemClock, TestVault};
 use skrin_fs::{Durability, Fs, FsOptions, NodeId, OpenMode, Shutdown};
+use skrin_storage::fault::{Failure, Fault, Faults, Rule};
 use skrin_storage::{MemoryStore, ObjectName, Store};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sut::{CALLER, read_all};
 
 const WRITE: OpenMode = OpenMode {
@@ -78,7 +79,7 @@ fn a_full_storage_is_reported_at_write_and_fsync_and_not_only_in_the_log() {
     at.fs.sync(|_| ()).unwrap();
     write(&at.fs, b"large", &random_bytes(6 << 20)).unwrap();
     // Locally durable, and nobody has heard of the storage yet; then somebody has.
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let refused = loop {
         match write(&at.fs, b"more", b"x") {
             Err(e) => break e,
@@ -103,6 +104,65 @@ fn a_full_storage_is_reported_at_write_and_fsync_and_not_only_in_the_log() {
     at.fs.release(handle).unwrap();
     at.fs.unlink(NodeId::ROOT, b"fits").unwrap();
     at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
+fn more_changes_than_fit_into_memory_are_refused_until_the_storage_has_some() {
+    let options = FsOptions {
+        pending_max: 64,
+        ..manual()
+    };
+    let vault = vault_on(Arc::new(MemoryStore::new()));
+    let at = vault.open(0, options).unwrap();
+    let make = |n: usize| {
+        let name = format!("d{n}");
+        at.fs.mkdir(NodeId::ROOT, name.as_bytes(), 0o755, &CALLER)
+    };
+    for n in 0..64 {
+        make(n).unwrap();
+    }
+    assert_eq!(make(64).unwrap_err().errno(), Errno::ENOSPC);
+    // What makes room goes on.
+    at.fs.rmdir(NodeId::ROOT, b"d0").unwrap();
+    assert_eq!(make(0).unwrap_err().errno(), Errno::ENOSPC);
+    at.fs.sync(|_| ()).unwrap();
+    make(64).unwrap();
+    at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
+fn after_shutdown_nothing_of_the_background_works_on_the_local_state() {
+    for failure in [Failure::Hang, Failure::HangAfter] {
+        let faults = Faults::default();
+        let store = Fault::new(MemoryStore::new(), faults.clone());
+        let clock = Arc::new(SystemClock::default());
+        let vault = TestVault::new(8, Arc::new(store), clock).unwrap();
+        let options = FsOptions {
+            poll_interval: Some(Duration::from_millis(1)),
+            ..FsOptions::default()
+        };
+        let at = vault.open(0, options).unwrap();
+        // The poller waits for an answer that never comes, and so does the publisher behind it.
+        faults.add(Rule::new(failure));
+        write(&at.fs, b"f", b"x").unwrap();
+        at.fs.fsync_dir().unwrap();
+        let start = Instant::now();
+        while faults.fired() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+        assert_eq!(Arc::strong_count(&at.fs), 1);
+        drop(at.fs);
+        assert_eq!(Arc::strong_count(&at.replica), 1);
+        drop((at.replica, at.data));
+        faults.clear();
+        std::fs::remove_file(vault.state_dir(0).join("meta.db")).unwrap();
+        let again = vault.open(0, manual()).unwrap();
+        again.fs.lookup(NodeId::ROOT, b"f").unwrap();
+        again.fs.sync(|_| ()).unwrap();
+        again.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::state;
 use crate::undo::{Frame, Recorder};
 use skrin_base::wire::Writer;
 use skrin_base::{DeviceId, Ino, Name, RoomId, SegmentInfo};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -24,6 +25,11 @@ const KEPT_BELOW_FLOOR: u64 = 64;
 
 /// Rows are written whenever this many bytes came together while a state is made anew.
 const RELIEF_BYTES: usize = 16 << 20;
+/// From so many pending operations on they are taken from the state, and put back on it, in parts with writing in between.
+/// Few in tests, so that random programs go that way.
+const PENDING_MANY: usize = if cfg!(test) { 3 } else { 4096 };
+/// The same for the bytes of rows between two writes.
+const PENDING_RELIEF: usize = if cfg!(test) { 500 } else { RELIEF_BYTES };
 
 /// A folded commit above the floor.
 pub(super) struct Logged {
@@ -36,11 +42,16 @@ pub(super) struct Logged {
 
 /// An operation of this device that is not published yet.
 pub(super) struct Pending {
-    pub(super) op: Arc<Op>,
+    /// The number in its id.
+    pub(super) counter: u64,
     /// Bytes that it takes in a commit.
     pub(super) len: usize,
-    frame: Frame,
+    /// The operation and what stood before it; `None` when only the database has them: a device that is offline for long has
+    /// more of them than fit into memory.
+    held: Option<(Arc<Op>, Frame)>,
     dirty: bool,
+    /// On its way into the database.
+    saving: bool,
 }
 
 /// What a merge changed in the tree, for the kernel's caches.
@@ -124,8 +135,11 @@ pub(super) struct Core {
     dropped: Vec<OrderKey>,
     pub(super) pending: VecDeque<Pending>,
     unpended: Vec<u64>,
-    /// Pending operations while the state is made again.
-    parked: Vec<Arc<Op>>,
+    /// Pending operations while something below them is made again.
+    parked: BTreeMap<u64, Arc<Op>>,
+    /// Some of the pending operations were published once, so that the journal has them no more: nothing is written while they are
+    /// set aside.
+    again: bool,
     pub(super) meta: Meta,
     /// Counters below this belong to earlier incarnations of this device.
     pub(super) counter_base: u64,
@@ -155,7 +169,8 @@ impl Core {
             dropped: Vec::new(),
             pending: VecDeque::new(),
             unpended: Vec::new(),
-            parked: Vec::new(),
+            parked: BTreeMap::new(),
+            again: false,
             meta: Meta::default(),
             counter_base: 0,
             last_counter: 0,
@@ -238,7 +253,8 @@ impl Core {
         void: &BTreeSet<OrderKey>,
         commits: usize,
     ) -> Result<MergeDiff, RowsError> {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = self.all_pending()?;
+        self.pending.clear();
         let later: Vec<OrderKey> = self.log.range(first..).map(|(key, _)| *key).collect();
         let mut frames = Vec::new();
         let mut again: Vec<Arc<Op>> = Vec::new();
@@ -258,12 +274,23 @@ impl Core {
         let mut undone = pending
             .iter()
             .rev()
-            .map(|pending| &pending.frame)
+            .map(|(_, frame)| frame)
             .chain(frames.iter().rev());
         let result = undone
             .try_for_each(|frame| frame.revert(&mut recorder))
             .and_then(|()| self.fold_all(&mut recorder, fold))
-            .and_then(|()| self.pend_again(&mut recorder, again, pending));
+            .and_then(|()| {
+                let pending = pending.into_iter().map(|(op, _)| op);
+                let ops = self.own_in_order(again.into_iter().chain(pending));
+                match self.parked.is_empty() {
+                    true => self.pend_again(&mut recorder, ops),
+                    // All of them go on top in their order, later.
+                    false => {
+                        self.parked.extend(ops);
+                        Ok(())
+                    }
+                }
+            });
         let frame = recorder.finish();
         self.rows = rows;
         result?;
@@ -289,60 +316,136 @@ impl Core {
             return Vec::new();
         }
         self.redeclare.extend(commit.segments.iter().cloned());
+        self.again |= !commit.ops.is_empty();
         commit.ops.iter().cloned().map(Arc::new).collect()
     }
 
     /// Makes the operations of an own commit that never counted pending.
     pub(super) fn publish_again(&mut self, checked: &CheckedCommit) -> Result<(), RowsError> {
         let again = self.take_back(checked);
-        let pending = std::mem::take(&mut self.pending);
-        for one in pending.iter().rev() {
-            one.frame.revert(&mut self.rows)?;
-        }
-        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
-        let result = self.pend_again(&mut rows, again, pending);
-        self.rows = rows;
-        result
+        self.park()?;
+        let again = self.own_in_order(again);
+        self.parked.extend(again);
+        self.rejoin()
     }
 
+    /// Puts operations on top of the state that are not folded.
     fn pend_again(
         &mut self,
         rows: &mut dyn Rows,
-        again: Vec<Arc<Op>>,
-        pending: VecDeque<Pending>,
+        ops: BTreeMap<u64, Arc<Op>>,
     ) -> Result<(), RowsError> {
-        let own = self.device;
-        let again = again.into_iter().filter(|op| op.id.device == own);
-        let mut ops: BTreeMap<u64, Arc<Op>> = again.map(|op| (op.id.counter, op)).collect();
-        ops.extend(
-            pending
-                .into_iter()
-                .map(|pending| (pending.op.id.counter, pending.op)),
-        );
         for (counter, op) in ops {
             if state::is_folded(rows, op.id)? {
                 self.unpended.push(counter);
                 continue;
             }
-            let (pending, _) = Self::pend(rows, own, op)?;
+            let (pending, _) = Self::pend(rows, self.device, op)?;
             self.pending.push_back(pending);
         }
         Ok(())
     }
 
+    fn own_in_order(&self, ops: impl IntoIterator<Item = Arc<Op>>) -> BTreeMap<u64, Arc<Op>> {
+        let own = ops.into_iter().filter(|op| op.id.device == self.device);
+        own.map(|op| (op.id.counter, op)).collect()
+    }
+
+    /// A pending operation.
+    pub(super) fn op_of(&self, pending: &Pending) -> Result<Arc<Op>, RowsError> {
+        match &pending.held {
+            Some((op, _)) => Ok(op.clone()),
+            None => Ok(self.saved_pending(pending.counter)?.0),
+        }
+    }
+
+    /// What stood before a pending operation.
+    fn frame_of<'a>(&self, pending: &'a Pending) -> Result<Cow<'a, Frame>, RowsError> {
+        match &pending.held {
+            Some((_, frame)) => Ok(Cow::Borrowed(frame)),
+            None => Ok(Cow::Owned(self.saved_pending(pending.counter)?.1)),
+        }
+    }
+
+    fn all_pending(&self) -> Result<Vec<(Arc<Op>, Frame)>, RowsError> {
+        let held = |pending: &Pending| match &pending.held {
+            Some(held) => Ok(held.clone()),
+            None => self.saved_pending(pending.counter),
+        };
+        self.pending.iter().map(held).collect()
+    }
+
+    /// How many pending operations are in memory.
+    #[cfg(test)]
+    pub(super) fn held_pending(&self) -> usize {
+        self.pending.iter().filter(|p| p.held.is_some()).count()
+    }
+
+    /// Whether so many operations are pending that they are better parked before something is folded in below them.
+    pub(super) fn has_many_pending(&self) -> bool {
+        self.pending.len() >= PENDING_MANY
+    }
+
+    /// Takes the pending operations from the state, the newest first, and sets them aside until `rejoin`. At each step the state is a
+    /// good one, with fewer operations: it may be written in between, and a crash finds the others in the journal.
+    pub(super) fn park(&mut self) -> Result<(), RowsError> {
+        while let Some(last) = self.pending.pop_back() {
+            let (op, frame) = match last.held {
+                Some(held) => held,
+                None => self.saved_pending(last.counter)?,
+            };
+            self.unpend(last.counter, &frame)?;
+            self.parked.insert(last.counter, op);
+        }
+        Ok(())
+    }
+
+    /// The same with what an earlier run left in the database; the operations come back from the journal.
+    pub(super) fn drop_saved_pending(&mut self, counters: Vec<u64>) -> Result<(), RowsError> {
+        for counter in counters.into_iter().rev() {
+            let (_, frame) = self.saved_pending(counter)?;
+            self.unpend(counter, &frame)?;
+        }
+        Ok(())
+    }
+
+    fn unpend(&mut self, counter: u64, frame: &Frame) -> Result<(), RowsError> {
+        frame.revert(&mut self.rows)?;
+        self.unpended.push(counter);
+        self.relieve_pending()
+    }
+
+    /// Writes the state, and with it the operations that are held in memory, before it takes too much of that.
+    fn relieve_pending(&mut self) -> Result<(), RowsError> {
+        let much = self.rows.unflushed() >= PENDING_RELIEF;
+        match much && !self.again && !self.rows.is_flushing() {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
     /// Whether an own commit says something else under the id of an operation that is pending here: another copy of
     /// this device's state has given the same id to another operation.
-    pub(super) fn contradicts_pending(&self, checked: &CheckedCommit) -> bool {
+    pub(super) fn contradicts_pending(&self, checked: &CheckedCommit) -> Result<bool, RowsError> {
         let commit = checked.commit();
-        let own = |op: &&Op| op.id.device == self.device;
-        commit.device == self.device
-            && commit.ops.iter().filter(own).any(|op| {
-                let at = self
-                    .pending
-                    .partition_point(|p| p.op.id.counter < op.id.counter);
-                let same_id = self.pending.get(at).filter(|p| p.op.id == op.id);
-                same_id.is_some_and(|p| *p.op != *op)
-            })
+        if commit.device != self.device {
+            return Ok(false);
+        }
+        for op in commit.ops.iter().filter(|op| op.id.device == self.device) {
+            let counter = op.id.counter;
+            let parked = self.parked.get(&counter);
+            let at = self.pending.partition_point(|p| p.counter < counter);
+            let same_id = self.pending.get(at).filter(|p| p.counter == counter);
+            let known = match (parked, same_id) {
+                (Some(parked), _) => parked.clone(),
+                (None, Some(pending)) => self.op_of(pending)?,
+                (None, None) => continue,
+            };
+            if *known != *op {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the journal and the commits of this device, as far as they can be undone, say different things under
@@ -381,16 +484,14 @@ impl Core {
         let mut recorder = Recorder::new(rows);
         let outcome = apply(&mut recorder, &op)?;
         let frame = recorder.finish();
-        let (len, dirty) = (w.len(), true);
-        Ok((
-            Pending {
-                op,
-                len,
-                frame,
-                dirty,
-            },
-            outcome,
-        ))
+        let pending = Pending {
+            counter: op.id.counter,
+            len: w.len(),
+            held: Some((op, frame)),
+            dirty: true,
+            saving: false,
+        };
+        Ok((pending, outcome))
     }
 
     /// Applies a new operation of this device.
@@ -413,15 +514,10 @@ impl Core {
         }
         let highest = ops.iter().map(|op| op.id.counter).max();
         self.last_counter = self.last_counter.max(highest.unwrap_or(0));
-        let pending = std::mem::take(&mut self.pending);
-        for one in pending.iter().rev() {
-            one.frame.revert(&mut self.rows)?;
-        }
-        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
-        let result = self.pend_again(&mut rows, ops.into_iter().map(Arc::new).collect(), pending);
-        self.rows = rows;
-        self.broken = result.is_err();
-        result
+        self.park()?;
+        let ops = self.own_in_order(ops.into_iter().map(Arc::new));
+        self.parked.extend(ops);
+        self.rejoin()
     }
 
     /// A counter that no operation of this device has had.
@@ -450,10 +546,13 @@ impl Core {
             state::declare_segment(&mut recorder, segment)?;
         }
         let mut frame = recorder.finish();
-        for published in self.pending.drain(..count.min(self.pending.len())) {
-            self.unpended.push(published.op.id.counter);
-            frame.absorb(published.frame);
+        let count = count.min(self.pending.len());
+        for published in self.pending.iter().take(count) {
+            frame.absorb(self.frame_of(published)?.into_owned());
         }
+        let published = self.pending.drain(..count);
+        self.unpended.extend(published.map(|p| p.counter));
+        self.again &= !self.pending.is_empty();
         let key = self.key_of(&checked);
         let declared = checked.commit().segments.clone();
         debug_assert!(
@@ -490,7 +589,7 @@ impl Core {
         }
         let mut snapshot = self.rows.snapshot()?;
         for pending in self.pending.iter().rev() {
-            snapshot.revert(&pending.frame);
+            snapshot.revert(&*self.frame_of(pending)?);
         }
         for key in self.log.range(from..).rev().map(|(key, _)| key) {
             snapshot.revert(&self.logged(key)?.1);
@@ -524,7 +623,15 @@ impl Core {
     }
 
     /// Begins again with nothing. Pending operations are set aside until `rejoin` puts them back on top.
-    pub(super) fn reset(&mut self) {
+    ///
+    /// # Errors
+    /// When operations that only the database has cannot be read; nothing was done then.
+    pub(super) fn reset(&mut self) -> Result<(), RowsError> {
+        let ops = self.pending.iter().map(|pending| self.op_of(pending));
+        let ops: Vec<Arc<Op>> = ops.collect::<Result<_, _>>()?;
+        self.pending.clear();
+        self.parked
+            .extend(ops.into_iter().map(|op| (op.id.counter, op)));
         self.rows.clear();
         self.graph = Graph::default();
         self.log.clear();
@@ -534,8 +641,7 @@ impl Core {
         self.meta = Meta::default();
         self.broken = true;
         self.anew = true;
-        let pending = self.pending.drain(..).map(|pending| pending.op);
-        self.parked.extend(pending);
+        Ok(())
     }
 
     /// While the state is made anew, writes rows before they take too much memory. What is in the database is not a state
@@ -547,14 +653,27 @@ impl Core {
         self.rows.flush(Layer::new()).map_err(|(_, error)| error)
     }
 
-    /// Applies the operations that `reset` set aside.
+    /// Applies the operations that were set aside.
     pub(super) fn rejoin(&mut self) -> Result<(), RowsError> {
-        let ops = std::mem::take(&mut self.parked);
-        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
-        let result = self.pend_again(&mut rows, ops, VecDeque::new());
-        self.rows = rows;
+        self.broken = false;
+        let result = self.rejoin_all();
         self.broken = result.is_err();
         result
+    }
+
+    fn rejoin_all(&mut self) -> Result<(), RowsError> {
+        while let Some((counter, op)) = self.parked.first_key_value() {
+            let (counter, op) = (*counter, op.clone());
+            if state::is_folded(&self.rows, op.id)? {
+                self.unpended.push(counter);
+            } else {
+                let (pending, _) = Self::pend(&mut self.rows, self.device, op)?;
+                self.pending.push_back(pending);
+            }
+            self.parked.remove(&counter);
+            self.relieve_pending()?;
+        }
+        Ok(())
     }
 
     /// Whether a failure left the state incomplete: it must be folded again.

@@ -5,7 +5,7 @@ use crate::commit::Fault;
 use crate::heads::{LocalError, SeenHead};
 use crate::rows::RowsError;
 use skrin_base::Timestamp;
-use skrin_storage::{BadName, StoreError};
+use skrin_storage::{BadName, ErrorKind, StoreError};
 use std::fmt;
 use thiserror::Error;
 
@@ -117,6 +117,11 @@ impl ReplicaError {
             Self::Withheld(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether the storage has no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.kind() == ErrorKind::Full)
     }
 }
 

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 2;
+const CACHE_VERSION: u32 = 3;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -136,7 +136,8 @@ impl Replica {
         self.choose_lane(&mut net, &own);
         net.waiting = self.own_unknown(&own);
         match self.settle(&mut net).await {
-            Err(error) if !error.is_transient() => return Err(error),
+            // A full storage is read all the same, and cleared by what is done on this mount.
+            Err(error) if !error.is_transient() && !error.is_full() => return Err(error),
             _ => {}
         }
         net.undelivered = MergeDiff::default();
@@ -231,7 +232,7 @@ impl Replica {
         let nothing = super::graph::Graph::default();
         self.fetch_wanted(net, tips, &nothing).await?;
         let mut core = self.core.lock();
-        core.reset();
+        core.reset()?;
         core.begin();
         self.absorb_base(net, &mut core, None)?;
         Ok(core.rejoin()?)
@@ -317,7 +318,7 @@ impl Replica {
         let mut rows = Vec::new();
         if alone {
             // Nobody looks at the tree yet: rows go straight into the database, so that memory stays bounded.
-            self.core.lock().reset();
+            self.core.lock().reset()?;
             let fill = |batch| fill(&mut self.core.lock(), batch);
             get_rows(&self.env, &root, fill).await?;
         } else {
@@ -329,7 +330,7 @@ impl Replica {
         }
         let mut core = self.core.lock();
         if !alone {
-            core.reset();
+            core.reset()?;
         }
         core.begin();
         fill(&mut core, rows)?;

@@ -11,6 +11,7 @@ use crate::commit::{
     seal_commit,
 };
 use crate::lane::{Head, TIP_CONTENT, parse_commit_file};
+use crate::rows::RowsError;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
@@ -130,6 +131,14 @@ impl Replica {
         })
     }
 
+    /// Returns when no commit is being sealed and kept any more. Waits for the local disk only, unless somebody publishes.
+    ///
+    /// # Errors
+    /// When it could not be kept; its operations are pending as before.
+    pub async fn settle_locally(&self) -> Result<(), ReplicaError> {
+        self.finish_sealing(&mut *self.net.lock().await).await
+    }
+
     /// Ends the own lane if it was opened; for a clean unmount. Nothing may be pending.
     ///
     /// # Errors
@@ -233,22 +242,19 @@ impl Replica {
         let due = core
             .pending
             .iter()
-            .take_while(|pending| pending.op.id.counter <= upto);
+            .take_while(|pending| pending.counter <= upto);
         let fits = due.take(COMMIT_OPS_MAX).take_while(|pending| {
             bytes += pending.len;
             bytes <= room
         });
         let count = fits.count();
-        let first_is_due = core
-            .pending
-            .front()
-            .is_some_and(|p| p.op.id.counter <= upto);
+        let first_is_due = core.pending.front().is_some_and(|p| p.counter <= upto);
         // One that is larger than the target goes alone.
         count.max(usize::from(first_is_due))
     }
 
     /// Names up to `HEADS_MAX` heads; those left out are named by the next commit.
-    fn compose(&self, net: &Net, batch: &Batch, decided: Decided) -> Commit {
+    fn compose(&self, net: &Net, batch: &Batch, decided: Decided) -> Result<Commit, RowsError> {
         let keys = self.env.keys();
         let (epoch, commitment) = keys.current();
         let core = self.core.lock();
@@ -273,7 +279,10 @@ impl Replica {
         closes.extend(batch.close.then_some(own));
         closes.sort();
         let said = net.verdicts.iter().rev().take(VERDICTS_AT_ONCE).copied();
-        Commit {
+        let pending = core.pending.iter().take(batch.count);
+        let ops = pending.map(|p| Ok((*core.op_of(p)?).clone()));
+        let ops = ops.collect::<Result<_, RowsError>>()?;
+        Ok(Commit {
             optional: 0,
             vault: keys.vault(),
             room: keys.room(),
@@ -293,13 +302,8 @@ impl Replica {
             verdicts: propose.into_iter().chain(said).collect(),
             segments: batch.segments.clone(),
             closes,
-            ops: core
-                .pending
-                .iter()
-                .take(batch.count)
-                .map(|p| (*p.op).clone())
-                .collect(),
-        }
+            ops,
+        })
     }
 
     /// Drops a checkpoint that this device made and that has been overtaken: another one stands, or a commit came that
@@ -325,7 +329,7 @@ impl Replica {
         decided: Decided,
     ) -> Result<(), ReplicaError> {
         self.drop_stale_proposal(net);
-        let commit = self.compose(net, &batch, decided);
+        let commit = self.compose(net, &batch, decided)?;
         net.sealing = Some(Sealing {
             task: self.seal_and_keep(commit),
             count: batch.count,

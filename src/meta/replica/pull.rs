@@ -115,6 +115,25 @@ impl Replica {
 
     /// Admits and folds everything in the inbox whose causal past is known.
     pub(super) fn absorb(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
+        if !core.has_many_pending() || net.inbox.held.is_empty() {
+            return self.absorb_below(net, core);
+        }
+        // Before anything is admitted: the state is written in between.
+        let absorbed = core.park().map_err(MergeError::Rows);
+        let absorbed = absorbed.and_then(|()| self.absorb_below(net, core));
+        let absorbed = absorbed.and_then(|mut diff| {
+            core.rejoin()?;
+            diff.everything = true;
+            Ok(diff)
+        });
+        if absorbed.is_err() {
+            // What is set aside goes back on top when the state has been folded again.
+            core.fail();
+        }
+        absorbed
+    }
+
+    fn absorb_below(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
         let mut fold = Vec::new();
         let mut closed = BTreeSet::new();
         let stood = core.meta.standing.current().map(|c| c.reference);
@@ -122,7 +141,7 @@ impl Replica {
             if core.graph.knows(checked.head()) {
                 continue;
             }
-            if core.contradicts_pending(&checked) {
+            if core.contradicts_pending(&checked)? {
                 // Folding it would drop what is pending here under the same name. Nothing more is taken in from that
                 // lane and nothing is published, until somebody has decided which copy goes on.
                 self.report_clone(net, checked.head().lane);

@@ -6,13 +6,13 @@ use super::{Core, Logged, Meta, broken};
 use crate::cache::{CachedRows, FlushJob, Flushed};
 use crate::commit::{CheckedCommit, Commit};
 use crate::lane::Head;
+use crate::op::Op;
 use crate::order::OrderKey;
 use crate::rows::{Row, RowKey, RowsError};
 use crate::state;
 use crate::undo::Frame;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Hash32, LaneId, RoomId};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Prefixes of entries beside the rows.
@@ -60,6 +60,13 @@ impl Core {
                 logged.held = None;
             }
         }
+        let kept = self.rows.is_persistent();
+        for pending in self.pending.iter_mut().filter(|pending| pending.saving) {
+            pending.saving = false;
+            if kept && !pending.dirty {
+                pending.held = None;
+            }
+        }
         Ok(())
     }
 
@@ -90,9 +97,11 @@ impl Core {
             (logged.dirty, logged.saving) = (false, true);
         }
         for pending in self.pending.iter_mut().filter(|pending| pending.dirty) {
-            let key = prefixed(side::PENDING, &pending.op.id.counter.to_be_bytes());
-            unsaved.insert(key, Some(pending.frame.to_bytes().into()));
-            pending.dirty = false;
+            if let Some((op, frame)) = &pending.held {
+                let key = prefixed(side::PENDING, &pending.counter.to_be_bytes());
+                unsaved.insert(key, Some(encode_pending(op, frame)));
+            }
+            (pending.dirty, pending.saving) = (false, true);
         }
         let (lanes, nodes) = self.graph.take_dirty();
         for (id, row) in lanes {
@@ -111,12 +120,24 @@ impl Core {
         decode_logged(&row).map_err(|e| state::damaged(key.as_bytes(), &e))
     }
 
+    /// A pending operation from the database, with what stood before it.
+    pub(super) fn saved_pending(&self, counter: u64) -> Result<(Arc<Op>, Frame), RowsError> {
+        let key = prefixed(side::PENDING, &counter.to_be_bytes());
+        // One whose write failed lies between the two.
+        let row = match self.unsaved.get(&key) {
+            Some(unsaved) => unsaved.clone(),
+            None => self.rows.side(&key)?,
+        };
+        let row = row.ok_or_else(broken)?;
+        decode_pending(&row).map_err(|e| state::damaged(&key, &e))
+    }
+
     /// What the last flush left, without the pending operations: those come back from the journal. `None` if there is
     /// nothing that can be used.
     pub(in crate::replica) fn load(
         room: RoomId,
         device: DeviceId,
-        mut rows: CachedRows,
+        rows: CachedRows,
     ) -> Result<Result<Self, CachedRows>, RowsError> {
         let Some(meta) = rows.side(side::META)? else {
             return Ok(Err(rows));
@@ -124,9 +145,6 @@ impl Core {
         let Some(parts) = Parts::read(&rows, &meta)? else {
             return Ok(Err(rows));
         };
-        for frame in parts.pending.values().rev() {
-            frame.revert(&mut rows)?;
-        }
         let mut core = Self::new(room, device, rows);
         core.meta = parts.meta;
         core.graph = Graph::restore(parts.lanes, parts.nodes);
@@ -141,7 +159,10 @@ impl Core {
             )
         };
         core.log = parts.log.into_iter().map(stored).collect();
-        core.unpended.extend(parts.pending.into_keys());
+        if let Err(error) = core.drop_saved_pending(parts.pending) {
+            tracing::warn!(%error, "the pending changes in the metadata cache are damaged; it is made again");
+            return Ok(Err(core.rows));
+        }
         Ok(Ok(core))
     }
 }
@@ -152,7 +173,7 @@ struct Parts {
     lanes: Vec<(LaneId, Lane)>,
     nodes: Vec<(Hash32, Node)>,
     log: Vec<OrderKey>,
-    pending: BTreeMap<u64, Frame>,
+    pending: Vec<u64>,
 }
 
 impl Parts {
@@ -161,7 +182,7 @@ impl Parts {
         let lanes = rows.side_scan(side::LANE)?;
         let nodes = rows.side_scan(side::NODE)?;
         let log = rows.side_keys(side::LOG)?;
-        let pending = rows.side_scan(side::PENDING)?;
+        let pending = rows.side_keys(side::PENDING)?;
         let read = || {
             Some(Self {
                 meta: Meta::from_bytes(meta).ok()?,
@@ -173,10 +194,7 @@ impl Parts {
                     .collect::<Option<_>>()?,
                 pending: pending
                     .iter()
-                    .map(|(key, row)| {
-                        let counter = key.get(1..)?.try_into().ok()?;
-                        Some((u64::from_be_bytes(counter), Frame::from_bytes(row).ok()?))
-                    })
+                    .map(|key| Some(u64::from_be_bytes(key.get(1..)?.try_into().ok()?)))
                     .collect::<Option<_>>()?,
             })
         };
@@ -207,6 +225,21 @@ fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
     let frame = Frame::decode(&mut r)?;
     r.finish()?;
     Ok((CheckedCommit::from_cache(head, commit), frame))
+}
+
+fn encode_pending(op: &Op, frame: &Frame) -> Row {
+    let mut w = Writer::default();
+    op.encode(&mut w);
+    frame.encode(&mut w);
+    w.into_bytes().into()
+}
+
+fn decode_pending(row: &[u8]) -> Result<(Arc<Op>, Frame), WireError> {
+    let mut r = Reader::new(row);
+    let op = Arc::new(Op::decode(&mut r)?);
+    let frame = Frame::decode(&mut r)?;
+    r.finish()?;
+    Ok((op, frame))
 }
 
 impl Encode for Meta {

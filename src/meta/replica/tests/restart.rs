@@ -74,6 +74,30 @@ async fn a_commit_that_a_server_cut_short_is_put_again() {
 }
 
 #[tokio::test]
+async fn pending_operations_leave_the_memory_when_they_are_written_and_are_published_all_the_same()
+{
+    let vault = Vault::new(14);
+    let mut rng = Rng(14);
+    let (mut device, mut other) = (vault.open(0).await, vault.open(1).await);
+    (0..40).for_each(|_| device.act(&mut rng));
+    let held = |device: &Device| device.replica().core.lock().held_pending();
+    assert_eq!(held(&device), 40);
+    device.replica().flush().unwrap();
+    assert_eq!((held(&device), device.pending()), (0, 40));
+    let before = device.digest();
+    device.open(&vault).await.unwrap();
+    assert_eq!((device.digest(), device.pending()), (before, 40));
+    device.replica().flush().unwrap();
+    (0..10).for_each(|_| other.act(&mut rng));
+    other.publish().await.unwrap();
+    device.publish().await.unwrap();
+    assert_eq!(device.pending(), 0);
+    other.replica().pull().await.unwrap();
+    assert_eq!(other.digest(), device.digest());
+    assert_eq!(vault.fresh_digest().await, device.digest());
+}
+
+#[tokio::test]
 async fn a_device_opens_offline_with_its_cache_and_goes_on() {
     let vault = Vault::new(12);
     let mut rng = Rng(12);

@@ -1,0 +1,200 @@
+//! When other devices' changes are looked for, counted in requests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may panic"
+)]
+
+use skrin_base::{Clock, Errno, Timestamp};
+use skrin_fs::testutil::{Opened, TestVault};
+use skrin_fs::{Caller, FsOptions, HandleId, NodeId, OpenMode, Shutdown};
+use skrin_storage::fault::{Failure, Fault, Faults, Rule};
+use skrin_storage::{Count, Counters, Counts, ErrorKind, MemoryStore, Verb};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+const CALLER: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    pid: 1,
+};
+const INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A clock that a test turns.
+#[derive(Default)]
+struct Hand(AtomicU64);
+
+impl Hand {
+    fn turn(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_790_000_000_000_000_000 + self.monotonic() as i64)
+    }
+    fn monotonic(&self) -> u64 {
+        self.0.fetch_add(1000, Ordering::SeqCst)
+    }
+}
+
+/// A device that writes, and one that polls by a clock that stands still.
+struct World {
+    writer: Opened,
+    reader: Opened,
+    clock: Arc<Hand>,
+    faults: Faults,
+    counters: Arc<Counters>,
+    _vault: TestVault,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let (clock, faults) = (Arc::new(Hand::default()), Faults::default());
+        let counters = Arc::new(Counters::default());
+        let store = Fault::new(MemoryStore::new(), faults.clone());
+        let store = Arc::new(Count::new(store, Arc::clone(&counters)));
+        let vault = TestVault::new(seed, store, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+        let manual = FsOptions {
+            poll_interval: None,
+            background: false,
+            ..FsOptions::default()
+        };
+        let polling = FsOptions {
+            poll_interval: Some(INTERVAL),
+            ..FsOptions::default()
+        };
+        Self {
+            writer: vault.open(0, manual).unwrap(),
+            reader: vault.open(1, polling).unwrap(),
+            clock,
+            faults,
+            counters,
+            _vault: vault,
+        }
+    }
+
+    /// The first device makes a file, and it is on the storage.
+    fn publish(&self, name: &[u8], body: &[u8]) {
+        let fs = &self.writer.fs;
+        let mode = OpenMode {
+            write: true,
+            truncate: true,
+        };
+        let made = fs.create(NodeId::ROOT, name, 0o644, true, mode, &CALLER);
+        let (_, handle) = made.unwrap();
+        fs.write(handle, 0, body).unwrap();
+        fs.release(handle).unwrap();
+        fs.sync(|_| ()).unwrap();
+    }
+
+    fn sees(&self, name: &[u8]) -> bool {
+        self.reader.fs.lookup(NodeId::ROOT, name).is_ok()
+    }
+
+    fn open(&self, name: &[u8]) -> HandleId {
+        let fs = &self.reader.fs;
+        let node = fs.lookup(NodeId::ROOT, name).unwrap().node;
+        fs.open_node(node, OpenMode::default()).unwrap()
+    }
+
+    fn counted(&self, act: impl FnOnce()) -> Counts {
+        let before = self.counters.counts();
+        act();
+        self.counters.counts().since(&before)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.faults.clear();
+        let ended = self.reader.fs.shutdown(Shutdown::LeaveInJournal);
+        assert!(std::thread::panicking() || ended.is_ok());
+    }
+}
+
+#[test]
+fn an_open_after_the_interval_looks_first_and_all_who_open_share_one_listing() {
+    let world = World::new(1);
+    world.publish(b"f", b"one");
+    let fs = &world.reader.fs;
+    let within = world.counted(|| fs.refresh());
+    assert_eq!((within.lists, world.sees(b"f")), (0, false));
+    world.clock.turn(INTERVAL);
+    assert!(fs.is_outdated());
+    let after = world.counted(|| fs.refresh());
+    assert_eq!((after.lists, world.sees(b"f")), (1, true));
+    assert!(!fs.is_outdated());
+    world.clock.turn(INTERVAL);
+    let many = world.counted(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| fs.refresh());
+            }
+        });
+        (0..1000).for_each(|_| fs.refresh());
+    });
+    assert_eq!(many.lists, 1);
+}
+
+#[test]
+fn an_open_goes_on_with_what_is_known_when_the_storage_is_gone() {
+    let world = World::new(2);
+    world.publish(b"f", b"one");
+    let fs = &world.reader.fs;
+    world.clock.turn(INTERVAL);
+    fs.refresh();
+    world.publish(b"g", b"two");
+    // It hangs: the first one waits a little, and the others do not wait at all.
+    world
+        .faults
+        .add(Rule::new(Failure::Hang).on(Verb::List).times(1));
+    world.clock.turn(INTERVAL);
+    let asked = world.counted(|| fs.refresh());
+    assert_eq!((asked.lists, fs.is_outdated()), (1, false));
+    assert!(world.sees(b"f") && !world.sees(b"g"));
+}
+
+#[test]
+fn a_storage_that_refuses_is_asked_by_the_poller_and_by_no_open() {
+    let world = World::new(3);
+    let fs = &world.reader.fs;
+    let refusal = Failure::Before(ErrorKind::Transient);
+    world.faults.add(Rule::new(refusal).on(Verb::List));
+    world.clock.turn(INTERVAL);
+    let first = world.counted(|| fs.refresh());
+    assert_eq!(first.lists, 1);
+    world.clock.turn(INTERVAL);
+    let later = world.counted(|| fs.refresh());
+    assert_eq!((later.operations(), fs.is_outdated()), (0, false));
+}
+
+#[test]
+fn a_segment_that_is_gone_is_looked_for_again_before_a_read_fails() {
+    let world = World::new(4);
+    // One block: nothing is read ahead.
+    let body: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
+    world.publish(b"f", &body);
+    let fs = &world.reader.fs;
+    world.clock.turn(INTERVAL);
+    fs.refresh();
+    let handle = world.open(b"f");
+    let segments = |rule: Rule| rule.named(|name| name.starts_with("segments/"));
+    world.faults.add(segments(Rule::new(Failure::Withhold)));
+    let failed = world.counted(|| {
+        let error = fs.read(handle, 0, 1000).unwrap_err();
+        assert_eq!(error.errno(), Errno::EIO);
+    });
+    assert_eq!((world.faults.fired(), failed.lists), (2, 1));
+    world.faults.clear();
+    world
+        .faults
+        .add(segments(Rule::new(Failure::Withhold)).times(1));
+    let found = world.counted(|| {
+        assert!(fs.read(handle, 0, 60_000).unwrap() == body);
+    });
+    assert_eq!(found.lists, 1);
+    fs.release(handle).unwrap();
+}
