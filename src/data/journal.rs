@@ -34,6 +34,9 @@ const QUEUE_MAX: usize = 8 * 1024 * 1024;
 /// Segment numbers reserved at a time: one synced record for so many segments.
 const NUMBERS_AT_ONCE: u64 = 64;
 
+/// A log as short as this is read at once.
+const SHORT_LOG: u32 = 16 * 1024;
+
 /// More than the record of a block takes without the block.
 const BLOCK_HEAD_MAX: u64 = 128;
 
@@ -420,19 +423,33 @@ impl Journal {
         self.write_out(s, false).map(drop)
     }
 
-    /// Ends the journal: everything is durable, unused room is given back. Appending is refused from then on.
+    /// Ends the journal: everything is durable, unused room is given back, and of a log in which nothing is needed only a beginning
+    /// is left for the next replay to read. Appending is refused from then on.
     ///
     /// # Errors
     /// `LocalDisk`.
     pub fn close(&self) -> Result<(), DataError> {
         self.state.lock().closed = true;
         self.sync_all()?;
+        if let Err(error) = self.begin_anew() {
+            tracing::debug!(%error, "the next mount reads a log in which nothing is needed");
+        }
         let mut s = self.state.lock();
         s.spares.clear();
         match s.files.back() {
             Some(file) => file::cut(&file.path, file.end.into()),
             None => Ok(()),
         }
+    }
+
+    fn begin_anew(&self) -> Result<(), DataError> {
+        let mut s = self.state.lock();
+        let unneeded = |file: &LogFile| file.end > SHORT_LOG && !file.is_needed(s.released);
+        if s.files.back().is_some_and(unneeded) {
+            self.begin_file(&mut s, self.config.file_len.into())?;
+            drop(self.write_out(s, true)?);
+        }
+        Ok(())
     }
 
     /// How far the log was handed to the operating system; payloads up to there can be read back.

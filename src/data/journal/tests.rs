@@ -610,3 +610,31 @@ fn what_settles_edits_and_is_torn_settles_nothing() {
     let (_, replay) = open(dir.path());
     assert_eq!((ops(&replay), edits(&replay)), (vec![], vec![(5, 1)]));
 }
+
+#[test]
+fn a_log_in_which_nothing_is_needed_leaves_a_beginning_only() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let lane = LaneId([5; 16]);
+    let numbers = journal.reserve(lane).unwrap();
+    for counter in 1..=3 {
+        journal.append_op(counter, &[0; 30_000], None).unwrap();
+    }
+    journal.release(2, &[]).unwrap();
+    journal.close().unwrap();
+    let length = || -> u64 {
+        let files = fs::read_dir(dir.path()).unwrap();
+        files.map(|f| f.unwrap().metadata().unwrap().len()).sum()
+    };
+    assert!(length() > 30_000, "an operation is still needed");
+    let (journal, replay) = open(dir.path());
+    assert_eq!(ops(&replay), [3]);
+    journal.append_op(4, &[0; 30_000], None).unwrap();
+    journal.release(4, &[]).unwrap();
+    journal.close().unwrap();
+    assert!(length() < 1000, "{}", length());
+    let (_, replay) = open(dir.path());
+    assert_eq!((replay.released, replay.ops.len()), (4, 0));
+    assert_eq!(replay.numbers.get(&lane), Some(&numbers.end));
+    assert_eq!(replay.findings, []);
+}
