@@ -10,7 +10,7 @@ use skrin_base::{Ino, SegmentInfo};
 use skrin_crypto::keys::derive_epoch_commitment;
 use skrin_crypto::{
     CommitAad, DeviceSeed, DeviceSigner, EpochKey, RoomKeys, RoomSecret, Roster, RosterDevice,
-    SignatureKind, hash, pad_pow2, seal,
+    SignatureKind, commit_id, hash, pad_pow2, seal,
 };
 use skrin_meta::check::Finding;
 use skrin_meta::checkpoint::{PAGE_CAPACITY, Root, RowAssembler, open_root, seal_root};
@@ -152,7 +152,7 @@ pub fn commit_object(data: &[u8]) {
     let head = Head {
         lane,
         seq: 0,
-        hash: hash(data),
+        hash: commit_id(data),
     };
     let forged = open_commit(&head, data, &world.keys, &world.roster);
     assert!(forged.is_err(), "a forged commit opens");
@@ -163,7 +163,8 @@ pub fn commit_object(data: &[u8]) {
         unreachable!("the epoch is known");
     };
     let signature = world.signer.sign(SignatureKind::Commit, data);
-    let plain = pad_pow2(&[data, &signature.0].concat());
+    let content = [data, &signature.0].concat();
+    let plain = pad_pow2(&content);
     let aad = CommitAad {
         vault: VAULT,
         room: ROOM,
@@ -175,7 +176,7 @@ pub fn commit_object(data: &[u8]) {
     let head = Head {
         lane,
         seq: 0,
-        hash: hash(&object),
+        hash: commit_id(&content),
     };
     if let Ok(checked) = open_commit(&head, &object, &world.keys, &world.roster) {
         assert_eq!(checked.commit().to_bytes(), data);

@@ -5,10 +5,12 @@ use crate::checkpoint::DigestOfRows;
 use crate::checkpoint::{Root, seal_root};
 use crate::commit::Opinion;
 use crate::commit::{Commit, Verdict, open_commit, seal_commit};
+use crate::lane::parse_commit_file;
 use crate::testing::an_op;
 use bytes::Bytes;
 use skrin_base::SegmentInfo;
 use skrin_storage::ErrorKind::Transient;
+use skrin_storage::ObjectName;
 use skrin_storage::Verb;
 use skrin_storage::fault::{Failure, Rule};
 
@@ -97,6 +99,94 @@ async fn put_by_hand(vault: &Vault, n: usize, commit: &Commit) -> Head {
         .await
         .unwrap();
     sealed.head
+}
+
+/// Every commit that lies on the storage, with its name and its head.
+fn all_commits(vault: &Vault) -> Vec<(ObjectName, Head)> {
+    let head = |name: ObjectName| {
+        let lane = name.as_str().split('/').nth(3)?;
+        let (seq, hash) = parse_commit_file(name.file_name())?;
+        let lane = LaneId::from_hex(lane)?;
+        Some((name, Head { lane, seq, hash }))
+    };
+    vault.store.names().into_iter().filter_map(head).collect()
+}
+
+#[tokio::test]
+async fn a_commit_that_a_reader_seals_again_is_the_same_commit_and_stops_nobody() {
+    let vault = Vault::new(905);
+    let mut rng = Rng(905);
+    let mut a = vault.open(0).await;
+    for _ in 0..3 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+    }
+    for (name, head) in all_commits(&vault) {
+        let object = vault.store.peek(&name).unwrap();
+        let again = vault.world.seal_again(&head, &object);
+        vault.store.tamper(&name, Some(again));
+    }
+    // The device itself, running and started again, with and without its cache; and one that comes new.
+    for forget in [false, true] {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        a.replica().pull().await.unwrap();
+        assert_eq!(a.kinds(), []);
+        match forget {
+            true => a.forget_cache(),
+            false => a.replica = None,
+        }
+        a.open(&vault).await.unwrap();
+    }
+    let tip = a.publish().await.unwrap().head.unwrap();
+    assert_eq!(tip.seq, 4, "it goes on in its lane");
+    let fresh = vault.open(3).await;
+    assert_eq!(fresh.kinds(), []);
+    assert_eq!(fresh.digest(), a.digest());
+    let report = a.replica().verify(|_| {}).await.unwrap();
+    assert_eq!(report.problems, []);
+}
+
+#[tokio::test]
+async fn a_commit_that_a_reader_seals_again_under_another_name_is_refused_and_is_no_fork() {
+    let vault = Vault::new(906);
+    let mut rng = Rng(906);
+    let mut a = vault.open(0).await;
+    let mut b = vault.open(1).await;
+    a.act(&mut rng);
+    let head = a.publish().await.unwrap().head.unwrap();
+    let names = RoomNames(vault.world.keys.room());
+    let object = vault.store.peek(&names.commit(&head).unwrap()).unwrap();
+    let again = vault.world.seal_again(&head, &object);
+    let hash = skrin_crypto::hash(&again);
+    let copy = Head { hash, ..head };
+    let name = names.commit(&copy).unwrap();
+    for (name, bytes) in [
+        (name.clone(), again),
+        (names.tip(&copy).unwrap(), Bytes::from_static(b"\n")),
+    ] {
+        vault.store.tamper(&name, Some(bytes));
+    }
+    // The device itself comes last: it takes the copy's tip away, as an old one of its lane.
+    for device in [&mut b, &mut a] {
+        device.act(&mut rng);
+        device.publish().await.unwrap();
+        let findings = device.replica().status().findings;
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].kind, FindingKind::Integrity);
+        assert_eq!(findings[0].object, name.as_str());
+    }
+    // Started again as well: a copy of its state would stop it here.
+    a.open(&vault).await.unwrap();
+    a.act(&mut rng);
+    let tip = a.publish().await.unwrap().head.unwrap();
+    assert_eq!((tip.lane, tip.seq), (head.lane, 2));
+    b.replica().pull().await.unwrap();
+    assert_eq!(a.digest(), b.digest());
+    assert!(!a.kinds().contains(&FindingKind::Cloned));
+    let report = a.replica().verify(|_| {}).await.unwrap();
+    let bad: Vec<&str> = report.problems.iter().map(|p| p.object.as_str()).collect();
+    assert!(bad.contains(&name.as_str()), "{bad:?}");
 }
 
 fn a_segment_of(vault: &Vault, lane: LaneId) -> SegmentInfo {

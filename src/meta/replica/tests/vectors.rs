@@ -170,6 +170,7 @@ async fn commits_text() -> String {
         fold(&mut rows, checked.commit());
         writeln!(text, "\nlane = {}", checked.head().lane).unwrap();
         writeln!(text, "seq = {}", hex(&checked.head().seq.to_le_bytes())).unwrap();
+        writeln!(text, "id = {}", checked.head().hash).unwrap();
         writeln!(text, "object = {}", hex(&name)).unwrap();
         writeln!(text, "order = {}", hex(key.as_bytes())).unwrap();
         writeln!(text, "body = {}", hex(&checked.commit().to_bytes())).unwrap();
@@ -203,11 +204,12 @@ fn the_frozen_commits_fold_to_their_digests_in_any_order_of_arrival() {
     let (keys, roster) = vectors.room();
     let names = vectors.all("lane").into_iter().zip(vectors.all("seq"));
     let mut commits = BTreeMap::new();
-    for ((lane, seq), object) in names.zip(vectors.all("object")).rev() {
+    let objects = vectors.all("id").into_iter().zip(vectors.all("object"));
+    for ((lane, seq), (id, object)) in names.zip(objects).rev() {
         let head = Head {
             lane: LaneId(lane.try_into().unwrap()),
             seq: u64::from_le_bytes(seq.try_into().unwrap()),
-            hash: hash(object),
+            hash: Hash32(id.try_into().unwrap()),
         };
         let checked = open_commit(&head, object, &keys, &roster).unwrap();
         let commit = checked.commit().clone();
