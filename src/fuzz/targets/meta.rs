@@ -4,7 +4,7 @@ use super::crypto::VAULT;
 use super::vault::ROOM;
 use super::{canonical, chosen};
 use skrin_base::clock::testutil::SeededEntropy;
-use skrin_base::ids::{DeviceId, EpochId, PersonId};
+use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId};
 use skrin_base::wire::{Decode, Encode, Reader, Writer};
 use skrin_base::{Ino, SegmentInfo};
 use skrin_crypto::keys::derive_epoch_commitment;
@@ -52,6 +52,7 @@ static WORLD: LazyLock<Option<World>> = LazyLock::new(|| {
     let roster = Roster {
         devices: BTreeMap::from([(DEVICE, device)]),
         control_heads: Vec::new(),
+        control: [1, 2].map(|n| (Hash32([n; 32]), Vec::new())).into(),
     };
     Some(World {
         keys,

@@ -55,6 +55,9 @@ pub enum Fault {
     /// Signed by nobody that is known.
     #[error("device {0} is not in the control records: refresh them")]
     UnknownDevice(DeviceId),
+    /// It was made by somebody who has seen more control records.
+    #[error("it names control record {0}, which the storage does not show here: refresh them")]
+    UnknownControl(Hash32),
     /// Not signed by the device.
     #[error("device {device}: {source}")]
     Signature {
@@ -98,6 +101,7 @@ impl Fault {
             Self::Wire(_)
             | Self::Place(_)
             | Self::UnknownDevice(_)
+            | Self::UnknownControl(_)
             | Self::Signature { .. }
             | Self::Lane(_)
             | Self::Segment(_)
@@ -110,7 +114,10 @@ impl Fault {
 
     /// Whether newer control records may cure it.
     pub fn may_be_cured(&self) -> bool {
-        matches!(self, Self::UnknownEpoch | Self::UnknownDevice(_))
+        matches!(
+            self,
+            Self::UnknownEpoch | Self::UnknownDevice(_) | Self::UnknownControl(_)
+        )
     }
 
     /// Whether only a newer program can read it.
@@ -249,6 +256,14 @@ pub fn open_commit(
     check_place(&commit, head, &epoch, keys)?;
     check_segments(&commit, keys)?;
     check_operations(&commit)?;
+    // The last one: newer records may cure it.
+    let mut unknown = commit
+        .control
+        .iter()
+        .filter(|record| !roster.stands(record));
+    if let Some(record) = unknown.next() {
+        return Err(Fault::UnknownControl(*record));
+    }
     Ok(CheckedCommit {
         head: *head,
         commit: Arc::new(commit),

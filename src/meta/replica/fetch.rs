@@ -44,6 +44,7 @@ impl Trouble {
             Some(Fault::Version(_)) if named => FindingKind::Integrity,
             Some(fault) if fault.is_newer() => FindingKind::Newer,
             Some(Fault::UnknownEpoch) if named && long => FindingKind::Integrity,
+            Some(Fault::UnknownControl(_)) if long => FindingKind::Withheld,
             Some(fault) if fault.may_be_cured() => FindingKind::Unknown,
             Some(Fault::Bytes | Fault::Magic | Fault::Open(_)) if !named => FindingKind::Incomplete,
             Some(_) => FindingKind::Integrity,
@@ -72,6 +73,11 @@ impl Inbox {
         let mut all: Vec<_> = std::mem::take(&mut self.held).into_values().collect();
         all.sort_by_key(|checked| checked.commit().lamport);
         all
+    }
+
+    /// Keeps an own commit that newer control records may cure.
+    pub(super) fn keep(&mut self, head: Head, fault: Fault, bytes: Bytes, now: u64) {
+        self.note(head, Some(fault), Some(bytes), now);
     }
 
     /// Notes a commit that contradicts what it follows; it is never asked for again.

@@ -24,6 +24,8 @@ pub(crate) struct Tip {
     pub(crate) hash: Hash32,
     pub(crate) lamport: u64,
     pub(crate) time: Timestamp,
+    /// The control heads that its last commit names.
+    pub(crate) control: Vec<Hash32>,
     /// The newest heads of other lanes that this branch has named.
     pub(crate) named: BTreeSet<Head>,
 }
@@ -127,6 +129,13 @@ impl Graph {
         Self::previous(commit).into_iter().chain(named)
     }
 
+    /// The control heads that the commit before it in its lane names, as far as that is the end of a branch here.
+    pub(crate) fn control_before(&self, commit: &Commit) -> &[Hash32] {
+        let lane = self.lanes.get(&commit.lane);
+        let tip = lane.and_then(|lane| lane.tips.iter().find(|tip| tip.hash == commit.prev));
+        tip.map_or(&[], |tip| &tip.control)
+    }
+
     /// Takes a checked commit in, if all that it follows is known and its Lamport time is what that gives.
     pub(crate) fn admit(&mut self, head: &Head, commit: &Commit) -> Result<Admitted, Refusal> {
         self.admit_as(head, commit, false)
@@ -194,6 +203,7 @@ impl Graph {
             hash: head.hash,
             lamport: commit.lamport,
             time: commit.time,
+            control: commit.control.clone(),
             named,
         };
         if let Some(lane) = self.lanes.get_mut(&head.lane) {
@@ -445,6 +455,7 @@ impl Encode for Tip {
         self.hash.encode(w);
         w.u64(self.lamport);
         self.time.encode(w);
+        w.list(&self.control);
         w.count(self.named.len());
         self.named.iter().for_each(|head| head.encode(w));
     }
@@ -457,6 +468,7 @@ impl Decode for Tip {
             hash: Hash32::decode(r)?,
             lamport: r.u64()?,
             time: Timestamp::decode(r)?,
+            control: r.list("control heads", LOCAL_MAX)?,
             named: r.list("named heads", LOCAL_MAX)?.into_iter().collect(),
         })
     }

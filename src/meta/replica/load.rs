@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 2;
+const CACHE_VERSION: u32 = 3;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -98,6 +98,7 @@ impl Replica {
             undelivered: MergeDiff::default(),
             waiting: None,
             cloned: false,
+            control_is_old: config.control_is_old,
         };
         let replica = Self {
             env,
@@ -158,6 +159,10 @@ impl Replica {
                 &self.env.roster.read(),
             ) {
                 Ok(checked) => net.inbox.hold(checked),
+                Err(fault) if fault.may_be_cured() => {
+                    net.inbox
+                        .keep(*head, fault, sealed.bytes, self.env.clock.monotonic());
+                }
                 Err(fault) => {
                     let text = format!("a sealed commit in the local journal is damaged: {fault}");
                     self.report(FindingKind::Integrity, head.to_string(), text);
@@ -190,13 +195,15 @@ impl Replica {
     fn hold_all_own_commits(&self, net: &mut Net) -> Result<(), ReplicaError> {
         for head in self.commits.list()? {
             let sealed = self.commits.read(&head)?;
-            if let Ok(checked) = open_commit(
-                &head,
-                &sealed.bytes,
-                &self.env.keys(),
-                &self.env.roster.read(),
-            ) {
-                net.inbox.hold(checked);
+            let keys = self.env.keys();
+            match open_commit(&head, &sealed.bytes, &keys, &self.env.roster.read()) {
+                Ok(checked) => net.inbox.hold(checked),
+                Err(fault) if fault.may_be_cured() => {
+                    net.inbox
+                        .keep(head, fault, sealed.bytes, self.env.clock.monotonic());
+                }
+                // It was told when it was found.
+                Err(_) => {}
             }
         }
         Ok(())
@@ -409,6 +416,7 @@ fn cover(graph: &mut super::graph::Graph, root: &Root) {
             hash: lane.hash,
             lamport: lane.lamport,
             time: lane.time,
+            control: Vec::new(),
             named: BTreeSet::new(),
         };
         let covered = Covered {

@@ -92,6 +92,7 @@ impl Vectors {
         let roster = Roster {
             devices: devices.collect(),
             control_heads: Vec::new(),
+            control: [(Hash32(self.array("control_head")), Vec::new())].into(),
         };
         (keys.unwrap(), roster)
     }
@@ -102,6 +103,8 @@ fn preamble(vault: &Vault, page: &str) -> String {
     for (name, value) in &vault.world.secrets {
         writeln!(text, "{name} = {}", hex(value)).unwrap();
     }
+    let head = vault.world.roster().control_heads[0];
+    writeln!(text, "control_head = {head}").unwrap();
     for n in 0..2 {
         writeln!(text, "device = {}", vault.world.device(n)).unwrap();
         writeln!(
