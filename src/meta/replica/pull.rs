@@ -356,14 +356,14 @@ impl Replica {
         }
         let object = self.env.names.checkpoint(&reference.name)?.to_string();
         match get_root(&self.env, &reference).await {
-            Ok(root) if root.digest == digest => {
+            Ok(root) => {
+                if root.digest != digest {
+                    // Somebody may propose again what is another's: which of the two came first must decide nothing.
+                    let text = "a commit proposes it with another digest than its root has";
+                    self.report(FindingKind::Digest, object, text.to_owned());
+                }
                 net.root_retries.remove(&reference.name);
-                net.roots.push((reference, digest, Reach::of(&root)));
-            }
-            Ok(_) => {
-                let text = "its proposer's commit says another digest than its root".to_owned();
-                self.report(FindingKind::Digest, object, text);
-                net.root_retries.insert(reference.name, (u64::MAX, tries));
+                net.roots.push((reference, root.digest, Reach::of(&root)));
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {

@@ -275,6 +275,127 @@ async fn operation_ids_of_another_device_cannot_be_used_up() {
     assert_eq!(vault.fresh_digest().await, before);
 }
 
+/// A root of device `n` that covers nothing, and what a commit says that proposes it.
+async fn put_empty_root(vault: &Vault, n: usize, floor: u64) -> Verdict {
+    let (world, first) = (&vault.world, vault.world.first_commit(n));
+    let (rows, digest) = DigestOfRows::default().finish();
+    let root = Root {
+        optional: 0,
+        vault: first.vault,
+        room: first.room,
+        name: [9; 16],
+        epoch: first.epoch,
+        commitment: first.commitment,
+        device: first.device,
+        time: first.time,
+        floor,
+        parent: None,
+        covered: Vec::new(),
+        control: first.control.clone(),
+        rules: crate::RULE_SET,
+        rows,
+        digest,
+        pages: Vec::new(),
+    };
+    let (checkpoint, object) =
+        seal_root(&root, &world.keys, world.signer(n), &world.entropy).unwrap();
+    let name = RoomNames(first.room).checkpoint(&root.name).unwrap();
+    vault.store.put(&name, object).await.unwrap();
+    Verdict {
+        opinion: Opinion::Propose,
+        checkpoint,
+        digest,
+    }
+}
+
+/// The device forks its lane, so that of its two branches others see one or the other first.
+#[tokio::test]
+async fn a_checkpoint_proposed_in_a_branch_of_a_lane_is_judged_alike_in_any_order_of_arrival() {
+    let vault = Vault::new(908);
+    let mut rng = Rng(908);
+    let mut a = vault.open(0).await;
+    for _ in 0..5 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    let before = a.digest();
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let first = Commit {
+        heads: vec![tip],
+        lamport: 6,
+        ..vault.world.first_commit(1)
+    };
+    let prev = put_by_hand(&vault, 1, &first).await.hash;
+    let readers = [vault.open(2).await, vault.open(3).await];
+    let plain = Commit {
+        seq: 1,
+        prev,
+        lamport: 7,
+        ..vault.world.first_commit(1)
+    };
+    let proposing = Commit {
+        verdicts: vec![put_empty_root(&vault, 1, 5).await],
+        ..plain.clone()
+    };
+    let unforked = vault.store.snapshot();
+    let mut all = Vec::new();
+    for (reader, branch) in readers.iter().zip([plain, proposing]) {
+        vault.store.restore(unforked.clone());
+        put_by_hand(&vault, 1, &branch).await;
+        reader.replica().pull().await.unwrap();
+        all.extend(vault.store.snapshot());
+    }
+    vault.store.restore(all.into_iter().collect());
+    for reader in &readers {
+        reader.replica().pull().await.unwrap();
+        assert!(reader.kinds().contains(&FindingKind::Fork));
+        assert_eq!(reader.replica().status().checkpoint, None);
+        assert_eq!(reader.digest(), before, "somebody else's work is gone");
+    }
+}
+
+#[tokio::test]
+async fn who_proposes_anothers_checkpoint_with_another_digest_decides_nothing() {
+    let mut vault = Vault::new(909);
+    vault.policy = DUE;
+    let mut rng = Rng(909);
+    let mut a = vault.open(0).await;
+    for _ in 0..10 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    let reader = vault.open(2).await;
+    assert!(a.replica().checkpoint_if_due().await.unwrap());
+    let checkpoint = {
+        let net = a.replica().net.lock().await;
+        net.proposal.as_ref().unwrap().reference
+    };
+    let status = a.replica().status();
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let verdict = Verdict {
+        opinion: Opinion::Propose,
+        checkpoint,
+        digest: Hash32([1; 32]),
+    };
+    let commit = Commit {
+        heads: vec![tip],
+        lamport: status.lamport + 1,
+        verdicts: vec![verdict],
+        ..vault.world.first_commit(1)
+    };
+    put_by_hand(&vault, 1, &commit).await;
+    reader.replica().pull().await.unwrap();
+    assert!(reader.kinds().contains(&FindingKind::Digest), "it is told");
+    for _ in 0..2 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        reader.replica().pull().await.unwrap();
+    }
+    assert_eq!(a.replica().status().checkpoint, Some(checkpoint));
+    assert_eq!(reader.replica().status().checkpoint, Some(checkpoint));
+    assert_eq!(reader.digest(), a.digest());
+}
+
 #[tokio::test]
 async fn a_checkpoint_that_leaves_out_what_its_proposer_had_seen_never_stands() {
     let vault = Vault::new(901);
@@ -287,40 +408,11 @@ async fn a_checkpoint_that_leaves_out_what_its_proposer_had_seen_never_stands() 
     let before = a.digest();
     let tip = a.publish().await.unwrap().head.unwrap();
     let reader = vault.open(2).await;
-    let (world, first) = (&vault.world, vault.world.first_commit(1));
-    let (rows, digest) = DigestOfRows::default().finish();
-    let root = Root {
-        optional: 0,
-        vault: first.vault,
-        room: first.room,
-        name: [9; 16],
-        epoch: first.epoch,
-        commitment: first.commitment,
-        device: first.device,
-        time: first.time,
-        floor: 5,
-        parent: None,
-        covered: Vec::new(),
-        control: first.control.clone(),
-        rules: crate::RULE_SET,
-        rows,
-        digest,
-        pages: Vec::new(),
-    };
-    let (checkpoint, object) =
-        seal_root(&root, &world.keys, world.signer(1), &world.entropy).unwrap();
-    let name = RoomNames(first.room).checkpoint(&root.name).unwrap();
-    vault.store.put(&name, object).await.unwrap();
-    let opinion = Opinion::Propose;
     let commit = Commit {
         heads: vec![tip],
         lamport: 6,
-        verdicts: vec![Verdict {
-            opinion,
-            checkpoint,
-            digest,
-        }],
-        ..first
+        verdicts: vec![put_empty_root(&vault, 1, 5).await],
+        ..vault.world.first_commit(1)
     };
     put_by_hand(&vault, 1, &commit).await;
     for device in [&reader, &a] {
