@@ -30,7 +30,7 @@ use crate::rows::{Row, RowKey, Rows, RowsError};
 use fetch::Inbox;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId};
+use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
 use standing::Reach;
@@ -190,6 +190,12 @@ impl TreeGuard<'_> {
     /// When the cache fails; the tree must be mounted again then.
     pub fn execute(&mut self, op: Op) -> Result<Outcome, RowsError> {
         self.0.execute(op)
+    }
+
+    /// Whether the next commit declares the segment again, because the one that did count for nothing.
+    pub fn redeclares(&self, segment: &SegmentId) -> bool {
+        let mut all = self.0.redeclare.iter();
+        all.any(|known| known.id == *segment)
     }
 
     /// Operations that are not published yet, in their order.

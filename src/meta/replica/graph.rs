@@ -103,6 +103,12 @@ impl Graph {
         self.lamport_of(head).is_some()
     }
 
+    /// Lamport time of a commit that was admitted here, rather than covered by the checkpoint.
+    pub(crate) fn admitted(&self, head: &Head) -> Option<u64> {
+        let node = self.nodes.get(&head.hash)?;
+        (node.lane == head.lane && node.seq == head.seq).then_some(node.lamport)
+    }
+
     /// Lamport time of a known commit. A covered one that is not the last of its lane counts as 0: whatever names it
     /// follows a later one as well.
     fn lamport_of(&self, head: &Head) -> Option<u64> {

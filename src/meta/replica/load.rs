@@ -11,7 +11,7 @@ use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
 use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
-use crate::commit::{CheckpointRef, Decided, open_commit};
+use crate::commit::{CheckedCommit, CheckpointRef, Decided, open_commit};
 use crate::heads::HeadsFile;
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -134,6 +134,7 @@ impl Replica {
             }
             other => other?,
         }
+        self.take_back_void()?;
         self.choose_lane(&mut net, &own);
         net.waiting = self.own_unknown(&own);
         match self.settle(&mut net).await {
@@ -187,9 +188,36 @@ impl Replica {
         self.hold_all_own_commits(net)?;
         let tips = self.list_tips(net).await?;
         self.load_base(net, &tips, false).await?;
+        self.take_back_void()?;
         net.undelivered.everything = true;
         net.roots.clear();
         Ok(())
+    }
+
+    /// Makes pending again what own commits say that count for nothing. The journal has let go of it when they were published, so
+    /// they are kept until it stands in others.
+    fn take_back_void(&self) -> Result<(), ReplicaError> {
+        if self.env.read_only {
+            return Ok(());
+        }
+        for head in self.commits.list()? {
+            let mut core = self.core.lock();
+            if !core.is_broken()
+                && core.may_be_void(&head)
+                && let Some(checked) = self.own_commit(&head)?
+                && !core.is_folded(&checked)?
+            {
+                core.publish_again(&checked)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A kept own commit, if it can be believed.
+    pub(super) fn own_commit(&self, head: &Head) -> Result<Option<CheckedCommit>, ReplicaError> {
+        let sealed = self.commits.read(head)?;
+        let keys = self.env.keys();
+        Ok(open_commit(head, &sealed.bytes, &keys, &self.env.roster.read()).ok())
     }
 
     fn hold_all_own_commits(&self, net: &mut Net) -> Result<(), ReplicaError> {

@@ -125,7 +125,7 @@ fn digest(rows: &MemoryRows) -> Hash32 {
     digest.finish().1
 }
 
-fn a_segment(vault: &Vault, lane: LaneId) -> SegmentInfo {
+pub(super) fn a_segment(vault: &Vault, lane: LaneId) -> SegmentInfo {
     SegmentInfo {
         id: SegmentId(vault.world.keys.segment_id(lane, 0).0),
         author: lane,
