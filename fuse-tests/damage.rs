@@ -159,3 +159,43 @@ fn a_mount_over_a_changed_commit_or_control_record_refuses_or_reads_right() {
         std::fs::remove_dir_all(vault.state("fresh")).unwrap();
     }
 }
+
+#[test]
+fn control_records_that_the_storage_takes_back_refuse_the_mount_of_who_has_seen_them() {
+    let vault = Vault::new(On::Local);
+    let write = |device: &str| {
+        let mount = vault.mount(device);
+        std::fs::write(mount.join(device), device).unwrap();
+        mount.unmount();
+    };
+    let control = || objects(&vault, KINDS[2].1);
+    write("a");
+    let before = control();
+    write("b");
+    write("a");
+    let newer: Vec<(PathBuf, Vec<u8>)> = control()
+        .into_iter()
+        .filter(|object| !before.contains(object))
+        .map(|(_, path)| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    assert_eq!(newer.len(), 2, "certificate and grant of b");
+    newer
+        .iter()
+        .for_each(|(path, _)| std::fs::remove_file(path).unwrap());
+    let point = vault.point("a");
+    let (code, said) = vault.mount_command("a", &point, &[]).code();
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains("rolled back"), "{said}");
+    let named = newer.iter().any(|(path, _)| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        said.contains(name)
+    });
+    assert!(named, "{said}");
+    for (path, bytes) in &newer {
+        std::fs::write(path, bytes).unwrap();
+    }
+    let mount = vault.mount("a");
+    assert_eq!(std::fs::read(mount.join("b")).unwrap(), b"b");
+    mount.unmount();
+    vault.verify_clean();
+}

@@ -64,6 +64,7 @@ impl Target {
             // It signs nothing: it only names the temporary files.
             device: Device::make(&self.unlocked, &room, &OsEntropy),
             room,
+            room_is_old: false,
             state_dir: dir.path(),
             memory: MEMORY,
             cache_size: 0,

@@ -60,6 +60,8 @@ struct Opened {
     state: StateDir,
     unlocked: Unlocked,
     room: Room,
+    /// Whether that was read from local copies.
+    room_is_old: bool,
     device: Device,
     /// Never seen here before.
     fresh: bool,
@@ -200,6 +202,7 @@ fn mount(
         state,
         unlocked,
         room,
+        room_is_old,
         device,
         fresh,
     } = opened;
@@ -210,6 +213,7 @@ fn mount(
         store,
         unlocked: &unlocked,
         room,
+        room_is_old,
         device,
         state_dir: state.path(),
         memory: plan.memory,
@@ -332,6 +336,7 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         state,
         unlocked,
         room,
+        room_is_old: !matches!(reached, Reached::Yes(_)),
         device,
         fresh,
     })

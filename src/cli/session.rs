@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use skrin_crypto::Roster;
 use skrin_data::{DataConfig, DataError, DataParts, DataStore, Journal, JournalConfig};
 use skrin_fs::{Fs, FsConfig, FsError, FsOptions, Space, SpaceSource};
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig, ReplicaError};
@@ -33,6 +32,7 @@ impl From<ReplicaError> for Failure {
             ReplicaError::Store(error) => return error.into(),
             ReplicaError::RolledBack(_)
             | ReplicaError::Withheld(_)
+            | ReplicaError::OldControl
             | ReplicaError::Commit { .. }
             | ReplicaError::Checkpoint { .. }
             | ReplicaError::ForeignOperation => Exit::Integrity,
@@ -67,6 +67,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) unlocked: &'a Unlocked,
     /// Its root room.
     pub(crate) room: Room,
+    /// Whether that was read from local copies.
+    pub(crate) room_is_old: bool,
     /// Who we are there.
     pub(crate) device: Device,
     /// Where local state goes.
@@ -148,7 +150,8 @@ impl Layers {
         let replica = Replica::open(ReplicaConfig {
             store: Arc::clone(&store),
             keys: Arc::clone(&keys),
-            roster: Arc::clone(&roster),
+            roster,
+            control_is_old: parts.room_is_old,
             device: device.id(),
             signer: Arc::new(device.signer(vault)),
             state_dir: parts.state_dir.to_owned(),
@@ -181,7 +184,6 @@ impl Layers {
         let control = Control {
             replica: Arc::clone(&replica),
             reader: parts.unlocked.reader_for(&device),
-            roster,
             store: Arc::clone(&store),
         };
         Ok(Self {
@@ -252,7 +254,6 @@ async fn space(store: &dyn Store) -> Option<Space> {
 pub(crate) struct Control {
     replica: Arc<Replica>,
     reader: RoomReader,
-    roster: Arc<RwLock<Roster>>,
     store: Arc<dyn Store>,
 }
 
@@ -265,15 +266,16 @@ impl Control {
             if !self.replica.needs_control().await {
                 continue;
             }
-            match self.reader.load(&*self.store).await {
-                Ok(room) => {
-                    *self.roster.write() = room.roster;
-                    self.replica.set_keys(Arc::new(room.keys));
-                }
-                Err(error) => tracing::warn!(%error, "the control records cannot be read again"),
+            if let Err(error) = self.read_again().await {
+                tracing::warn!(%error, "the control records cannot be read again");
             }
             // A record that the storage withholds must not make us ask for ever.
             tokio::time::sleep(4 * EVERY).await;
         }
+    }
+    async fn read_again(&self) -> Outcome {
+        let room = self.reader.load(&*self.store).await?;
+        let keys = Arc::new(room.keys);
+        Ok(self.replica.set_control(room.roster, keys).await?)
     }
 }

@@ -217,6 +217,12 @@ fn signatures(v: &mut Vectors) {
     }
 }
 
+fn ids(v: &mut Vectors) {
+    v.about("README, section 2: what names a commit or control record with the content `contents`");
+    v.put("commit_id", commit_id(b"contents").0);
+    v.put("control_id", control_id(b"contents").0);
+}
+
 fn envelopes(v: &mut Vectors) {
     v.about("vault.md, section 4.2: epoch key 32 * 53 for KEM secret 32 * 66, info `info`");
     for (name, suite) in [
@@ -243,6 +249,7 @@ fn nothing_of_the_format_has_changed() {
         people,
         seals,
         signatures,
+        ids,
         envelopes,
     ] {
         part(&mut v);

@@ -29,7 +29,7 @@ pub use keys::{
     LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey, SlotCommitment, SlotKey,
     TableKey, VaultSecret, WordsEntropy,
 };
-pub use names::{hash, lane_id, segment_id};
+pub use names::{commit_id, control_id, hash, lane_id, segment_id};
 pub use pad::{pad_pow2, unpad_pow2};
 pub use room::{RoomKeys, Roster, RosterDevice, WrongEpochKey};
 pub use seal::{

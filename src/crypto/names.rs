@@ -10,6 +10,26 @@ pub fn hash(bytes: &[u8]) -> Hash32 {
     blake3_hash(bytes)
 }
 
+/// The id of a commit: a hash of its body and signature, whatever seal they are in. Whoever seals them once more makes
+/// no other commit.
+pub fn commit_id(content: &[u8]) -> Hash32 {
+    content_id("skrin/v1/commit-id", content)
+}
+
+/// The id of a control record: a hash of its body, signature and attachment, whatever seal they are in.
+pub fn control_id(content: &[u8]) -> Hash32 {
+    content_id("skrin/v1/control-id", content)
+}
+
+fn content_id(label: &str, content: &[u8]) -> Hash32 {
+    let mut w = Writer::default();
+    w.bytes(label.as_bytes());
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&w.into_bytes());
+    hasher.update(content);
+    Hash32(*hasher.finalize().as_bytes())
+}
+
 /// The lane in which `device` writes; another incarnation (after a close or a clone) is another lane.
 pub fn lane_id(key: &LaneNameKey, device: DeviceId, incarnation: u32) -> LaneId {
     let mut w = Writer::default();

@@ -5,7 +5,7 @@ use crate::names;
 use crate::sign::VerifyingKey;
 use skrin_base::ids::{EpochId, Hash32, PersonId};
 use skrin_base::{DeviceId, LaneId, RoomId, SegmentId, VaultId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 /// An epoch key that is not the one that the epoch's record commits to: whoever wrapped it
@@ -185,6 +185,31 @@ pub struct Roster {
     pub devices: BTreeMap<DeviceId, RosterDevice>,
     /// The heads of the control records, in ascending order; a commit names them.
     pub control_heads: Vec<Hash32>,
+    /// All control records that stand, with their parents.
+    pub control: BTreeMap<Hash32, Vec<Hash32>>,
+}
+
+impl Roster {
+    /// Whether the control record is known here and stands.
+    pub fn stands(&self, record: &Hash32) -> bool {
+        self.control.contains_key(record)
+    }
+
+    /// Whether each of `earlier` is one of `heads` or an ancestor of one.
+    pub fn includes(&self, heads: &[Hash32], earlier: &[Hash32]) -> bool {
+        let mut missing: BTreeSet<&Hash32> = earlier.iter().collect();
+        let (mut seen, mut todo) = (BTreeSet::new(), heads.iter().collect::<Vec<_>>());
+        while let Some(record) = todo.pop() {
+            missing.remove(record);
+            if missing.is_empty() {
+                return true;
+            }
+            if seen.insert(record) {
+                todo.extend(self.control.get(record).into_iter().flatten());
+            }
+        }
+        missing.is_empty()
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +243,32 @@ mod tests {
         let (_, key, _) = epoch(2);
         let secret = RoomSecret::from_bytes([9; 32]);
         assert!(RoomKeys::new(VAULT, ROOM, &secret, id, key, wrong).is_err());
+    }
+
+    #[test]
+    fn heads_include_themselves_and_all_before_them() {
+        let record = |n: u8| Hash32([n; 32]);
+        // 1 <- 2 <- 4, 1 <- 3 <- 4, 3 <- 5
+        let parents = [
+            (1, vec![]),
+            (2, vec![1]),
+            (3, vec![1]),
+            (4, vec![2, 3]),
+            (5, vec![3]),
+        ];
+        let control = parents.map(|(n, p)| (record(n), p.into_iter().map(record).collect()));
+        let roster = Roster {
+            control: control.into(),
+            ..Roster::default()
+        };
+        let includes = |heads: &[u8], earlier: &[u8]| {
+            let records = |all: &[u8]| all.iter().map(|n| record(*n)).collect::<Vec<_>>();
+            roster.includes(&records(heads), &records(earlier))
+        };
+        assert!(includes(&[4], &[4]) && includes(&[4], &[1, 2, 3]) && includes(&[2, 5], &[3]));
+        assert!(includes(&[], &[]) && includes(&[1], &[]));
+        assert!(!includes(&[4], &[5]) && !includes(&[2], &[3]) && !includes(&[], &[1]));
+        assert!(!includes(&[4], &[9]));
     }
 
     #[test]

@@ -157,6 +157,7 @@ fn replica_errno(e: &ReplicaError) -> Errno {
         | ReplicaError::Cloned
         | ReplicaError::ForeignOperation
         | ReplicaError::Withheld(_)
+        | ReplicaError::OldControl
         | ReplicaError::Ending => Errno::EIO,
     }
 }

@@ -169,6 +169,7 @@ impl TestVault {
         Roster {
             devices: self.devices.iter().enumerate().map(device).collect(),
             control_heads: vec![Hash32([5; 32])],
+            control: [(Hash32([5; 32]), Vec::new())].into(),
         }
     }
 
@@ -186,6 +187,7 @@ impl TestVault {
             store: Arc::clone(&self.store),
             keys: Arc::clone(&self.keys),
             roster: Arc::new(RwLock::new(self.roster())),
+            control_is_old: false,
             device: me.id,
             signer: Arc::clone(&me.signer),
             state_dir: dir.clone(),

@@ -47,6 +47,9 @@ pub enum CheckpointFault {
     /// Signed by nobody that is known.
     #[error("device {0} is not in the control records: refresh them")]
     UnknownDevice(DeviceId),
+    /// It was made by somebody who has seen more control records.
+    #[error("it names control record {0}, which the storage does not show here: refresh them")]
+    UnknownControl(Hash32),
     /// Not signed by the device.
     #[error("device {device}: {source}")]
     Signature {

@@ -81,7 +81,7 @@ pub struct Commit {
     pub incarnation: u32,
     /// The number in the lane, from 0.
     pub seq: u64,
-    /// Hash of the lane's previous commit object; zeros for the first.
+    /// Id of the lane's previous commit; zeros for the first.
     pub prev: Hash32,
     /// The epoch under which it is sealed.
     pub epoch: EpochId,

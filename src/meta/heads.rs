@@ -5,7 +5,7 @@ use crate::lane::Head;
 use parking_lot::Mutex;
 use skrin_base::limits::{FORMAT_VERSION, LABEL_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{DeviceId, Entropy, LaneId, RoomId, Timestamp, VaultId};
+use skrin_base::{DeviceId, Entropy, Hash32, LaneId, RoomId, Timestamp, VaultId};
 use skrin_crypto::{LocalAad, LocalKey, OpenError, open, seal};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +17,8 @@ use thiserror::Error;
 const MAGIC: &[u8; 4] = b"SKRH";
 /// More lanes than a room ever has.
 const LANES_MAX: usize = 1 << 20;
+/// More control records than a room ever has.
+const CONTROL_MAX: usize = 1 << 20;
 
 /// A file of the local state that cannot be read or written.
 #[derive(Debug, Error)]
@@ -115,6 +117,8 @@ pub(crate) fn date(time: Timestamp) -> String {
 pub struct Heads {
     /// The newest commit of each lane.
     pub lanes: BTreeMap<LaneId, SeenHead>,
+    /// The heads of the control records, ascending.
+    pub control: Vec<Hash32>,
     /// The highest operation counter that this device published.
     pub last_counter: u64,
     /// The highest incarnation that this device used.
@@ -151,6 +155,7 @@ impl Encode for Heads {
     fn encode(&self, w: &mut Writer) {
         w.count(self.lanes.len());
         self.lanes.values().for_each(|seen| seen.encode(w));
+        w.list(&self.control);
         w.u64(self.last_counter);
         w.u32(self.incarnation);
     }
@@ -164,6 +169,7 @@ impl Decode for Heads {
                 .into_iter()
                 .map(|seen| (seen.head.lane, seen))
                 .collect(),
+            control: r.list("remembered control records", CONTROL_MAX)?,
             last_counter: r.u64()?,
             incarnation: r.u32()?,
         })
@@ -266,7 +272,7 @@ mod tests {
             head: Head {
                 lane: LaneId([lane; 16]),
                 seq,
-                hash: skrin_base::Hash32([7; 32]),
+                hash: Hash32([7; 32]),
             },
             lamport: seq + 1,
             device: DeviceId([lane; 16]),
@@ -281,7 +287,8 @@ mod tests {
         fn what_was_stored_is_loaded(lanes in prop::collection::btree_map(any::<u8>(), any::<u32>(), 0..9), counter: u64) {
             let dir = tempfile::tempdir().unwrap();
             let lanes = lanes.iter().map(|(l, s)| (LaneId([*l; 16]), seen(*l, u64::from(*s)))).collect();
-            let heads = Heads { lanes, last_counter: counter, incarnation: 3 };
+            let control = vec![Hash32([counter as u8; 32])];
+            let heads = Heads { lanes, control, last_counter: counter, incarnation: 3 };
             prop_assert_eq!(file(dir.path(), 1).load().unwrap(), None);
             file(dir.path(), 1).store(&heads, &SeededEntropy::new(counter)).unwrap();
             prop_assert_eq!(file(dir.path(), 1).load().unwrap(), Some(heads));

@@ -10,14 +10,14 @@ pub(crate) const PER_DIRECTORY: u64 = 256;
 /// The whole contents of a tip; its name is what it says.
 pub(crate) const TIP_CONTENT: &[u8] = b"\n";
 
-/// One commit, by its exact name: which lane, at which place, with which bytes.
+/// One commit, by its exact name: which lane, at which place, saying what.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Head {
     /// The lane.
     pub lane: LaneId,
     /// The number in it, from 0.
     pub seq: u64,
-    /// BLAKE3 of the whole object.
+    /// Its id: the hash of body and signature, whatever seal they are in.
     pub hash: Hash32,
 }
 

@@ -30,7 +30,7 @@ use crate::rows::{Row, RowKey, Rows, RowsError};
 use fetch::Inbox;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId};
+use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
 use standing::Reach;
@@ -62,8 +62,10 @@ pub struct ReplicaConfig {
     pub store: Arc<dyn Store>,
     /// The keys of the room.
     pub keys: Arc<RoomKeys>,
-    /// Who may sign. The owner of the control records keeps it up to date.
+    /// Who may sign. `set_control` keeps it up to date.
     pub roster: Arc<RwLock<Roster>>,
+    /// Whether it comes from local copies, because the storage could not be asked: then it may lack what was seen.
+    pub control_is_old: bool,
     /// This device.
     pub device: DeviceId,
     /// Its signing key.
@@ -151,6 +153,8 @@ struct Net {
     /// An own commit that cannot be admitted yet.
     waiting: Option<Head>,
     cloned: bool,
+    /// Whether the control records have not been read from the storage yet.
+    control_is_old: bool,
 }
 
 /// A room, as this device sees it.
@@ -186,6 +190,12 @@ impl TreeGuard<'_> {
     /// When the cache fails; the tree must be mounted again then.
     pub fn execute(&mut self, op: Op) -> Result<Outcome, RowsError> {
         self.0.execute(op)
+    }
+
+    /// Whether the next commit declares the segment again, because the one that did count for nothing.
+    pub fn redeclares(&self, segment: &SegmentId) -> bool {
+        let mut all = self.0.redeclare.iter();
+        all.any(|known| known.id == *segment)
     }
 
     /// Operations that are not published yet, in their order.
@@ -279,11 +289,6 @@ impl Replica {
         // The tree goes on meanwhile.
         let flushed = job.run();
         self.core.lock().end_flush(flushed)
-    }
-
-    /// Uses other keys from now on, after an epoch came.
-    pub fn set_keys(&self, keys: Arc<RoomKeys>) {
-        *self.env.keys.write() = keys;
     }
 
     /// The lane that this device writes next: segments that are sealed now bear its name.

@@ -1,9 +1,11 @@
 //! What the tests of this crate share: a room with some devices, and simple operations.
 
 use crate::commit::{Commit, Decided};
+use crate::lane::Head;
 use crate::op::{Kind, NewNode, Op, OpKind, Place};
 use crate::rows::Rows;
 use crate::state;
+use bytes::Bytes;
 use skrin_base::clock::random;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::{
@@ -12,7 +14,7 @@ use skrin_base::{
 use skrin_crypto::keys::{
     derive_epoch_commitment, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{DeviceSigner, EpochKey, RoomKeys, Roster, RosterDevice};
+use skrin_crypto::{CommitAad, DeviceSigner, EpochKey, RoomKeys, Roster, RosterDevice, open, seal};
 use std::sync::Arc;
 
 /// A room of one person with several devices.
@@ -62,6 +64,23 @@ impl World {
         &self.devices[n].1
     }
 
+    /// What somebody who may read makes of a commit: the same content in another seal.
+    pub(crate) fn seal_again(&self, head: &Head, object: &[u8]) -> Bytes {
+        let (clear, sealed) = object.split_at(13);
+        let aad = CommitAad {
+            vault: self.keys.vault(),
+            room: self.keys.room(),
+            lane: head.lane,
+            seq: head.seq,
+        };
+        let key = self.keys.lane_key(&self.keys.current().0, head.lane);
+        let key = key.unwrap();
+        let plain = open(&key, &aad, sealed).unwrap();
+        let again = seal(&key, &aad, &plain, &self.entropy);
+        assert_ne!(again, sealed);
+        Bytes::from([clear, &again].concat())
+    }
+
     pub(crate) fn roster(&self) -> Roster {
         let device = |(n, (id, signer)): (usize, &(DeviceId, Arc<DeviceSigner>))| {
             let device = RosterDevice {
@@ -75,6 +94,7 @@ impl World {
         Roster {
             devices: self.devices.iter().enumerate().map(device).collect(),
             control_heads: vec![Hash32([5; 32])],
+            control: [(Hash32([5; 32]), Vec::new())].into(),
         }
     }
 

@@ -8,7 +8,7 @@ use skrin_base::limits::CONTROL_MAX;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::{
     ControlAad, ControlKey, DeviceSigner, RootSigner, Signature, SignatureKind, VerifyingKey,
-    WordsSigner, hash, open, pad_pow2, seal, unpad_pow2,
+    WordsSigner, control_id, open, pad_pow2, seal, unpad_pow2,
 };
 use zeroize::Zeroizing;
 
@@ -43,7 +43,7 @@ impl Signer<'_> {
 
 /// A record that was opened and decoded; whether its signer may say so is not yet known.
 pub struct Opened {
-    /// The hash of the object, which is its name.
+    /// Its id, which is its name: the hash of what it says, whatever seal that is in.
     pub hash: Hash32,
     /// What it says.
     pub body: Body,
@@ -66,7 +66,7 @@ impl Opened {
     }
 }
 
-/// Makes the object of a record and tells its hash.
+/// Makes the object of a record and tells its id.
 pub fn seal_record(
     key: &ControlKey,
     body: &Body,
@@ -96,7 +96,7 @@ pub(crate) fn seal_body(
     w.bytes(attachment);
     let content = Zeroizing::new(w.into_bytes());
     let object = seal(key, aad, &pad_pow2(&content), entropy);
-    (hash(&object), object)
+    (control_id(&content), object)
 }
 
 /// Opens the object that `name` promises.
@@ -155,12 +155,12 @@ pub(crate) fn examine(
     let path = || objects::control_name(room, name);
     let integrity =
         |what: &dyn std::fmt::Display| Unread::new(name, VaultError::integrity(path(), what));
-    if hash(object) != name {
-        return Err(integrity(&"its bytes are not those that its name promises"));
-    }
     let content = open(key, &ControlAad { vault, room }, object)
         .and_then(unpad_pow2)
         .map_err(|e| integrity(&e))?;
+    if control_id(&content) != name {
+        return Err(integrity(&"it is another record than its name promises"));
+    }
     let (bytes, signature, attachment) = split(&content).map_err(|e| integrity(&e))?;
     match Body::from_bytes(&bytes) {
         Ok(body) if (body.vault, body.room) != (vault, room) => {

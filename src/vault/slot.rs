@@ -52,7 +52,7 @@ pub struct Payload {
     pub format_version: u8,
     /// The room that is the vault's root.
     pub room: RoomId,
-    /// The object hash of that room's genesis.
+    /// The id of that room's genesis.
     pub genesis: Hash32,
     /// BLAKE3 of the owner's public root keys.
     pub fingerprint: Hash32,

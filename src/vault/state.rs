@@ -270,6 +270,7 @@ impl ControlState {
         Roster {
             devices: devices.map(|(id, info)| (*id, device(info))).collect(),
             control_heads: self.heads(),
+            control: self.dag.records(),
         }
     }
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use skrin_base::Clock;
 use skrin_base::clock::testutil::{ManualClock, SeededEntropy};
 use skrin_base::ids::Hash32;
-use skrin_crypto::hash;
+use skrin_crypto::{ControlAad, hash, open, seal};
 use skrin_storage::{MemoryStore, ObjectName};
 use zeroize::Zeroizing;
 
@@ -149,6 +149,16 @@ impl World {
     fn plant_object(&self, unlocked: &Unlocked, name: Hash32, object: Vec<u8>) {
         let name = objects::control_name(unlocked.root_room(), name);
         self.replace(&ObjectName::new(name).unwrap(), object);
+    }
+
+    /// What a former member makes of a record: the same content in another seal.
+    fn seal_again(&self, unlocked: &Unlocked, object: &[u8]) -> Vec<u8> {
+        let (vault, room) = (unlocked.vault(), unlocked.root_room());
+        let (key, aad) = (unlocked.control_key(room), ControlAad { vault, room });
+        let plain = open(&key, &aad, object).unwrap();
+        let again = seal(&key, &aad, &plain, &self.entropy);
+        assert_ne!(again, object);
+        again
     }
 
     /// Plants a record by the root, which must be skipped, and returns what the room says of it.

@@ -37,7 +37,7 @@ pub struct Anchor {
     pub header: Hash32,
     /// The room that is the vault's root.
     pub room: RoomId,
-    /// The object hash of its genesis.
+    /// The id of its genesis.
     pub genesis: Hash32,
     /// BLAKE3 of the owner's public root keys.
     pub fingerprint: Hash32,

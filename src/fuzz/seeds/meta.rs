@@ -479,6 +479,7 @@ pub fn heads() -> Vec<Vec<u8>> {
     let lanes = [1, 2].map(|lane| (LaneId([lane; 16]), seen(lane)));
     let heads = Heads {
         lanes: lanes.into(),
+        control: vec![Hash32([1; 32])],
         last_counter: 77,
         incarnation: 3,
     };

@@ -4,13 +4,13 @@ use super::crypto::VAULT;
 use super::vault::ROOM;
 use super::{canonical, chosen};
 use skrin_base::clock::testutil::SeededEntropy;
-use skrin_base::ids::{DeviceId, EpochId, PersonId};
+use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId};
 use skrin_base::wire::{Decode, Encode, Reader, Writer};
 use skrin_base::{Ino, SegmentInfo};
 use skrin_crypto::keys::derive_epoch_commitment;
 use skrin_crypto::{
     CommitAad, DeviceSeed, DeviceSigner, EpochKey, RoomKeys, RoomSecret, Roster, RosterDevice,
-    SignatureKind, hash, pad_pow2, seal,
+    SignatureKind, commit_id, hash, pad_pow2, seal,
 };
 use skrin_meta::check::Finding;
 use skrin_meta::checkpoint::{PAGE_CAPACITY, Root, RowAssembler, open_root, seal_root};
@@ -52,6 +52,7 @@ static WORLD: LazyLock<Option<World>> = LazyLock::new(|| {
     let roster = Roster {
         devices: BTreeMap::from([(DEVICE, device)]),
         control_heads: Vec::new(),
+        control: [1, 2].map(|n| (Hash32([n; 32]), Vec::new())).into(),
     };
     Some(World {
         keys,
@@ -152,7 +153,7 @@ pub fn commit_object(data: &[u8]) {
     let head = Head {
         lane,
         seq: 0,
-        hash: hash(data),
+        hash: commit_id(data),
     };
     let forged = open_commit(&head, data, &world.keys, &world.roster);
     assert!(forged.is_err(), "a forged commit opens");
@@ -163,7 +164,8 @@ pub fn commit_object(data: &[u8]) {
         unreachable!("the epoch is known");
     };
     let signature = world.signer.sign(SignatureKind::Commit, data);
-    let plain = pad_pow2(&[data, &signature.0].concat());
+    let content = [data, &signature.0].concat();
+    let plain = pad_pow2(&content);
     let aad = CommitAad {
         vault: VAULT,
         room: ROOM,
@@ -175,7 +177,7 @@ pub fn commit_object(data: &[u8]) {
     let head = Head {
         lane,
         seq: 0,
-        hash: hash(&object),
+        hash: commit_id(&content),
     };
     if let Ok(checked) = open_commit(&head, &object, &world.keys, &world.roster) {
         assert_eq!(checked.commit().to_bytes(), data);

@@ -6,7 +6,9 @@ use skrin_base::RoomId;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::wire::Writer;
 use skrin_crypto::passphrase::derive_words_slot;
-use skrin_crypto::{ControlAad, ControlKey, SlotAad, WordsEntropy, hash, pad_pow2, seal};
+use skrin_crypto::{
+    ControlAad, ControlKey, SlotAad, WordsEntropy, control_id, hash, pad_pow2, seal,
+};
 use skrin_vault::Header;
 use skrin_vault::control::open_record;
 use skrin_vault::epoch::{decode_envelopes, encode_envelopes};
@@ -97,14 +99,15 @@ pub fn control_body(data: &[u8]) {
 /// A control object, as it comes and with `data` as the content of a good seal.
 pub fn control_object(data: &[u8]) {
     let key = ControlKey::from_bytes([0x55; 32]);
-    let forged = open_record(&key, VAULT, ROOM, hash(data), data);
+    let forged = open_record(&key, VAULT, ROOM, control_id(data), data);
     assert!(forged.is_err(), "a forged control record opens");
     let aad = ControlAad {
         vault: VAULT,
         room: ROOM,
     };
     let object = seal(&key, &aad, &pad_pow2(data), &SeededEntropy::new(4));
-    if let Ok(opened) = open_record(&key, VAULT, ROOM, hash(&object), &object) {
+    assert!(open_record(&key, VAULT, ROOM, hash(&object), &object).is_err());
+    if let Ok(opened) = open_record(&key, VAULT, ROOM, control_id(data), &object) {
         assert_eq!((opened.body.vault, opened.body.room), (VAULT, ROOM));
         let _ = decode_envelopes(&opened.attachment);
     }

@@ -293,6 +293,10 @@ pub fn open_root(
     if let Some((_, what)) = places.iter().find(|(same, _)| !same) {
         return Err(CheckpointFault::Place(what));
     }
+    let mut unknown = root.control.iter().filter(|record| !roster.stands(record));
+    if let Some(record) = unknown.next() {
+        return Err(CheckpointFault::UnknownControl(*record));
+    }
     match root.rules {
         RULE_SET => Ok(root),
         other => Err(CheckpointFault::RuleSet(other)),

@@ -161,7 +161,7 @@ fn a_root(world: &World) -> Root {
             time: Timestamp(4),
             closed: Some(9),
         }],
-        control: vec![Hash32([2; 32])],
+        control: vec![Hash32([5; 32])],
         rules: crate::RULE_SET,
         rows: 20,
         digest: Hash32([9; 32]),
@@ -226,6 +226,11 @@ fn a_root_is_bound_to_its_place_and_signer() {
         CheckpointFault::Place("vault"),
     );
     refuse(&|root| root.rules = 99, CheckpointFault::RuleSet(99));
+    let record = Hash32([7; 32]);
+    refuse(
+        &|root| root.control = vec![record],
+        CheckpointFault::UnknownControl(record),
+    );
     let unknown = DeviceId([1; 16]);
     refuse(
         &|root| root.device = unknown,

@@ -8,7 +8,7 @@ use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Entropy, EpochId, Hash32, LaneId, SegmentId};
 use skrin_crypto::{
     BadSignature, CommitAad, DeviceSigner, OpenError, Opened, RoomKeys, Roster, Signature,
-    SignatureKind, hash, open, pad_pow2, seal, unpad_pow2,
+    SignatureKind, commit_id, open, pad_pow2, seal, unpad_pow2,
 };
 use std::sync::Arc;
 use thiserror::Error;
@@ -23,9 +23,12 @@ const OVERHEAD: usize = 4 + 1 + 8;
 /// Why an object is not a commit that counts.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// Its bytes are not those that its name promises.
-    #[error("its bytes are not those that its name promises: it was changed or cut short")]
-    Hash,
+    /// The storage does not give its bytes, though it is there.
+    #[error("the storage does not give its bytes as a whole")]
+    Bytes,
+    /// It opens, and says something else than its name promises.
+    #[error("it is another commit than its name promises")]
+    Name,
     /// It does not begin as a commit does.
     #[error("it does not begin as a commit does")]
     Magic,
@@ -52,6 +55,9 @@ pub enum Fault {
     /// Signed by nobody that is known.
     #[error("device {0} is not in the control records: refresh them")]
     UnknownDevice(DeviceId),
+    /// It was made by somebody who has seen more control records.
+    #[error("it names control record {0}, which the storage does not show here: refresh them")]
+    UnknownControl(Hash32),
     /// Not signed by the device.
     #[error("device {device}: {source}")]
     Signature {
@@ -86,9 +92,32 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether only these bytes are bad: others of the same name may be good. Everything that is found after the id was
+    /// compared is the commit's own fault, but for the key under which it was sealed.
+    pub(crate) fn is_of_the_bytes(&self) -> bool {
+        match self {
+            Self::Bytes | Self::Name | Self::Magic | Self::Version(_) => true,
+            Self::UnknownEpoch | Self::Epoch(_) | Self::Open(_) => true,
+            Self::Wire(_)
+            | Self::Place(_)
+            | Self::UnknownDevice(_)
+            | Self::UnknownControl(_)
+            | Self::Signature { .. }
+            | Self::Lane(_)
+            | Self::Segment(_)
+            | Self::Operation(_)
+            | Self::Chain
+            | Self::Lamport { .. }
+            | Self::TooLong(_) => false,
+        }
+    }
+
     /// Whether newer control records may cure it.
     pub fn may_be_cured(&self) -> bool {
-        matches!(self, Self::UnknownEpoch | Self::UnknownDevice(_))
+        matches!(
+            self,
+            Self::UnknownEpoch | Self::UnknownDevice(_) | Self::UnknownControl(_)
+        )
     }
 
     /// Whether only a newer program can read it.
@@ -190,7 +219,7 @@ pub fn seal_commit(
     let head = Head {
         lane: commit.lane,
         seq: commit.seq,
-        hash: hash(&bytes),
+        hash: commit_id(&plain),
     };
     Ok(SealedCommit { head, bytes })
 }
@@ -205,27 +234,36 @@ pub fn open_commit(
     keys: &RoomKeys,
     roster: &Roster,
 ) -> Result<CheckedCommit, Fault> {
-    if hash(bytes) != head.hash {
-        return Err(Fault::Hash);
-    }
     let mut r = Reader::new(bytes);
     if r.raw(MAGIC.len()) != Ok(MAGIC) {
         return Err(Fault::Magic);
     }
-    let version = r.u8()?;
+    let version = r.u8().map_err(|_| Fault::Magic)?;
     if version == 0 || version > FORMAT_VERSION {
         return Err(Fault::Version(version));
     }
-    let hint = r.array()?;
+    let hint = r.array().map_err(|_| Fault::Magic)?;
     let epoch = keys.epoch_by_hint(head.lane, &hint);
     let epoch = epoch.ok_or(Fault::UnknownEpoch)?;
     let lane_key = keys.lane_key(&epoch, head.lane);
     let lane_key = lane_key.ok_or(Fault::UnknownEpoch)?;
     let plain = open(&lane_key, &aad(keys, head.lane, head.seq), r.rest())?;
-    let commit = verify(&unpad_pow2(plain)?, roster)?;
+    let plain = unpad_pow2(plain)?;
+    if commit_id(&plain) != head.hash {
+        return Err(Fault::Name);
+    }
+    let commit = verify(&plain, roster)?;
     check_place(&commit, head, &epoch, keys)?;
     check_segments(&commit, keys)?;
     check_operations(&commit)?;
+    // The last one: newer records may cure it.
+    let mut unknown = commit
+        .control
+        .iter()
+        .filter(|record| !roster.stands(record));
+    if let Some(record) = unknown.next() {
+        return Err(Fault::UnknownControl(*record));
+    }
     Ok(CheckedCommit {
         head: *head,
         commit: Arc::new(commit),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{World, an_op};
 use proptest::prelude::*;
-use skrin_crypto::{OpenError, hash};
+use skrin_crypto::OpenError;
 
 fn sample(world: &World) -> Commit {
     let mut commit = world.first_commit(0);
@@ -63,21 +63,42 @@ fn a_flipped_byte_in_any_region_is_refused_with_its_reason() {
     for at in [0, 3, 4, 5, 12, 13, 24, 25, 500, sealed.bytes.len() - 1] {
         let mut bytes = sealed.bytes.to_vec();
         bytes[at] ^= 1;
-        let open =
-            |head: &Head| open_commit(head, &bytes, &world.keys, &world.roster()).unwrap_err();
-        assert_eq!(open(&sealed.head), Fault::Hash, "at {at}");
-        // Whoever can also choose the name meets the next check.
-        let renamed = Head {
-            hash: hash(&bytes),
-            ..sealed.head
-        };
+        let opened = open_commit(&sealed.head, &bytes, &world.keys, &world.roster());
         let expected = match at {
             0..4 => Fault::Magic,
             4 => Fault::Version(0),
             5..13 => Fault::UnknownEpoch,
             _ => Fault::Open(OpenError::Tag),
         };
-        assert_eq!(open(&renamed), expected, "at {at}");
+        let fault = opened.unwrap_err();
+        assert_eq!(fault, expected, "at {at}");
+        assert!(fault.is_of_the_bytes(), "the right ones may still come");
+    }
+}
+
+#[test]
+fn the_same_content_in_another_seal_is_the_same_commit_and_has_no_other_name() {
+    let world = World::new(9);
+    let sealed = seal_commit(
+        &sample(&world),
+        &world.keys,
+        world.signer(0),
+        &world.entropy,
+    )
+    .unwrap();
+    let again = world.seal_again(&sealed.head, &sealed.bytes);
+    let opened = open_commit(&sealed.head, &again, &world.keys, &world.roster()).unwrap();
+    assert_eq!(**opened.commit(), sample(&world));
+    for hash in [
+        skrin_crypto::hash(&again),
+        skrin_crypto::hash(&sealed.bytes),
+    ] {
+        let other = Head {
+            hash,
+            ..sealed.head
+        };
+        let opened = open_commit(&other, &again, &world.keys, &world.roster());
+        assert_eq!(opened.unwrap_err(), Fault::Name);
     }
 }
 

@@ -8,6 +8,7 @@ use super::standing::Standing;
 use crate::apply::{Outcome, apply};
 use crate::cache::{CachedRows, Layer, Snapshot};
 use crate::commit::{CheckedCommit, Commit};
+use crate::lane::Head;
 use crate::op::Op;
 use crate::order::OrderKey;
 use crate::rows::{Rows, RowsError};
@@ -315,18 +316,48 @@ impl Core {
         if commit.device != self.device {
             return Vec::new();
         }
-        self.redeclare.extend(commit.segments.iter().cloned());
         self.again |= !commit.ops.is_empty();
+        for segment in &commit.segments {
+            if !self.redeclare.contains(segment) {
+                self.redeclare.push(segment.clone());
+            }
+        }
         commit.ops.iter().cloned().map(Arc::new).collect()
     }
 
-    /// Makes the operations of an own commit that never counted pending.
+    /// Whether a commit that is known here may hold operations that count nowhere: it is void, or only a checkpoint knows.
+    pub(super) fn may_be_void(&self, head: &Head) -> bool {
+        match self.graph.admitted(head) {
+            Some(lamport) => {
+                self.graph.is_after_close(head) || self.meta.standing.voids(head, lamport)
+            }
+            None => self.graph.knows(head),
+        }
+    }
+
+    /// Whether all operations of a commit are folded.
+    pub(super) fn is_folded(&self, checked: &CheckedCommit) -> Result<bool, RowsError> {
+        for op in &checked.commit().ops {
+            if !state::is_folded(&self.rows, op.id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes the operations of an own commit that never counted pending, as far as no other commit has them.
     pub(super) fn publish_again(&mut self, checked: &CheckedCommit) -> Result<(), RowsError> {
         let again = self.take_back(checked);
         self.park()?;
         let again = self.own_in_order(again);
         self.parked.extend(again);
-        self.rejoin()
+        self.rejoin()?;
+        for segment in std::mem::take(&mut self.redeclare) {
+            if state::segment(&self.rows, segment.id)?.is_none() {
+                self.redeclare.push(segment);
+            }
+        }
+        Ok(())
     }
 
     /// Puts operations on top of the state that are not folded.

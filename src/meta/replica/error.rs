@@ -33,11 +33,16 @@ impl fmt::Display for LostHead {
 pub struct Rollback {
     /// The lanes that lost something.
     pub lost: Vec<LostHead>,
+    /// The objects of control records that were seen and are not shown.
+    pub control: Vec<String>,
 }
 
 impl fmt::Display for Rollback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: Vec<String> = self.lost.iter().map(ToString::to_string).collect();
+        let lanes = self.lost.iter().map(ToString::to_string);
+        let control = self.control.iter();
+        let control = control.map(|name| format!("{name} was seen, the storage does not show it"));
+        let all: Vec<String> = lanes.chain(control).collect();
         f.write_str(&all.join("; "))
     }
 }
@@ -59,6 +64,11 @@ pub enum ReplicaError {
         "the storage was rolled back or lost objects: {0}; nothing was changed. Ask whoever runs it to bring the newer objects back; another device that still has them can put its own again"
     )]
     RolledBack(Rollback),
+    /// The control records are those of local copies, and this device has seen newer ones.
+    #[error(
+        "the control records that are known here are older than what this device has seen; they are read again from the storage"
+    )]
+    OldControl,
     /// An object that must be right is not.
     #[error("{object}: {fault}")]
     Commit {
@@ -114,7 +124,7 @@ impl ReplicaError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::Withheld(_) => true,
+            Self::Withheld(_) | Self::OldControl => true,
             _ => false,
         }
     }

@@ -33,6 +33,25 @@ struct Trouble {
     bytes: Option<Bytes>,
 }
 
+impl Trouble {
+    /// How it is told: whether a valid commit follows it tells an upload under way from an attack.
+    fn kind(&self, named: bool, now: u64) -> FindingKind {
+        let long = now.saturating_sub(self.since) >= WITHHELD_AFTER;
+        match &self.fault {
+            None if named && long => FindingKind::Withheld,
+            None => FindingKind::Incomplete,
+            // What a commit of this version follows is of this version or an earlier one.
+            Some(Fault::Version(_)) if named => FindingKind::Integrity,
+            Some(fault) if fault.is_newer() => FindingKind::Newer,
+            Some(Fault::UnknownEpoch) if named && long => FindingKind::Integrity,
+            Some(Fault::UnknownControl(_)) if long => FindingKind::Withheld,
+            Some(fault) if fault.may_be_cured() => FindingKind::Unknown,
+            Some(Fault::Bytes | Fault::Magic | Fault::Open(_)) if !named => FindingKind::Incomplete,
+            Some(_) => FindingKind::Integrity,
+        }
+    }
+}
+
 /// Commits between the storage and the state: fetched and verified, but not folded in yet, and those that are
 /// in trouble.
 #[derive(Default)]
@@ -54,6 +73,11 @@ impl Inbox {
         let mut all: Vec<_> = std::mem::take(&mut self.held).into_values().collect();
         all.sort_by_key(|checked| checked.commit().lamport);
         all
+    }
+
+    /// Keeps an own commit that newer control records may cure.
+    pub(super) fn keep(&mut self, head: Head, fault: Fault, bytes: Bytes, now: u64) {
+        self.note(head, Some(fault), Some(bytes), now);
     }
 
     /// Notes a commit that contradicts what it follows; it is never asked for again.
@@ -85,7 +109,7 @@ impl Inbox {
         // Wrong bytes may become right, if a server cut the object short; wrong contents never do.
         let hopeless = fault
             .as_ref()
-            .is_some_and(|f| *f != Fault::Hash && !f.may_be_cured());
+            .is_some_and(|f| !f.is_of_the_bytes() && !f.may_be_cured());
         let pause = RETRY_MIN
             .saturating_mul(1 << trouble.tries.min(6))
             .min(RETRY_MAX);
@@ -100,8 +124,9 @@ impl Inbox {
 
     /// Whether commits are there that need a newer program.
     pub(super) fn is_newer(&self) -> bool {
-        let newer = |t: &Trouble| t.fault.as_ref().is_some_and(Fault::is_newer);
-        self.troubles.values().any(newer)
+        let named = self.named();
+        let newer = |(head, t): (&Head, &Trouble)| t.kind(named.contains(head), t.since);
+        self.troubles.iter().any(|t| newer(t) == FindingKind::Newer)
     }
 
     /// Whether newer control records may help.
@@ -110,28 +135,23 @@ impl Inbox {
         self.troubles.values().any(curable)
     }
 
-    /// The troubles as findings, with the heads that others follow told apart.
-    pub(super) fn findings(&self, now: u64) -> Vec<(Head, FindingKind, String)> {
+    /// What the valid commits that wait here follow.
+    fn named(&self) -> BTreeSet<Head> {
         let parents = |checked: &CheckedCommit| -> Vec<Head> {
             super::graph::Graph::parents(checked.commit()).collect()
         };
-        let named: BTreeSet<Head> = self.held.values().flat_map(parents).collect();
+        self.held.values().flat_map(parents).collect()
+    }
+
+    /// The troubles as findings, with the heads that others follow told apart.
+    pub(super) fn findings(&self, now: u64) -> Vec<(Head, FindingKind, String)> {
+        let named = self.named();
         let describe = |(head, trouble): (&Head, &Trouble)| {
-            let named = named.contains(head);
-            let long = now.saturating_sub(trouble.since) >= WITHHELD_AFTER;
             let text = match &trouble.fault {
                 None => "the storage does not have it".to_owned(),
                 Some(fault) => fault.to_string(),
             };
-            let kind = match &trouble.fault {
-                Some(fault) if fault.is_newer() => FindingKind::Newer,
-                Some(fault) if fault.may_be_cured() => FindingKind::Unknown,
-                None if named && long => FindingKind::Withheld,
-                None => FindingKind::Incomplete,
-                Some(Fault::Hash) if !named => FindingKind::Incomplete,
-                Some(_) => FindingKind::Integrity,
-            };
-            (*head, kind, text)
+            (*head, trouble.kind(named.contains(head), now), text)
         };
         self.troubles.iter().map(describe).collect()
     }
@@ -178,7 +198,7 @@ impl Inbox {
             }
             // Too long or nonsense: as good as other bytes. It must not stop the other lanes.
             Err(error) if error.kind() == ErrorKind::Broken => {
-                self.note(head, Some(Fault::Hash), None, now);
+                self.note(head, Some(Fault::Bytes), None, now);
                 return Ok(Vec::new());
             }
             Err(error) => return Err(error.into()),

@@ -10,11 +10,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 const LOCAL_MAX: usize = 1 << 24;
 
 /// A commit that was admitted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Node {
     pub(crate) lane: LaneId,
     pub(crate) seq: u64,
     pub(crate) lamport: u64,
+    /// The commit before it in its lane.
+    prev: Hash32,
+    /// The heads that it names.
+    heads: Box<[Head]>,
 }
 
 /// The end of a branch of a lane. There is one, unless the lane was forked.
@@ -24,6 +28,8 @@ pub(crate) struct Tip {
     pub(crate) hash: Hash32,
     pub(crate) lamport: u64,
     pub(crate) time: Timestamp,
+    /// The control heads that its last commit names.
+    pub(crate) control: Vec<Hash32>,
     /// The newest heads of other lanes that this branch has named.
     pub(crate) named: BTreeSet<Head>,
 }
@@ -97,6 +103,12 @@ impl Graph {
         self.lamport_of(head).is_some()
     }
 
+    /// Lamport time of a commit that was admitted here, rather than covered by the checkpoint.
+    pub(crate) fn admitted(&self, head: &Head) -> Option<u64> {
+        let node = self.nodes.get(&head.hash)?;
+        (node.lane == head.lane && node.seq == head.seq).then_some(node.lamport)
+    }
+
     /// Lamport time of a known commit. A covered one that is not the last of its lane counts as 0: whatever names it
     /// follows a later one as well.
     fn lamport_of(&self, head: &Head) -> Option<u64> {
@@ -125,6 +137,13 @@ impl Graph {
         let others = commit.closes.iter().filter(|head| head.lane != commit.lane);
         let named = commit.heads.iter().chain(others).copied();
         Self::previous(commit).into_iter().chain(named)
+    }
+
+    /// The control heads that the commit before it in its lane names, as far as that is the end of a branch here.
+    pub(crate) fn control_before(&self, commit: &Commit) -> &[Hash32] {
+        let lane = self.lanes.get(&commit.lane);
+        let tip = lane.and_then(|lane| lane.tips.iter().find(|tip| tip.hash == commit.prev));
+        tip.map_or(&[], |tip| &tip.control)
     }
 
     /// Takes a checked commit in, if all that it follows is known and its Lamport time is what that gives.
@@ -175,13 +194,10 @@ impl Graph {
         });
         let follows =
             |tip: &Tip| tip.hash == commit.prev && tip.seq.checked_add(1) == Some(head.seq);
-        let named = match lane.tips.iter().position(follows) {
-            Some(at) => lane.tips.swap_remove(at).named,
-            None => {
-                admitted.forked = !lane.tips.is_empty();
-                BTreeSet::new()
-            }
-        };
+        let at = lane.tips.iter().position(follows);
+        let named = at.map(|at| lane.tips.swap_remove(at).named);
+        admitted.forked = named.is_none() && !lane.tips.is_empty();
+        let named = named.unwrap_or_else(|| self.named_by(&commit.prev));
         let (named, went_back) = name(named, &commit.heads);
         admitted.went_back = went_back;
         let (closes, early): (Vec<Head>, Vec<Head>) = commit
@@ -194,6 +210,7 @@ impl Graph {
             hash: head.hash,
             lamport: commit.lamport,
             time: commit.time,
+            control: commit.control.clone(),
             named,
         };
         if let Some(lane) = self.lanes.get_mut(&head.lane) {
@@ -205,6 +222,8 @@ impl Graph {
                 lane: head.lane,
                 seq: head.seq,
                 lamport: commit.lamport,
+                prev: commit.prev,
+                heads: commit.heads.clone().into(),
             },
         );
         self.dirty_lanes.insert(head.lane);
@@ -213,6 +232,19 @@ impl Graph {
             admitted.closed.extend(self.close(close));
         }
         admitted
+    }
+
+    /// What a commit and those before it in its lane have named. Only for a second branch of a lane: which of two came
+    /// first must not decide what they have seen.
+    fn named_by(&self, hash: &Hash32) -> BTreeSet<Head> {
+        let mut nodes = Vec::new();
+        let mut next = self.nodes.get(hash);
+        while let Some(node) = next {
+            nodes.push(node);
+            next = self.nodes.get(&node.prev);
+        }
+        let named = nodes.iter().rev();
+        named.fold(BTreeSet::new(), |named, node| name(named, &node.heads).0)
     }
 
     /// Whether nothing later of that lane was named by who closes it, or is covered.
@@ -227,9 +259,9 @@ impl Graph {
     }
 
     fn insert_node(&mut self, hash: Hash32, node: Node) {
-        self.nodes.insert(hash, node);
         let place = self.places.entry((node.lane, node.seq)).or_default();
         place.insert((node.lamport, hash));
+        self.nodes.insert(hash, node);
     }
 
     fn close(&mut self, close: &Head) -> Option<LaneId> {
@@ -365,14 +397,12 @@ impl Graph {
         let named = tip.into_iter().flat_map(|tip| &tip.named);
         let mut last = BTreeMap::new();
         for named in named.chain([head]) {
-            let places = self.places.range((named.lane, 0)..=(named.lane, named.seq));
-            let up_to = |place: &BTreeSet<(u64, Hash32)>| {
-                let (lamport, _) = place.first()?;
-                (*lamport <= floor).then_some(*lamport)
-            };
-            let mut places = places.rev();
-            let found = places.find_map(|((_, seq), place)| Some((*seq, up_to(place)?)));
-            if let Some(found) = found {
+            let mut node = self.nodes.get(&named.hash);
+            while let Some(later) = node.filter(|node| node.lamport > floor) {
+                node = self.nodes.get(&later.prev);
+            }
+            if let Some(node) = node {
+                let found = (node.seq, node.lamport);
                 let entry = last.entry(named.lane).or_insert(found);
                 *entry = found.max(*entry);
             }
@@ -426,6 +456,8 @@ impl Encode for Node {
         self.lane.encode(w);
         w.u64(self.seq);
         w.u64(self.lamport);
+        self.prev.encode(w);
+        w.list(&self.heads);
     }
 }
 
@@ -435,6 +467,8 @@ impl Decode for Node {
             lane: LaneId::decode(r)?,
             seq: r.u64()?,
             lamport: r.u64()?,
+            prev: Hash32::decode(r)?,
+            heads: r.list("named heads", LOCAL_MAX)?.into(),
         })
     }
 }
@@ -445,6 +479,7 @@ impl Encode for Tip {
         self.hash.encode(w);
         w.u64(self.lamport);
         self.time.encode(w);
+        w.list(&self.control);
         w.count(self.named.len());
         self.named.iter().for_each(|head| head.encode(w));
     }
@@ -457,6 +492,7 @@ impl Decode for Tip {
             hash: Hash32::decode(r)?,
             lamport: r.u64()?,
             time: Timestamp::decode(r)?,
+            control: r.list("control heads", LOCAL_MAX)?,
             named: r.list("named heads", LOCAL_MAX)?.into_iter().collect(),
         })
     }

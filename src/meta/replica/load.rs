@@ -11,7 +11,7 @@ use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
 use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
-use crate::commit::{CheckpointRef, Decided, open_commit};
+use crate::commit::{CheckedCommit, CheckpointRef, Decided, open_commit};
 use crate::heads::HeadsFile;
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 3;
+const CACHE_VERSION: u32 = 5;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -98,6 +98,7 @@ impl Replica {
             undelivered: MergeDiff::default(),
             waiting: None,
             cloned: false,
+            control_is_old: config.control_is_old,
         };
         let replica = Self {
             env,
@@ -133,6 +134,7 @@ impl Replica {
             }
             other => other?,
         }
+        self.take_back_void()?;
         self.choose_lane(&mut net, &own);
         net.waiting = self.own_unknown(&own);
         match self.settle(&mut net).await {
@@ -159,6 +161,10 @@ impl Replica {
                 &self.env.roster.read(),
             ) {
                 Ok(checked) => net.inbox.hold(checked),
+                Err(fault) if fault.may_be_cured() => {
+                    net.inbox
+                        .keep(*head, fault, sealed.bytes, self.env.clock.monotonic());
+                }
                 Err(fault) => {
                     let text = format!("a sealed commit in the local journal is damaged: {fault}");
                     self.report(FindingKind::Integrity, head.to_string(), text);
@@ -183,21 +189,50 @@ impl Replica {
         self.hold_all_own_commits(net)?;
         let tips = self.list_tips(net).await?;
         self.load_base(net, &tips, false).await?;
+        self.take_back_void()?;
         net.undelivered.everything = true;
         net.roots.clear();
         Ok(())
     }
 
+    /// Makes pending again what own commits say that count for nothing. The journal has let go of it when they were published, so
+    /// they are kept until it stands in others.
+    fn take_back_void(&self) -> Result<(), ReplicaError> {
+        if self.env.read_only {
+            return Ok(());
+        }
+        for head in self.commits.list()? {
+            let mut core = self.core.lock();
+            if !core.is_broken()
+                && core.may_be_void(&head)
+                && let Some(checked) = self.own_commit(&head)?
+                && !core.is_folded(&checked)?
+            {
+                core.publish_again(&checked)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A kept own commit, if it can be believed.
+    pub(super) fn own_commit(&self, head: &Head) -> Result<Option<CheckedCommit>, ReplicaError> {
+        let sealed = self.commits.read(head)?;
+        let keys = self.env.keys();
+        Ok(open_commit(head, &sealed.bytes, &keys, &self.env.roster.read()).ok())
+    }
+
     fn hold_all_own_commits(&self, net: &mut Net) -> Result<(), ReplicaError> {
         for head in self.commits.list()? {
             let sealed = self.commits.read(&head)?;
-            if let Ok(checked) = open_commit(
-                &head,
-                &sealed.bytes,
-                &self.env.keys(),
-                &self.env.roster.read(),
-            ) {
-                net.inbox.hold(checked);
+            let keys = self.env.keys();
+            match open_commit(&head, &sealed.bytes, &keys, &self.env.roster.read()) {
+                Ok(checked) => net.inbox.hold(checked),
+                Err(fault) if fault.may_be_cured() => {
+                    net.inbox
+                        .keep(head, fault, sealed.bytes, self.env.clock.monotonic());
+                }
+                // It was told when it was found.
+                Err(_) => {}
             }
         }
         Ok(())
@@ -410,6 +445,7 @@ fn cover(graph: &mut super::graph::Graph, root: &Root) {
             hash: lane.hash,
             lamport: lane.lamport,
             time: lane.time,
+            control: Vec::new(),
             named: BTreeSet::new(),
         };
         let covered = Covered {

@@ -464,7 +464,7 @@ impl Replica {
     }
 
     /// Own sealed commits that the standing checkpoint holds need not be put again any more. The newest is kept: it tells
-    /// a restored backup from a device that is up to date.
+    /// a restored backup from a device that is up to date. So is what never counted, until its operations stand elsewhere.
     fn forget_covered(&self) {
         let Ok(own) = self.commits.list() else {
             return;
@@ -477,7 +477,16 @@ impl Replica {
             own.iter()
                 .any(|other| other.lane == head.lane && other.seq > head.seq)
         };
-        for head in own.iter().filter(newest).filter(|head| reach.covers(head)) {
+        let needed = |head: &&Head| {
+            core.may_be_void(head)
+                && match self.own_commit(head) {
+                    Ok(Some(checked)) => !core.is_folded(&checked).unwrap_or(false),
+                    Ok(None) => false,
+                    Err(_) => true,
+                }
+        };
+        let covered = own.iter().filter(newest).filter(|head| reach.covers(head));
+        for head in covered.filter(|head| !needed(head)) {
             if let Err(error) = self.commits.forget(head) {
                 tracing::warn!(%error, "a commit that is not needed any more cannot be deleted");
             }

@@ -14,7 +14,9 @@ use crate::lane::{Head, parse_tip};
 use crate::order::OrderKey;
 use crate::rows::RowsError;
 use skrin_base::{DeviceId, Hash32, LaneId};
+use skrin_crypto::{RoomKeys, Roster};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Commits folded at once before rows are written, so that memory stays bounded when much is new.
@@ -46,7 +48,59 @@ impl Replica {
 
     /// Whether commits wait for newer control records: refresh roster and keys, then pull again.
     pub async fn needs_control(&self) -> bool {
-        self.net.lock().await.inbox.needs_control()
+        let net = self.net.lock().await;
+        net.inbox.needs_control() || !self.lost_control(&net, &self.env.roster.read()).is_empty()
+    }
+
+    /// Judges by other control records from now on, which were just read from the storage.
+    ///
+    /// # Errors
+    /// `RolledBack` when they lack what was seen here; everything stays as it was then.
+    pub async fn set_control(
+        &self,
+        roster: Roster,
+        keys: Arc<RoomKeys>,
+    ) -> Result<(), ReplicaError> {
+        let mut net = self.net.lock().await;
+        net.control_is_old = false;
+        let lost = {
+            let known = self.env.roster.read();
+            let mut lost = self.lost_control(&net, &roster);
+            lost.extend(known.control_heads.iter().filter(|c| !roster.stands(c)));
+            lost
+        };
+        self.refuse_lost(Vec::new(), &lost)?;
+        *self.env.roster.write() = roster;
+        *self.env.keys.write() = keys;
+        Ok(())
+    }
+
+    /// The control records that this device remembers and that do not stand by this roster.
+    fn lost_control(&self, net: &Net, roster: &Roster) -> BTreeSet<Hash32> {
+        let remembered = net.heads.control.iter();
+        remembered.filter(|c| !roster.stands(c)).copied().collect()
+    }
+
+    /// Tells of what was seen and is not shown any more.
+    fn refuse_lost(
+        &self,
+        lost: Vec<LostHead>,
+        control: &BTreeSet<Hash32>,
+    ) -> Result<(), ReplicaError> {
+        for one in &lost {
+            let object = self.object(&one.seen.head);
+            self.report(FindingKind::Rollback, object, one.to_string());
+        }
+        let name = |record| format!("rooms/{}/control/{record}", self.env.names.0);
+        let control: Vec<String> = control.iter().map(name).collect();
+        for object in &control {
+            let text = "it was seen, and the storage does not show it any more".to_owned();
+            self.report(FindingKind::Rollback, object.clone(), text);
+        }
+        match lost.is_empty() && control.is_empty() {
+            true => Ok(()),
+            false => Err(ReplicaError::RolledBack(Rollback { lost, control })),
+        }
     }
 
     pub(super) async fn pull_with(&self, net: &mut Net) -> Result<(), ReplicaError> {
@@ -152,8 +206,10 @@ impl Replica {
                 .meta
                 .standing
                 .voids(checked.head(), checked.commit().lamport);
+            let control = core.graph.control_before(checked.commit()).to_vec();
             match core.graph.admit_as(checked.head(), checked.commit(), below) {
                 Ok(admitted) => {
+                    self.report_older_control(&checked, &control);
                     self.report_oddities(&checked, &admitted);
                     closed.extend(admitted.closed);
                     note_proposals(core, &checked);
@@ -260,6 +316,16 @@ impl Replica {
         }
     }
 
+    fn report_older_control(&self, checked: &CheckedCommit, before: &[Hash32]) {
+        let commit = checked.commit();
+        if commit.control == before || self.env.roster.read().includes(&commit.control, before) {
+            return;
+        }
+        let label = self.env.label(&commit.device);
+        let text = format!("{label} names older control records than before");
+        self.report(FindingKind::WentBack, self.object(checked.head()), text);
+    }
+
     /// Checkpoints that leave out what their own proposers had seen: no honest device makes them.
     fn report_omissions(&self, core: &Core) {
         for bad in core.meta.standing.candidates.iter().filter(|c| c.omits()) {
@@ -309,14 +375,14 @@ impl Replica {
         }
         let object = self.env.names.checkpoint(&reference.name)?.to_string();
         match get_root(&self.env, &reference).await {
-            Ok(root) if root.digest == digest => {
+            Ok(root) => {
+                if root.digest != digest {
+                    // Somebody may propose again what is another's: which of the two came first must decide nothing.
+                    let text = "a commit proposes it with another digest than its root has";
+                    self.report(FindingKind::Digest, object, text.to_owned());
+                }
                 net.root_retries.remove(&reference.name);
-                net.roots.push((reference, digest, Reach::of(&root)));
-            }
-            Ok(_) => {
-                let text = "its proposer's commit says another digest than its root".to_owned();
-                self.report(FindingKind::Digest, object, text);
-                net.root_retries.insert(reference.name, (u64::MAX, tries));
+                net.roots.push((reference, root.digest, Reach::of(&root)));
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
@@ -405,17 +471,12 @@ impl Replica {
                 lost.push(LostHead { seen, shown });
             }
         }
-        if lost.is_empty() {
-            return Ok(());
+        let control = self.lost_control(net, &self.env.roster.read());
+        if net.control_is_old && !control.is_empty() {
+            self.refuse_lost(lost, &BTreeSet::new())?;
+            return Err(ReplicaError::OldControl);
         }
-        for one in &lost {
-            self.report(
-                FindingKind::Rollback,
-                self.object(&one.seen.head),
-                one.to_string(),
-            );
-        }
-        Err(ReplicaError::RolledBack(Rollback { lost }))
+        self.refuse_lost(lost, &control)
     }
 
     async fn is_there(&self, net: &mut Net, head: &Head) -> Result<bool, ReplicaError> {
@@ -480,6 +541,13 @@ impl Replica {
                     heads.lanes.insert(id, seen);
                 }
             }
+        }
+        {
+            // The heads cover everything before them.
+            let roster = self.env.roster.read();
+            heads.control.retain(|seen| !roster.stands(seen));
+            heads.control.extend(&roster.control_heads);
+            heads.control.sort();
         }
         heads.incarnation = heads.incarnation.max(net.own.incarnation);
         if heads == net.heads {

@@ -2,6 +2,7 @@
 
 mod attack;
 mod checkpoints;
+mod control;
 mod converge;
 mod damage;
 mod requests;
@@ -35,6 +36,8 @@ struct Device {
     faults: Faults,
     counters: Arc<Counters>,
     journal: Vec<Op>,
+    /// The control records that it reads, if not those of everybody.
+    roster: Option<Roster>,
     replica: Option<Replica>,
 }
 
@@ -60,6 +63,7 @@ impl Vault {
             faults: Faults::default(),
             counters: Arc::new(Counters::default()),
             journal: Vec::new(),
+            roster: None,
             replica: None,
         }
     }
@@ -72,10 +76,13 @@ impl Vault {
 
     fn config(&self, device: &Device, dir: &Path) -> ReplicaConfig {
         let count = Count::new(self.store.clone(), device.counters.clone());
+        let roster = device.roster.clone();
+        let roster = roster.unwrap_or_else(|| self.world.roster());
         ReplicaConfig {
             store: Arc::new(Fault::new(count, device.faults.clone())),
             keys: self.world.keys.clone(),
-            roster: Arc::new(RwLock::new(self.world.roster())),
+            roster: Arc::new(RwLock::new(roster)),
+            control_is_old: false,
             device: self.world.device(device.n),
             signer: self.world.signer(device.n).clone(),
             state_dir: dir.to_owned(),

@@ -39,6 +39,14 @@ impl Dag {
         self.heads.iter().copied().collect()
     }
 
+    /// All records with their parents.
+    pub(super) fn records(&self) -> BTreeMap<Hash32, Vec<Hash32>> {
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|(hash, node)| (*hash, node.parents.clone()))
+            .collect()
+    }
+
     /// Whether `wanted` is one of `from` or an ancestor of one.
     pub(super) fn is_ancestor(&self, wanted: &Hash32, from: &[Hash32]) -> bool {
         let Some(floor) = self.nodes.get(wanted).map(|node| node.depth) else {

@@ -127,6 +127,7 @@ async fn one_device_certified_twice_at_the_same_time_reads_by_either_record() {
         };
         let first = certify().await;
         w.store.restore(before);
+        w.clock.advance(1);
         certify().await;
         for (name, bytes) in first {
             w.store.tamper(&name, Some(bytes));

@@ -12,8 +12,7 @@ use crate::record::{
 use skrin_base::ids::{DeviceId, EpochId, PersonId, RoomId, VaultId};
 use skrin_base::wire::{Decode, Encode, WireError};
 use skrin_crypto::{
-    ControlAad, Envelope, EpochKey, KemSecret, RootSeed, RootSigner, Suite, WordsSigner, keys,
-    words,
+    Envelope, EpochKey, KemSecret, RootSeed, RootSigner, Suite, WordsSigner, keys, words,
 };
 
 fn slot(n: u8) -> SlotEntry {

@@ -6,7 +6,7 @@ use crate::control::seal_body;
 use crate::record::SlotEntry;
 use skrin_base::limits::CONTROL_MAX;
 use skrin_base::wire::Encode;
-use skrin_crypto::{ControlAad, RootSeed, RootSigner};
+use skrin_crypto::{RootSeed, RootSigner};
 
 fn control(w: &World) -> Vec<ObjectName> {
     w.names("rooms/")
@@ -96,6 +96,46 @@ async fn exchanged_records_are_refused() {
     let unlocked = a.unlock().await;
     a.plant_object(&unlocked, hash(&other), other.clone());
     assert!(a.finding().await.contains(&hash(&other).to_string()));
+}
+
+#[tokio::test]
+async fn an_epoch_that_a_former_member_seals_again_is_the_same_epoch_and_stops_nobody() {
+    let w = world(1).await;
+    let (unlocked, before) = (w.unlock().await, w.room().await);
+    let heads = before.state.epoch_heads();
+    let name = objects::control_name(before.state.room, Hash32(heads[0].0));
+    let name = ObjectName::new(name).unwrap();
+    let again = w.seal_again(&unlocked, &w.bytes(&name));
+    // Beside the good one, under the hash of the object or any other name: told, and nothing follows.
+    for copy in [hash(&again), Hash32([9; 32])] {
+        w.plant_object(&unlocked, copy, again.clone());
+        assert!(w.finding().await.contains("another record than its name"));
+        let copy = objects::control_name(before.state.room, copy);
+        w.store.tamper(&ObjectName::new(copy).unwrap(), None);
+    }
+    // In its place: as good.
+    w.replace(&name, again);
+    let room = w.room().await;
+    assert!(room.findings.is_empty());
+    assert_eq!(room.state.epoch_heads(), heads);
+    assert_eq!(room.keys.current(), before.keys.current());
+    assert_eq!(room.roster, before.roster);
+    publish(&w, slot_add(1)).await;
+    assert_eq!(w.room().await.state.epoch_heads(), heads);
+}
+
+#[tokio::test]
+async fn whatever_is_sealed_again_opens_as_before() {
+    let w = world(1).await;
+    let unlocked = w.unlock().await;
+    let before = w.room().await;
+    for name in control(&w) {
+        w.replace(&name, w.seal_again(&unlocked, &w.bytes(&name)));
+    }
+    let room = w.room().await;
+    assert!(room.findings.is_empty());
+    assert_eq!(room.roster, before.roster);
+    assert_eq!(w.unlock().await.anchor().genesis, w.made.anchor.genesis);
 }
 
 #[tokio::test]

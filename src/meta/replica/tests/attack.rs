@@ -5,10 +5,12 @@ use crate::checkpoint::DigestOfRows;
 use crate::checkpoint::{Root, seal_root};
 use crate::commit::Opinion;
 use crate::commit::{Commit, Verdict, open_commit, seal_commit};
+use crate::lane::parse_commit_file;
 use crate::testing::an_op;
 use bytes::Bytes;
 use skrin_base::SegmentInfo;
 use skrin_storage::ErrorKind::Transient;
+use skrin_storage::ObjectName;
 use skrin_storage::Verb;
 use skrin_storage::fault::{Failure, Rule};
 
@@ -99,6 +101,94 @@ async fn put_by_hand(vault: &Vault, n: usize, commit: &Commit) -> Head {
     sealed.head
 }
 
+/// Every commit that lies on the storage, with its name and its head.
+fn all_commits(vault: &Vault) -> Vec<(ObjectName, Head)> {
+    let head = |name: ObjectName| {
+        let lane = name.as_str().split('/').nth(3)?;
+        let (seq, hash) = parse_commit_file(name.file_name())?;
+        let lane = LaneId::from_hex(lane)?;
+        Some((name, Head { lane, seq, hash }))
+    };
+    vault.store.names().into_iter().filter_map(head).collect()
+}
+
+#[tokio::test]
+async fn a_commit_that_a_reader_seals_again_is_the_same_commit_and_stops_nobody() {
+    let vault = Vault::new(905);
+    let mut rng = Rng(905);
+    let mut a = vault.open(0).await;
+    for _ in 0..3 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+    }
+    for (name, head) in all_commits(&vault) {
+        let object = vault.store.peek(&name).unwrap();
+        let again = vault.world.seal_again(&head, &object);
+        vault.store.tamper(&name, Some(again));
+    }
+    // The device itself, running and started again, with and without its cache; and one that comes new.
+    for forget in [false, true] {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        a.replica().pull().await.unwrap();
+        assert_eq!(a.kinds(), []);
+        match forget {
+            true => a.forget_cache(),
+            false => a.replica = None,
+        }
+        a.open(&vault).await.unwrap();
+    }
+    let tip = a.publish().await.unwrap().head.unwrap();
+    assert_eq!(tip.seq, 4, "it goes on in its lane");
+    let fresh = vault.open(3).await;
+    assert_eq!(fresh.kinds(), []);
+    assert_eq!(fresh.digest(), a.digest());
+    let report = a.replica().verify(|_| {}).await.unwrap();
+    assert_eq!(report.problems, []);
+}
+
+#[tokio::test]
+async fn a_commit_that_a_reader_seals_again_under_another_name_is_refused_and_is_no_fork() {
+    let vault = Vault::new(906);
+    let mut rng = Rng(906);
+    let mut a = vault.open(0).await;
+    let mut b = vault.open(1).await;
+    a.act(&mut rng);
+    let head = a.publish().await.unwrap().head.unwrap();
+    let names = RoomNames(vault.world.keys.room());
+    let object = vault.store.peek(&names.commit(&head).unwrap()).unwrap();
+    let again = vault.world.seal_again(&head, &object);
+    let hash = skrin_crypto::hash(&again);
+    let copy = Head { hash, ..head };
+    let name = names.commit(&copy).unwrap();
+    for (name, bytes) in [
+        (name.clone(), again),
+        (names.tip(&copy).unwrap(), Bytes::from_static(b"\n")),
+    ] {
+        vault.store.tamper(&name, Some(bytes));
+    }
+    // The device itself comes last: it takes the copy's tip away, as an old one of its lane.
+    for device in [&mut b, &mut a] {
+        device.act(&mut rng);
+        device.publish().await.unwrap();
+        let findings = device.replica().status().findings;
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].kind, FindingKind::Integrity);
+        assert_eq!(findings[0].object, name.as_str());
+    }
+    // Started again as well: a copy of its state would stop it here.
+    a.open(&vault).await.unwrap();
+    a.act(&mut rng);
+    let tip = a.publish().await.unwrap().head.unwrap();
+    assert_eq!((tip.lane, tip.seq), (head.lane, 2));
+    b.replica().pull().await.unwrap();
+    assert_eq!(a.digest(), b.digest());
+    assert!(!a.kinds().contains(&FindingKind::Cloned));
+    let report = a.replica().verify(|_| {}).await.unwrap();
+    let bad: Vec<&str> = report.problems.iter().map(|p| p.object.as_str()).collect();
+    assert!(bad.contains(&name.as_str()), "{bad:?}");
+}
+
 fn a_segment_of(vault: &Vault, lane: LaneId) -> SegmentInfo {
     SegmentInfo {
         id: vault.world.keys.segment_id(lane, 0),
@@ -185,6 +275,127 @@ async fn operation_ids_of_another_device_cannot_be_used_up() {
     assert_eq!(vault.fresh_digest().await, before);
 }
 
+/// A root of device `n` that covers nothing, and what a commit says that proposes it.
+async fn put_empty_root(vault: &Vault, n: usize, floor: u64) -> Verdict {
+    let (world, first) = (&vault.world, vault.world.first_commit(n));
+    let (rows, digest) = DigestOfRows::default().finish();
+    let root = Root {
+        optional: 0,
+        vault: first.vault,
+        room: first.room,
+        name: [9; 16],
+        epoch: first.epoch,
+        commitment: first.commitment,
+        device: first.device,
+        time: first.time,
+        floor,
+        parent: None,
+        covered: Vec::new(),
+        control: first.control.clone(),
+        rules: crate::RULE_SET,
+        rows,
+        digest,
+        pages: Vec::new(),
+    };
+    let (checkpoint, object) =
+        seal_root(&root, &world.keys, world.signer(n), &world.entropy).unwrap();
+    let name = RoomNames(first.room).checkpoint(&root.name).unwrap();
+    vault.store.put(&name, object).await.unwrap();
+    Verdict {
+        opinion: Opinion::Propose,
+        checkpoint,
+        digest,
+    }
+}
+
+/// The device forks its lane, so that of its two branches others see one or the other first.
+#[tokio::test]
+async fn a_checkpoint_proposed_in_a_branch_of_a_lane_is_judged_alike_in_any_order_of_arrival() {
+    let vault = Vault::new(908);
+    let mut rng = Rng(908);
+    let mut a = vault.open(0).await;
+    for _ in 0..5 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    let before = a.digest();
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let first = Commit {
+        heads: vec![tip],
+        lamport: 6,
+        ..vault.world.first_commit(1)
+    };
+    let prev = put_by_hand(&vault, 1, &first).await.hash;
+    let readers = [vault.open(2).await, vault.open(3).await];
+    let plain = Commit {
+        seq: 1,
+        prev,
+        lamport: 7,
+        ..vault.world.first_commit(1)
+    };
+    let proposing = Commit {
+        verdicts: vec![put_empty_root(&vault, 1, 5).await],
+        ..plain.clone()
+    };
+    let unforked = vault.store.snapshot();
+    let mut all = Vec::new();
+    for (reader, branch) in readers.iter().zip([plain, proposing]) {
+        vault.store.restore(unforked.clone());
+        put_by_hand(&vault, 1, &branch).await;
+        reader.replica().pull().await.unwrap();
+        all.extend(vault.store.snapshot());
+    }
+    vault.store.restore(all.into_iter().collect());
+    for reader in &readers {
+        reader.replica().pull().await.unwrap();
+        assert!(reader.kinds().contains(&FindingKind::Fork));
+        assert_eq!(reader.replica().status().checkpoint, None);
+        assert_eq!(reader.digest(), before, "somebody else's work is gone");
+    }
+}
+
+#[tokio::test]
+async fn who_proposes_anothers_checkpoint_with_another_digest_decides_nothing() {
+    let mut vault = Vault::new(909);
+    vault.policy = DUE;
+    let mut rng = Rng(909);
+    let mut a = vault.open(0).await;
+    for _ in 0..10 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    let reader = vault.open(2).await;
+    assert!(a.replica().checkpoint_if_due().await.unwrap());
+    let checkpoint = {
+        let net = a.replica().net.lock().await;
+        net.proposal.as_ref().unwrap().reference
+    };
+    let status = a.replica().status();
+    let tip = a.publish().await.unwrap().head.unwrap();
+    let verdict = Verdict {
+        opinion: Opinion::Propose,
+        checkpoint,
+        digest: Hash32([1; 32]),
+    };
+    let commit = Commit {
+        heads: vec![tip],
+        lamport: status.lamport + 1,
+        verdicts: vec![verdict],
+        ..vault.world.first_commit(1)
+    };
+    put_by_hand(&vault, 1, &commit).await;
+    reader.replica().pull().await.unwrap();
+    assert!(reader.kinds().contains(&FindingKind::Digest), "it is told");
+    for _ in 0..2 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        reader.replica().pull().await.unwrap();
+    }
+    assert_eq!(a.replica().status().checkpoint, Some(checkpoint));
+    assert_eq!(reader.replica().status().checkpoint, Some(checkpoint));
+    assert_eq!(reader.digest(), a.digest());
+}
+
 #[tokio::test]
 async fn a_checkpoint_that_leaves_out_what_its_proposer_had_seen_never_stands() {
     let vault = Vault::new(901);
@@ -197,40 +408,11 @@ async fn a_checkpoint_that_leaves_out_what_its_proposer_had_seen_never_stands() 
     let before = a.digest();
     let tip = a.publish().await.unwrap().head.unwrap();
     let reader = vault.open(2).await;
-    let (world, first) = (&vault.world, vault.world.first_commit(1));
-    let (rows, digest) = DigestOfRows::default().finish();
-    let root = Root {
-        optional: 0,
-        vault: first.vault,
-        room: first.room,
-        name: [9; 16],
-        epoch: first.epoch,
-        commitment: first.commitment,
-        device: first.device,
-        time: first.time,
-        floor: 5,
-        parent: None,
-        covered: Vec::new(),
-        control: first.control.clone(),
-        rules: crate::RULE_SET,
-        rows,
-        digest,
-        pages: Vec::new(),
-    };
-    let (checkpoint, object) =
-        seal_root(&root, &world.keys, world.signer(1), &world.entropy).unwrap();
-    let name = RoomNames(first.room).checkpoint(&root.name).unwrap();
-    vault.store.put(&name, object).await.unwrap();
-    let opinion = Opinion::Propose;
     let commit = Commit {
         heads: vec![tip],
         lamport: 6,
-        verdicts: vec![Verdict {
-            opinion,
-            checkpoint,
-            digest,
-        }],
-        ..first
+        verdicts: vec![put_empty_root(&vault, 1, 5).await],
+        ..vault.world.first_commit(1)
     };
     put_by_hand(&vault, 1, &commit).await;
     for device in [&reader, &a] {

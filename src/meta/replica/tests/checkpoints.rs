@@ -1,5 +1,6 @@
 //! Checkpoints as other devices meet them.
 
+use super::vectors::a_segment;
 use super::*;
 use bytes::Bytes;
 use skrin_storage::ObjectName;
@@ -169,6 +170,55 @@ async fn a_commit_below_the_floor_that_no_checkpoint_holds_is_void_and_published
     assert_converged(&devices, 35);
     assert_ne!(devices[0].digest(), before, "nothing was lost");
     assert_eq!(vault.fresh_digest().await, devices[0].digest());
+}
+
+/// The journal lets go of what was published, so only the kept commit still has it.
+#[tokio::test]
+async fn what_a_void_commit_said_is_still_published_again_after_a_restart() {
+    for (flush, forget) in [(false, false), (true, false), (false, true)] {
+        let (vault, device) = with_checkpoint(37).await;
+        let mut rng = Rng(37);
+        let aside = Vault {
+            world: World::new(37),
+            ..Vault::new(37)
+        };
+        let mut late = aside.open(1).await;
+        (0..3).for_each(|_| late.act(&mut rng));
+        let lane = late.replica().own_lane().await;
+        let segment = a_segment(&vault, lane);
+        late.replica().core.lock().redeclare.push(segment.clone());
+        late.publish().await.unwrap();
+        late.journal.clear();
+        for name in aside.store.names() {
+            vault.store.tamper(&name, aside.store.peek(&name));
+        }
+        device.replica().pull().await.unwrap();
+        for _ in 0..2 {
+            late.open(&vault).await.unwrap();
+            assert_eq!(late.pending(), 3, "{flush} {forget}");
+            assert!(late.replica().tree().redeclares(&segment.id));
+            if flush {
+                late.replica().flush().unwrap();
+            }
+            if forget {
+                late.forget_cache();
+            }
+        }
+        if late.replica.is_none() {
+            late.open(&vault).await.unwrap();
+        }
+        let mut devices = [device, late];
+        settle(&vault, &mut devices).await;
+        assert_converged(&devices, 37);
+        let declared = crate::state::segment(&devices[0].replica().tree(), segment.id);
+        assert_eq!(declared.unwrap(), Some(segment));
+        let [device, mut late] = devices;
+        let before = device.digest();
+        late.open(&vault).await.unwrap();
+        assert_eq!(late.pending(), 0, "and only once");
+        assert!(late.replica().core.lock().redeclare.is_empty());
+        assert_eq!(vault.fresh_digest().await, before);
+    }
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl Vectors {
         let roster = Roster {
             devices: devices.collect(),
             control_heads: Vec::new(),
+            control: [(Hash32(self.array("control_head")), Vec::new())].into(),
         };
         (keys.unwrap(), roster)
     }
@@ -102,6 +103,8 @@ fn preamble(vault: &Vault, page: &str) -> String {
     for (name, value) in &vault.world.secrets {
         writeln!(text, "{name} = {}", hex(value)).unwrap();
     }
+    let head = vault.world.roster().control_heads[0];
+    writeln!(text, "control_head = {head}").unwrap();
     for n in 0..2 {
         writeln!(text, "device = {}", vault.world.device(n)).unwrap();
         writeln!(
@@ -122,7 +125,7 @@ fn digest(rows: &MemoryRows) -> Hash32 {
     digest.finish().1
 }
 
-fn a_segment(vault: &Vault, lane: LaneId) -> SegmentInfo {
+pub(super) fn a_segment(vault: &Vault, lane: LaneId) -> SegmentInfo {
     SegmentInfo {
         id: SegmentId(vault.world.keys.segment_id(lane, 0).0),
         author: lane,
@@ -170,6 +173,7 @@ async fn commits_text() -> String {
         fold(&mut rows, checked.commit());
         writeln!(text, "\nlane = {}", checked.head().lane).unwrap();
         writeln!(text, "seq = {}", hex(&checked.head().seq.to_le_bytes())).unwrap();
+        writeln!(text, "id = {}", checked.head().hash).unwrap();
         writeln!(text, "object = {}", hex(&name)).unwrap();
         writeln!(text, "order = {}", hex(key.as_bytes())).unwrap();
         writeln!(text, "body = {}", hex(&checked.commit().to_bytes())).unwrap();
@@ -203,11 +207,12 @@ fn the_frozen_commits_fold_to_their_digests_in_any_order_of_arrival() {
     let (keys, roster) = vectors.room();
     let names = vectors.all("lane").into_iter().zip(vectors.all("seq"));
     let mut commits = BTreeMap::new();
-    for ((lane, seq), object) in names.zip(vectors.all("object")).rev() {
+    let objects = vectors.all("id").into_iter().zip(vectors.all("object"));
+    for ((lane, seq), (id, object)) in names.zip(objects).rev() {
         let head = Head {
             lane: LaneId(lane.try_into().unwrap()),
             seq: u64::from_le_bytes(seq.try_into().unwrap()),
-            hash: hash(object),
+            hash: Hash32(id.try_into().unwrap()),
         };
         let checked = open_commit(&head, object, &keys, &roster).unwrap();
         let commit = checked.commit().clone();
