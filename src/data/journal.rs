@@ -205,7 +205,12 @@ impl Journal {
             settles,
             bytes,
         };
-        let appended = self.append(&record, Bytes::new(), Class::Admitted, |file| {
+        // What settles edits lets go of a log file.
+        let class = match settles {
+            None => Class::Admitted,
+            Some(_) => Class::Mark,
+        };
+        let appended = self.append(&record, Bytes::new(), class, |file| {
             file.max_op = file.max_op.max(counter);
         })?;
         if let Some(number) = settles {
@@ -246,6 +251,9 @@ impl Journal {
         let mut s = self.state.lock();
         s.settling.push((lsn, number));
         s.forget_settled();
+        drop(s);
+        // Who waits for room may now have it with a sync.
+        self.wake.notify_all();
     }
 
     /// Notes that a segment was begun.
@@ -673,7 +681,8 @@ impl State {
     /// Whether a sync would let a file be given up.
     fn awaits_sync(&self) -> bool {
         let front = self.files.front();
-        self.files.len() > 1 && front.is_some_and(|f| !f.is_needed(self.released))
+        let free = front.is_some_and(|f| !f.is_needed(self.released));
+        self.files.len() > 1 && (free || !self.settling.is_empty())
     }
 
     /// Lets go of edits whose successor is on stable storage.

@@ -87,7 +87,7 @@ impl Batch {
 }
 
 /// About how many bytes an operation takes in a commit, and the segments that it names.
-fn weigh(kind: &OpKind) -> (usize, Vec<SegmentId>) {
+pub(crate) fn weigh(kind: &OpKind) -> (usize, Vec<SegmentId>) {
     const SMALL: usize = 128;
     match kind {
         OpKind::Write {

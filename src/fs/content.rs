@@ -4,7 +4,7 @@
 mod edits;
 mod extents;
 
-pub(crate) use edits::Edits;
+pub(crate) use edits::{Edits, Part, Start};
 pub(crate) use extents::{ExtentMap, Ranges};
 
 use crate::error::FsError;

@@ -14,6 +14,7 @@ use skrin_data::{DataStore, Journal};
 use skrin_meta::commit::Decided;
 use skrin_meta::replica::Replica;
 use skrin_meta::{Op, OpKind, state};
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,6 +35,8 @@ pub struct Fs {
     pub(crate) files: Files,
     /// Bytes of open files that are only in memory.
     pub(crate) dirty: AtomicUsize,
+    /// Bytes of edits in the journal that are not settled.
+    pub(crate) noted: AtomicUsize,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
@@ -95,6 +98,7 @@ impl Fs {
             nodes: Nodes::default(),
             files: Files::default(),
             dirty: AtomicUsize::new(0),
+            noted: AtomicUsize::new(0),
             committed: Committed::default(),
             publisher: Publisher::default(),
             notify: Mutex::new(None),
@@ -106,8 +110,9 @@ impl Fs {
             stopped: AtomicBool::new(false),
             threads: Mutex::default(),
         });
-        fs.restore(config.replayed)?;
-        fs.restore_edits(config.edits)?;
+        let removed = fs.restore(config.replayed)?;
+        fs.restore_edits(config.edits, &removed)?;
+        fs.release_unnamed()?;
         fs.own_fresh_root()?;
         if fs.options.background {
             fs.start_background()?;
@@ -115,9 +120,10 @@ impl Fs {
         Ok(fs)
     }
 
-    /// Folds what the journal replayed into the tree again.
-    fn restore(&self, replayed: Vec<(u64, Vec<u8>)>) -> Result<(), FsError> {
+    /// Folds what the journal replayed into the tree again; the inodes whose last name may have gone with it.
+    fn restore(&self, replayed: Vec<(u64, Vec<u8>)>) -> Result<HashSet<Ino>, FsError> {
         let mut ops = Vec::with_capacity(replayed.len());
+        let mut removed = HashSet::new();
         for (counter, bytes) in replayed {
             let op = Op::from_bytes(&bytes).map_err(|error| {
                 tracing::error!(counter, %error, "an operation of the journal does not decode");
@@ -125,6 +131,11 @@ impl Fs {
                     "an operation of the journal does not decode; a newer version wrote it",
                 )
             })?;
+            match &op.kind {
+                OpKind::Remove { ino, .. } => removed.extend([*ino]),
+                OpKind::Rename { replaces, .. } => removed.extend(replaces.iter().map(|r| r.ino)),
+                _ => {}
+            }
             ops.push(op);
         }
         self.replica.restore_pending(ops)?;
@@ -132,7 +143,7 @@ impl Fs {
             let lane = self.runtime.block_on(self.replica.own_lane());
             self.data.set_lane(lane)?;
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// The root of a new vault belongs to whoever mounts it first.

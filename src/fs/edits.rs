@@ -1,17 +1,16 @@
 //! Small edits that a program wants durable: noted in the journal as they are, told to the tree when they have come to rest, and
 //! taken in again after a crash.
 
-use crate::content::Edits;
+use crate::content::{Content, Edits, Part, Start};
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{FileState, LastNoted, OpenFile};
-use parking_lot::Mutex;
 use skrin_base::Ino;
 use skrin_base::wire::{Decode, Encode};
 use skrin_data::Lsn;
-
-/// Bytes of edits of one file after which the tree is told instead: so much a replay has to lay over it.
-const NOTED_MAX: usize = 64 << 20;
+use skrin_meta::{Kind, state};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 impl Fs {
     /// Notes in the journal what an open file holds in memory only; where that was noted. `None` if the tree has to be told.
@@ -21,17 +20,12 @@ impl Fs {
     pub(crate) fn note_edits(&self, file: &OpenFile) -> Result<Option<Lsn>, FsError> {
         let mut state = file.state.lock();
         // A journal that is nearly full must not be held by what cannot be uploaded.
-        let plain = state.content.is_modified() && file.gone.lock().is_none();
-        if !plain || self.is_congested() || self.check_writable().is_err() {
+        if !state.content.is_modified() || self.is_congested() || self.check_writable().is_err() {
             return Ok(None);
         }
         let Some(parts) = state.content.unnoted() else {
             return Ok(None);
         };
-        let bytes = parts.iter().map(|p| p.bytes.len()).sum::<usize>();
-        if state.noted.bytes + bytes > NOTED_MAX {
-            return Ok(None);
-        }
         let mtime = *state.mtime.get_or_insert_with(|| self.now());
         let size = state.content.size();
         if let Some(last) = state.noted.last
@@ -40,17 +34,54 @@ impl Fs {
         {
             return Ok(Some(last.lsn));
         }
-        let number = *state.noted.number.get_or_insert_with(|| self.entropy.u64());
+        self.note_parts(file, &mut state, parts)
+    }
+
+    fn note_parts(
+        &self,
+        file: &OpenFile,
+        state: &mut FileState,
+        parts: Vec<Part>,
+    ) -> Result<Option<Lsn>, FsError> {
+        let (size, mtime) = (
+            state.content.size(),
+            state.mtime.unwrap_or(state.inode.mtime),
+        );
+        let known = file.noted();
+        let start = match known {
+            Some(_) => None,
+            None => Some(Start {
+                inode: state.inode.as_ref().clone(),
+                extents: state.content.stored_extents(state.inode.size),
+            }),
+        };
         let edits = Edits {
             ino: file.ino,
             base: state.base,
+            start,
             size,
             mtime,
             parts,
         };
-        let lsn = self.journal.append_edits(number, &edits.to_bytes())?;
+        let bytes = edits.to_bytes();
+        let all = self.noted.load(Ordering::Relaxed) + bytes.len();
+        // A replay holds all of them, and lays them over what the files were.
+        if bytes.len() > Edits::LEN_MAX || all > self.options.dirty_budget.saturating_mul(2) {
+            return Ok(None);
+        }
+        let number = known.unwrap_or_else(|| self.entropy.u64() | 1);
+        let lsn = {
+            // Nothing comes behind the operation that takes the last name.
+            let gone = file.gone.lock();
+            if gone.is_some() {
+                return Ok(None);
+            }
+            file.noted.store(number, Ordering::Release);
+            self.journal.append_edits(number, &bytes)?
+        };
         state.content.noted();
-        state.noted.bytes += bytes;
+        state.noted.bytes += bytes.len();
+        self.noted.fetch_add(bytes.len(), Ordering::Relaxed);
         state.noted.last = Some(LastNoted {
             lsn,
             size,
@@ -60,11 +91,30 @@ impl Fs {
         Ok(Some(lsn))
     }
 
-    /// Takes in what was noted before a crash and never told: the files are as they were, open or not, and are told at once.
+    /// An operation has told what was noted, or nobody will.
+    pub(crate) fn forget_noted(&self, state: &mut FileState) {
+        let noted = std::mem::take(&mut state.noted);
+        self.noted.fetch_sub(noted.bytes, Ordering::Relaxed);
+    }
+
+    /// Lets the journal forget the edits of a file that nobody wants any more.
+    pub(crate) fn settle(&self, file: &OpenFile) -> Result<(), FsError> {
+        match file.take_noted() {
+            Some(number) => Ok(self.journal.settle(number)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes in what was noted before a crash and never told: the files are as they were, open or not, and are told at once. `removed`
+    /// are inodes that operations of the journal may have taken the last name from.
     ///
     /// # Errors
     /// Edits that do not decode; of the local cache.
-    pub(crate) fn restore_edits(&self, noted: Vec<(u64, Vec<u8>)>) -> Result<(), FsError> {
+    pub(crate) fn restore_edits(
+        &self,
+        noted: Vec<(u64, Vec<u8>)>,
+        removed: &HashSet<Ino>,
+    ) -> Result<(), FsError> {
         let mut files: Vec<(u64, Vec<Edits>)> = Vec::new();
         for (number, bytes) in noted {
             let edits = Edits::from_bytes(&bytes).map_err(|error| {
@@ -77,51 +127,77 @@ impl Fs {
             }
         }
         for (number, edits) in files {
-            self.restore_file(number, edits)?;
+            self.restore_file(number, edits, removed)?;
         }
         Ok(())
     }
 
-    fn restore_file(&self, number: u64, edits: Vec<Edits>) -> Result<(), FsError> {
-        let Some((ino, base)) = edits.first().map(|first| (first.ino, first.base)) else {
+    fn restore_file(
+        &self,
+        number: u64,
+        mut edits: Vec<Edits>,
+        removed: &HashSet<Ino>,
+    ) -> Result<(), FsError> {
+        let Some(first) = edits.first_mut() else {
             return Ok(());
         };
-        let (inode, content) = match self.loaded(ino) {
-            // Removed since.
-            Err(FsError::NotFound) if self.options.read_only => return Ok(()),
-            Err(FsError::NotFound) => return Ok(self.journal.settle(number)?),
-            found => found?,
+        let (ino, base) = (first.ino, first.base);
+        let Some(start) = first.start.take() else {
+            // Its record was damaged; the journal has said so.
+            tracing::error!(ino = ino.0, "edits without their beginning cannot be used");
+            return Ok(());
         };
+        let inode = state::inode(&self.replica.tree(), ino)?;
+        if inode.is_none() && removed.contains(&ino) {
+            // This device removed it; another's removal does not beat an edit.
+            return match self.options.read_only {
+                true => Ok(()),
+                false => Ok(self.journal.settle(number)?),
+            };
+        }
+        // What the file was when it was edited, whatever it is now: the tree may have another device's contents.
+        let content = Content::stored(start.inode.size, start.extents);
+        let mut inode = inode
+            .filter(|i| i.kind == Kind::File)
+            .unwrap_or_else(|| start.inode.clone());
+        for key in start.inode.keys {
+            if inode.key(key.id).is_none() {
+                inode.keys.push(key);
+            }
+        }
+        inode.size = start.inode.size;
         let mut state = FileState::new(inode, content);
         state.base = base;
-        state.noted.number = Some(number);
         for Edits {
             size, mtime, parts, ..
         } in edits
         {
-            state.content.restore(size, parts);
+            if !state.content.restore(size, parts) {
+                tracing::error!(ino = ino.0, "an edit without its block cannot be used");
+            }
             state.mtime = Some(mtime);
         }
         self.count(&mut state);
-        let file = self.files.add_unused(OpenFile {
-            node: self.nodes.current(ino),
-            ino,
-            state: Mutex::new(state),
-            gone: Mutex::new(None),
-        });
+        let file = OpenFile::new(self.nodes.current(ino), ino, state);
+        file.noted.store(number, Ordering::Release);
+        let file = self.files.add_unused(file);
+        if self.options.read_only {
+            return Ok(());
+        }
         if let Err(error) = self.flush_and_discard(&file) {
             tracing::warn!(ino = ino.0, %error, "edits from before a crash cannot be told yet");
         }
         Ok(())
     }
 
-    /// Another device changed or removed an inode: what is noted of an open file of it is told before anything else, so that it
-    /// names the version that it started from.
+    /// Another device changed or removed an inode: what is noted of an open file of it is told soon, so that what each of them saw stays
+    /// apart.
     pub(crate) fn tell_edits(&self, ino: Ino) {
         let files = self.files.with_open(|open| open(ino));
         for file in files {
-            let noted = file.state.lock().noted.number.is_some();
-            if noted && let Err(error) = self.flush_file(&file) {
+            if file.noted().is_some()
+                && let Err(error) = self.flush_file(&file)
+            {
                 tracing::warn!(ino = ino.0, %error, "edits cannot be told yet");
             }
         }

@@ -25,6 +25,32 @@ pub(crate) struct OpenFile {
     pub(crate) state: Mutex<FileState>,
     /// The inode as it was when its last name went here: nothing more is told to the tree.
     pub(crate) gone: Mutex<Option<Inode>>,
+    /// The number of its edits in the journal, 0 if it has none. Becomes another under the lock of `gone` only: edits are never noted
+    /// behind the operation that takes the last name.
+    pub(crate) noted: AtomicU64,
+}
+
+impl OpenFile {
+    /// A file that is opened.
+    pub(crate) fn new(node: NodeId, ino: Ino, state: FileState) -> Self {
+        Self {
+            node,
+            ino,
+            state: Mutex::new(state),
+            gone: Mutex::new(None),
+            noted: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of its edits in the journal, if it has some.
+    pub(crate) fn noted(&self) -> Option<u64> {
+        Some(self.noted.load(Ordering::Acquire)).filter(|n| *n != 0)
+    }
+
+    /// The same; nobody will ask for it again.
+    pub(crate) fn take_noted(&self) -> Option<u64> {
+        Some(self.noted.swap(0, Ordering::AcqRel)).filter(|n| *n != 0)
+    }
 }
 
 /// What an open file holds in memory.
@@ -62,8 +88,6 @@ pub(crate) struct FileState {
 /// Edits of an open file that the journal has (`content::Edits`), until an operation tells the tree and settles them.
 #[derive(Default)]
 pub(crate) struct Noted {
-    /// Under which number, if there are any.
-    pub(crate) number: Option<u64>,
     /// Bytes of them.
     pub(crate) bytes: usize,
     /// Where the last of them stands, its length and time of the file, and when that was on the monotonic clock.
@@ -171,11 +195,16 @@ impl Files {
         entry.handles == 0
     }
 
-    /// Drops the file of a node if nobody has it open; true if it did.
-    pub(crate) fn discard(&self, node: NodeId) -> bool {
+    /// Drops a file if nobody has it open and nothing is left to tell; true if it did.
+    pub(crate) fn discard(&self, file: &OpenFile) -> bool {
         let mut open = self.open.lock();
-        let unused = open.get(&node).is_some_and(|e| e.handles == 0);
-        unused && open.remove(&node).is_some()
+        let same = |e: &Entry| e.handles == 0 && std::ptr::eq(&raw const *e.file, file);
+        if !open.get(&file.node).is_some_and(same) {
+            return false;
+        }
+        // Somebody may have opened, changed and closed it since it was told.
+        let left = file.state.lock().content.is_modified() && file.gone.lock().is_none();
+        !left && open.remove(&file.node).is_some()
     }
 
     /// The open file of a node, if there is one.

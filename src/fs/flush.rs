@@ -3,7 +3,7 @@
 use crate::content::{Content, Missing, Sealer};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::{FileState, Noted, OpenFile};
+use crate::file::{FileState, OpenFile};
 use crate::ops::inode_of;
 use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
 use skrin_crypto::FileKey;
@@ -77,7 +77,7 @@ impl Fs {
             ino: file.ino,
             key_id: key.id,
             key: FileKey::from_bytes(key.key),
-            room: match state.noted.number {
+            room: match file.noted() {
                 None => Room::Wait,
                 Some(_) => Room::Owed,
             },
@@ -152,7 +152,7 @@ impl Fs {
             self.tell(file, state, body, None)?;
         }
         if let Some(body) = last {
-            self.tell(file, state, body, state.noted.number)?;
+            self.tell(file, state, body, file.noted())?;
         }
         state.content.committed();
         let (size, mtime) = (state.content.size(), state.mtime.take());
@@ -199,7 +199,8 @@ impl Fs {
         };
         state.base = self.execute_settling(&mut tree, kind, settles)?;
         if settles.is_some() {
-            state.noted = Noted::default();
+            file.noted.store(0, Ordering::Release);
+            self.forget_noted(state);
         }
         state.key_is_new = false;
         state.borrowed.clear();
@@ -224,7 +225,7 @@ impl Fs {
                 let older = |than, time| now.saturating_sub(time) >= than;
                 s.since.is_some_and(|since| older(FLUSH_AFTER, since))
                     || s.noted.last.is_some_and(|last| older(REST, last.at))
-                    || s.noted.number.is_some() && self.is_congested()
+                    || file.noted().is_some() && self.is_congested()
             });
             if !due {
                 continue;
@@ -244,20 +245,15 @@ impl Fs {
 
     /// Lets go of a file that nobody has open and of which the tree knows everything.
     pub(crate) fn discard(&self, file: &OpenFile) -> Result<(), FsError> {
-        if self.options.read_only && file.state.lock().content.is_modified() {
-            return Ok(());
-        }
-        if !self.files.discard(file.node) {
+        if !self.files.discard(file) {
             return Ok(());
         }
         // Of a file without a name something may be left, in memory and in the journal.
         let mut state = file.state.lock();
         let left = std::mem::take(&mut state.counted);
         self.dirty.fetch_sub(left, Ordering::Relaxed);
-        match state.noted.number.take() {
-            Some(number) => Ok(self.journal.settle(number)?),
-            None => Ok(()),
-        }
+        self.forget_noted(&mut state);
+        self.settle(file)
     }
 
     /// Loads contents that the tree has for an open file.

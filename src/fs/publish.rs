@@ -1,7 +1,7 @@
 //! Publishing: the only place that knows both metadata and data. The order is segment durable, commit on the storage, journal released;
 //! the first arrow is in the types, as a commit takes segments only with their witness.
 
-use crate::commit::Batch;
+use crate::commit::{Batch, weigh};
 use crate::config::Pending;
 use crate::core::Fs;
 use crate::error::FsError;
@@ -11,6 +11,7 @@ use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
 use skrin_meta::commit::Decided;
 use skrin_meta::{Rows, state};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -125,9 +126,13 @@ impl Fs {
                 None => None,
             }
         };
-        let Some((segments, batch)) = found else {
-            return Ok(None);
+        let (segments, batch) = match found {
+            Some(found) => found,
+            None if self.holds_unnamed() => (self.data.undeclared(), Batch::default()),
+            None => return Ok(None),
         };
+        // No commit says what a crash could take from the journal.
+        self.journal.sync_all()?;
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
         let done = self
@@ -142,6 +147,28 @@ impl Fs {
         }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
+    }
+
+    /// Whether the journal is held by segments that no operation will ever name: those of files that lost their last name
+    /// while they are open.
+    fn holds_unnamed(&self) -> bool {
+        self.journal.allocated() >= JOURNAL_MUCH && !self.data.undeclared().is_empty()
+    }
+
+    /// Lets the journal forget segments that no operation names: a crash came before it.
+    pub(crate) fn release_unnamed(&self) -> Result<(), FsError> {
+        let mut unnamed = self.data.undeclared();
+        if unnamed.is_empty() || self.options.read_only {
+            return Ok(());
+        }
+        let tree = self.replica.tree();
+        let mut named = HashSet::new();
+        for op in tree.pending() {
+            named.extend(weigh(&op?.kind).1);
+        }
+        drop(tree);
+        unnamed.retain(|id| !named.contains(id));
+        Ok(self.data.release(0, &unnamed)?)
     }
 
     /// What is not on the storage yet.
@@ -194,7 +221,7 @@ impl Fs {
     fn publish_due(&self) -> bool {
         let (count, bytes) = self.replica.tree().pending_size();
         if count == 0 {
-            return false;
+            return self.holds_unnamed();
         }
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);

@@ -2,15 +2,25 @@
 //! blocks to be sealed and named by an operation. Each block goes there once as a whole, so that a replay needs nothing else; from
 //! then on what changes of it.
 
-use super::{BLOCK, Content, Resident};
+use super::{BLOCK, Content, Resident, blocks};
 use skrin_base::limits::{BLOCK_LEN, INLINE_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{Ino, OpId, Timestamp};
+use skrin_base::{Extent, Ino, OpId, Timestamp};
+use skrin_meta::state::Inode;
 
 /// More than so many bytes at once are better sealed as blocks.
 const AT_ONCE_MAX: usize = 256 << 10;
 /// Blocks in a record; their bytes are bounded too.
 const PARTS_MAX: usize = AT_ONCE_MAX;
+
+/// What a file was when its first edit was noted: enough to make it again, whatever has become of it elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Start {
+    /// The inode, with its keys and places, and its length of then.
+    pub(crate) inode: Inode,
+    /// All its extents.
+    pub(crate) extents: Vec<Extent>,
+}
 
 /// Bytes of one block.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +40,8 @@ pub(crate) struct Edits {
     pub(crate) ino: Ino,
     /// The version that the contents started from.
     pub(crate) base: OpId,
+    /// The contents that they started from; in the first record of a number.
+    pub(crate) start: Option<Start>,
     /// Length of the file.
     pub(crate) size: u64,
     /// When it was changed.
@@ -38,7 +50,17 @@ pub(crate) struct Edits {
     pub(crate) parts: Vec<Part>,
 }
 
+impl Edits {
+    /// Longer records are not worth it.
+    pub(crate) const LEN_MAX: usize = 2 * AT_ONCE_MAX;
+}
+
 impl Content {
+    /// The extents of the file as long as it was when the tree was told last.
+    pub(crate) fn stored_extents(&self, size: u64) -> Vec<Extent> {
+        self.extents.list(0, blocks(size))
+    }
+
     /// What the journal does not have yet, if edits can tell it: blocks of a stored file that are in memory, not too many bytes.
     pub(crate) fn unnoted(&self) -> Option<Vec<Part>> {
         if self.restructured || self.extents.is_empty() || self.size <= INLINE_MAX as u64 {
@@ -76,8 +98,10 @@ impl Content {
         }
     }
 
-    /// Takes in what the journal gave back after a crash, in the order in which it was noted.
-    pub(crate) fn restore(&mut self, size: u64, parts: Vec<Part>) {
+    /// Takes in what the journal gave back after a crash, in the order in which it was noted. False if a part was left out, as
+    /// its block did not come back whole before.
+    pub(crate) fn restore(&mut self, size: u64, parts: Vec<Part>) -> bool {
+        let mut complete = true;
         for part in parts {
             match part.from {
                 None => {
@@ -87,12 +111,32 @@ impl Content {
                     };
                     self.resident.insert(part.block, block);
                 }
-                Some(from) => self.patch(part.block, from as usize, &part.bytes),
+                Some(from) if self.resident.contains_key(&part.block) => {
+                    self.patch(part.block, from as usize, &part.bytes);
+                }
+                Some(_) => complete = false,
             }
         }
         self.noted();
         self.grow(size);
         self.modified = true;
+        complete
+    }
+}
+
+impl Encode for Start {
+    fn encode(&self, w: &mut Writer) {
+        self.inode.encode(w);
+        w.list(&self.extents);
+    }
+}
+
+impl Decode for Start {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            inode: Inode::decode(r)?,
+            extents: r.list("extents", Edits::LEN_MAX)?,
+        })
     }
 }
 
@@ -100,6 +144,7 @@ impl Encode for Edits {
     fn encode(&self, w: &mut Writer) {
         self.ino.encode(w);
         self.base.encode(w);
+        w.option(self.start.as_ref());
         w.u64(self.size);
         self.mtime.encode(w);
         w.count(self.parts.len());
@@ -114,6 +159,7 @@ impl Encode for Edits {
 impl Decode for Edits {
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
         let (ino, base) = (Ino::decode(r)?, OpId::decode(r)?);
+        let start = r.option()?;
         let (size, mtime) = (r.u64()?, Timestamp::decode(r)?);
         let n = r.count("edited blocks", PARTS_MAX, 16)?;
         let part = |r: &mut Reader<'_>| {
@@ -130,6 +176,7 @@ impl Decode for Edits {
         Ok(Self {
             ino,
             base,
+            start,
             size,
             mtime,
             parts,
@@ -149,6 +196,10 @@ mod tests {
                 device: DeviceId([1; 16]),
                 counter: 3,
             },
+            start: Some(Start {
+                inode: Inode::root(),
+                extents: Vec::new(),
+            }),
             size: 100,
             mtime: Timestamp(5),
             parts: vec![Part {

@@ -2,7 +2,6 @@ use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{FileState, OpenFile};
 use crate::types::{HandleId, NodeId, OpenMode};
-use parking_lot::Mutex;
 use skrin_meta::Kind;
 use std::sync::Arc;
 
@@ -42,12 +41,7 @@ impl Fs {
                 Kind::Dir => return Err(FsError::IsDirectory),
                 _ => return Err(FsError::Invalid("only regular files are opened here")),
             }
-            Ok(OpenFile {
-                node,
-                ino,
-                state: Mutex::new(FileState::new(inode, content)),
-                gone: Mutex::new(None),
-            })
+            Ok(OpenFile::new(node, ino, FileState::new(inode, content)))
         })
     }
 

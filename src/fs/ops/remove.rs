@@ -46,6 +46,8 @@ impl Survivors {
         self.inode.ctime = fs.now();
         for file in self.files {
             *file.gone.lock() = Some(self.inode.clone());
+            // Right behind the operation, so that they hold no log file for as long as the file stays open.
+            fs.settle(&file)?;
         }
         Ok(())
     }

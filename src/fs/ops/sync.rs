@@ -12,8 +12,11 @@ impl Fs {
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
         if self.options.durability == Durability::Local {
             let file = Arc::clone(&self.files.handle(handle)?.file);
-            if let Some(lsn) = self.note_edits(&file)? {
-                self.journal.sync(lsn)?;
+            if let Some(edits) = self.note_edits(&file)? {
+                // Names and attributes that were changed since are in operations.
+                let operations = self.committed.last().1;
+                self.journal
+                    .sync(operations.map_or(edits, |lsn| lsn.max(edits)))?;
                 self.publisher.check_room()?;
                 return file.state.lock().error.take().map_or(Ok(()), Err);
             }

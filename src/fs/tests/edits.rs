@@ -238,38 +238,142 @@ fn a_read_only_mount_shows_edits_from_before_a_crash_and_keeps_them() {
     assert!(contents(&at.fs) == bytes);
 }
 
-#[test]
-fn edits_of_a_file_that_another_device_changed_make_a_conflict_copy() {
-    let vault = TestVault::in_memory(6).unwrap();
-    let (at, handle, bytes) = many_edits(&vault);
+/// What the files of the root hold.
+fn all_contents(fs: &Fs) -> Vec<Vec<u8>> {
+    let (tree, _) = sut::tree(fs);
+    let names = tree.keys().filter_map(|path| path.last());
+    let nodes = names.map(|name| fs.lookup(NodeId::ROOT, name).unwrap().node);
+    nodes.map(|node| read_all(fs, node)).collect()
+}
+
+/// Another device changes the file, without knowing of the edits.
+fn change_elsewhere(vault: &TestVault, len: u64) -> (Opened, Vec<u8>) {
     let other = vault.open(1, options()).unwrap();
     other.fs.poll().unwrap();
     let theirs = open(&other.fs);
     other.fs.write(theirs, 7, b"theirs").unwrap();
+    let node = other.fs.lookup(NodeId::ROOT, NAME).unwrap().node;
+    let set = SetAttr {
+        size: Some(len),
+        ..SetAttr::default()
+    };
+    other.fs.setattr(node, &set).unwrap();
     other.fs.release(theirs).unwrap();
     other.fs.sync(|_| ()).unwrap();
-    let expected = contents(&other.fs);
-    assert_eq!(&expected[7..13], b"theirs");
-    at.fs.poll().unwrap();
-    at.replica.flush().unwrap();
-    drop((at, handle));
+    let bytes = contents(&other.fs);
+    assert_eq!(&bytes[7..13], b"theirs");
+    (other, bytes)
+}
 
-    let at = vault.open(0, options()).unwrap();
+fn assert_both(at: &Opened, ours: &[u8], theirs: &[u8]) {
     at.fs.sync(|_| ()).unwrap();
-    let (tree, _) = sut::tree(&at.fs);
-    assert_eq!(
-        tree.len(),
-        3,
-        "root, file, conflict copy: {:?}",
-        tree.keys()
-    );
-    let all: Vec<Vec<u8>> = tree
-        .keys()
-        .filter_map(|path| path.last())
-        .map(|name| read_all(&at.fs, at.fs.lookup(NodeId::ROOT, name).unwrap().node))
-        .collect();
-    assert!(all.contains(&bytes), "what was saved here");
-    assert!(all.contains(&expected), "what was saved there");
+    let all = all_contents(&at.fs);
+    assert_eq!(all.len(), 2, "file and conflict copy");
+    assert!(all.iter().any(|c| c == ours), "what was saved here");
+    assert!(all.iter().any(|c| c == theirs), "what was saved there");
+}
+
+#[test]
+fn edits_of_a_file_that_another_device_changed_make_a_conflict_copy() {
+    for polled in [true, false] {
+        let vault = TestVault::in_memory(6).unwrap();
+        let (at, handle, bytes) = many_edits(&vault);
+        let (_other, theirs) = change_elsewhere(&vault, BLOCK as u64 + 9);
+        if polled {
+            at.fs.poll().unwrap();
+            at.replica.flush().unwrap();
+        }
+        drop((at, handle));
+        let at = vault.open(0, options()).unwrap();
+        assert_both(&at, &bytes, &theirs);
+    }
+}
+
+#[test]
+fn edits_that_go_on_in_a_conflict_copy_come_back_there() {
+    let vault = TestVault::in_memory(6).unwrap();
+    let (at, handle, mut bytes) = many_edits(&vault);
+    let (_other, theirs) = change_elsewhere(&vault, 2 * BLOCK as u64);
+    at.fs.poll().unwrap();
+    at.fs.sync(|_| ()).unwrap();
+    at.fs.write(handle, 5, b"once more").unwrap();
+    at.fs.fsync(handle).unwrap();
+    bytes[5..14].copy_from_slice(b"once more");
+    drop(at);
+    let at = vault.open(0, options()).unwrap();
+    assert_both(&at, &bytes, &theirs);
+}
+
+#[test]
+fn edits_of_a_file_that_another_device_removed_bring_it_back() {
+    for polled in [true, false] {
+        let vault = TestVault::in_memory(6).unwrap();
+        let (at, handle, bytes) = many_edits(&vault);
+        let other = vault.open(1, options()).unwrap();
+        other.fs.poll().unwrap();
+        other.fs.unlink(NodeId::ROOT, NAME).unwrap();
+        other.fs.sync(|_| ()).unwrap();
+        if polled {
+            at.fs.poll().unwrap();
+        }
+        drop((at, handle));
+        let at = vault.open(0, options()).unwrap();
+        assert!(contents(&at.fs) == bytes, "polled: {polled}");
+        at.fs.sync(|_| ()).unwrap();
+        other.fs.poll().unwrap();
+        assert!(contents(&other.fs) == bytes);
+    }
+}
+
+#[test]
+fn a_second_fsync_makes_attributes_durable_although_no_byte_changed() {
+    let vault = TestVault::in_memory(3).unwrap();
+    let (at, handle, _) = many_edits(&vault);
+    let node = at.fs.lookup(NodeId::ROOT, NAME).unwrap().node;
+    let set = SetAttr {
+        mode: Some(0o400),
+        ..SetAttr::default()
+    };
+    at.fs.setattr(node, &set).unwrap();
+    at.fs.fsync(handle).unwrap();
+    drop(at);
+    let at = vault.open(0, options()).unwrap();
+    assert_eq!(at.fs.lookup(NodeId::ROOT, NAME).unwrap().mode, 0o400);
+}
+
+#[test]
+fn edits_that_a_published_operation_settled_do_not_come_back() {
+    let vault = TestVault::in_memory(3).unwrap();
+    let (at, handle, mut bytes) = many_edits(&vault);
+    let node = at.fs.lookup(NodeId::ROOT, NAME).unwrap().node;
+    let set = SetAttr {
+        size: Some(0),
+        ..SetAttr::default()
+    };
+    at.fs.setattr(node, &set).unwrap();
+    at.fs.release(handle).unwrap();
+    // Published, and killed before anything else makes the journal write.
+    at.fs.sync(|_| ()).unwrap();
+    drop(at);
+    let at = vault.open(0, options()).unwrap();
+    bytes.clear();
+    assert_eq!(all_contents(&at.fs), [bytes]);
+}
+
+#[test]
+fn segments_that_no_operation_names_are_let_go_by_the_next_mount() {
+    let vault = TestVault::in_memory(3).unwrap();
+    let at = vault.open(0, options()).unwrap();
+    let handle = create(&at.fs, b"x");
+    at.fs
+        .write(handle, 0, &noise(&SeededEntropy::new(1), 20 << 20))
+        .unwrap();
+    at.data.journal().sync_all().unwrap();
+    assert!(!at.data.undeclared().is_empty());
+    drop(at);
+    let at = vault.open(0, options()).unwrap();
+    assert_eq!(at.data.undeclared(), []);
+    assert_eq!(contents(&at.fs), b"x");
 }
 
 #[test]
