@@ -126,6 +126,7 @@ impl Fs {
         };
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
+        let batch = self.grown(batch, &segments)?;
         let done = self
             .replica
             .publish(batch.upto, durable, Decided::default())
@@ -138,6 +139,20 @@ impl Fs {
         }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
+    }
+
+    /// What came while the segments of a batch were sent goes along with it, if it needs no others: a commit costs several
+    /// round trips.
+    fn grown(&self, batch: Batch, durable: &[SegmentId]) -> Result<Batch, FsError> {
+        let tree = self.replica.tree();
+        let Some(now) = Batch::next(&tree).filter(|now| now.upto > batch.upto) else {
+            return Ok(batch);
+        };
+        let needed = undeclared(&tree, &now.segments)?;
+        Ok(match needed.iter().all(|id| durable.contains(id)) {
+            true => now,
+            false => batch,
+        })
     }
 
     /// What is not on the storage yet.
