@@ -5,9 +5,9 @@ use std::ops::Range;
 
 /// The first step: a few blocks, as many files are small.
 const WINDOW_MIN: u64 = 256 * 1024 / BLOCK_LEN as u64;
-/// The largest: two full segments.
+/// The largest: two full segments, so that the next one is on its way while one is waited for.
 const WINDOW_MAX: u64 = 16 * 1024 * 1024 / BLOCK_LEN as u64;
-/// A window from which on whole extents, hence whole segments, are fetched.
+/// A window from which on whole extents, hence whole segments, are fetched where they fit.
 const WINDOW_WHOLE: u64 = 2 * 1024 * 1024 / BLOCK_LEN as u64;
 /// The kernel's own read-ahead sends requests in parallel: this far out of order is still in sequence.
 const SLACK: u64 = 16;
@@ -43,7 +43,7 @@ impl ReadAhead {
 
     /// Notes that `blocks` are read, and says which to prefetch now, if any. The window doubles while reading is sequential (from the start
     /// of a file at once, elsewhere from the second read in sequence on) and closes otherwise. `extent_end` gives
-    /// the block after the extent that holds a block: a large window fetches extents whole. The caller cuts the answer at the file's end.
+    /// the block after the extent that holds a block: a large window ends with an extent. The caller cuts the answer at the file's end.
     pub fn on_read(
         &mut self,
         blocks: Range<u64>,
@@ -61,14 +61,33 @@ impl ReadAhead {
         if self.ahead - self.next > self.window / 2 {
             return None;
         }
-        self.window = (self.window * 2).clamp(WINDOW_MIN, self.max);
-        let start = self.ahead;
-        let mut end = self.next + self.window;
-        if self.window >= WINDOW_WHOLE {
-            end = end.max(extent_end(end.saturating_sub(1)).min(end + self.max));
-        }
-        self.ahead = end;
+        self.window = match self.window >= WINDOW_WHOLE {
+            true => self.max,
+            false => (self.window * 2).clamp(WINDOW_MIN, self.max),
+        };
+        let (start, end) = (self.ahead, self.next + self.window);
+        let end = match self.window >= WINDOW_WHOLE {
+            true => self.whole_extents(start, end, &extent_end),
+            false => end,
+        };
+        self.ahead = self.ahead.max(end);
         (start < end).then_some(start..end)
+    }
+
+    /// Where the last extent from `start` on ends that does so before `end`. The first one may be longer, up to the largest
+    /// window; of one that is longer still, a part is taken.
+    fn whole_extents(&self, start: u64, end: u64, extent_end: &impl Fn(u64) -> u64) -> u64 {
+        let end_of = |block| extent_end(block).max(block + 1);
+        let first = end_of(start);
+        if first > end {
+            return if first <= self.next + self.max {
+                first
+            } else {
+                end
+            };
+        }
+        let ends = std::iter::successors(Some(first), |last| Some(end_of(*last)));
+        ends.take_while(|e| *e <= end).last().unwrap_or(end)
     }
 }
 
@@ -107,6 +126,19 @@ mod tests {
             fetched.len() - 5,
             "large windows end with an extent: {fetched:?}"
         );
+    }
+
+    #[test]
+    fn whoever_waits_for_a_segment_has_asked_for_the_next_one_too() {
+        let mut reader = ReadAhead::default();
+        for block in 0..5000u64 {
+            reader.on_read(block..block + 1, |b| b - b % 127 + 127);
+            let ahead = reader.ahead - block;
+            assert!(ahead <= WINDOW_MAX + 1, "{block}: {reader:?}");
+            if block % 127 == 0 && block >= 254 {
+                assert!(ahead >= 254, "{block}: {reader:?}");
+            }
+        }
     }
 
     #[test]

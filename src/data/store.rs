@@ -70,9 +70,10 @@ impl DataConfig {
             compression: None,
             cache_bytes: part(5, 16, 4 << 20),
             pending_bytes: part(3, 16, 4 << 20),
-            uploads: (part(1, 8, 8 << 20) >> 23).clamp(1, 4) as usize,
+            // Two keep the link busy while a third is put together or read back.
+            uploads: (part(1, 4, 8 << 20) >> 23).clamp(1, 4) as usize,
             fetch_bytes: part(3, 16, 16 << 20),
-            prefetch_bytes: part(5, 32, 2 << 20),
+            prefetch_bytes: part(3, 16, 2 << 20),
             gap: 128 << 10,
             neighbours: 1 << 20,
             disk_cache: None,
@@ -335,7 +336,7 @@ impl DataStore {
 
     /// How far a reader of this store may be read ahead of.
     pub fn read_ahead(&self) -> ReadAhead {
-        ReadAhead::new(self.inner.config.prefetch_bytes / 2)
+        ReadAhead::new(self.inner.config.prefetch_bytes)
     }
 
     /// Starts reading blocks that will be wanted soon. A hint: more than the bound on prefetched bytes waits for its turn.

@@ -131,10 +131,11 @@ impl Fs {
             None if self.holds_unnamed() => (self.data.undeclared(), Batch::default()),
             None => return Ok(None),
         };
-        // No commit says what a crash could take from the journal.
-        self.journal.sync_all()?;
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
+        let batch = self.grown(batch, &segments)?;
+        // No commit says what a crash could take from the journal.
+        self.journal.sync_all()?;
         let done = self
             .replica
             .publish(batch.upto, durable, Decided::default())
@@ -169,6 +170,20 @@ impl Fs {
         drop(tree);
         unnamed.retain(|id| !named.contains(id));
         Ok(self.data.release(0, &unnamed)?)
+    }
+
+    /// What came while the segments of a batch were sent goes along with it, if it needs no others: a commit costs several
+    /// round trips.
+    fn grown(&self, batch: Batch, durable: &[SegmentId]) -> Result<Batch, FsError> {
+        let tree = self.replica.tree();
+        let Some(now) = Batch::next(&tree)?.filter(|now| now.upto > batch.upto) else {
+            return Ok(batch);
+        };
+        let needed = undeclared(&tree, &now.segments)?;
+        Ok(match needed.iter().all(|id| durable.contains(id)) {
+            true => now,
+            false => batch,
+        })
     }
 
     /// What is not on the storage yet.

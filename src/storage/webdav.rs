@@ -43,6 +43,8 @@ pub struct WebDavStore {
     auth: Auth,
     /// Directories of the vault that are there.
     known: Mutex<HashSet<Prefix>>,
+    /// Those that were not when they were listed.
+    missing: Mutex<HashSet<Prefix>>,
 }
 
 impl WebDavStore {
@@ -80,6 +82,7 @@ impl WebDavStore {
             base: url.url.clone(),
             auth: Auth::new(login, encrypted, entropy),
             known: Mutex::default(),
+            missing: Mutex::default(),
         })
     }
 
@@ -251,7 +254,7 @@ impl WebDavStore {
     /// Makes a directory of the vault, and what is missing above it.
     async fn make_collection(&self, dir: &Prefix) -> Result<(), StoreError> {
         let object = dir.to_string();
-        let mut missing = vec![self.collection(dir)];
+        let mut missing = self.not_known(dir);
         let mut made_above = false;
         while let Some(url) = missing.last().cloned() {
             if self.mkcol(&url, &object).await? {
@@ -273,8 +276,29 @@ impl WebDavStore {
                 }
             }
         }
-        self.known.lock().insert(dir.clone());
+        self.is_there(dir);
         Ok(())
+    }
+
+    fn is_there(&self, dir: &Prefix) {
+        self.known.lock().insert(dir.clone());
+        self.missing.lock().remove(dir);
+    }
+
+    /// What to make for a directory, the last one first: itself, and where it was missing the one above, unless that is known,
+    /// as it is probably missing too.
+    fn not_known(&self, dir: &Prefix) -> Vec<Url> {
+        let mut dirs = vec![self.collection(dir)];
+        if self.missing.lock().contains(dir)
+            && let Some(above) = dir.parent()
+        {
+            let above = self.collection(&above);
+            let inside = |known: &Prefix| self.collection(known).path().starts_with(above.path());
+            if !self.known.lock().iter().any(inside) {
+                dirs.push(above);
+            }
+        }
+        dirs
     }
 
     /// True when the collection is there, false when the one above it is not.
@@ -323,7 +347,7 @@ impl Store for WebDavStore {
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
         let dir = name.parent();
         let known = self.known.lock().contains(&dir);
-        if !known && bytes.len() > EARLY_MKCOL {
+        if !known && (bytes.len() > EARLY_MKCOL || self.missing.lock().contains(&dir)) {
             self.make_collection(&dir).await?;
         }
         let mut response = self.put_once(name, &bytes).await?;
@@ -334,7 +358,7 @@ impl Store for WebDavStore {
         }
         match response.status().as_u16() {
             200..=204 => {
-                self.known.lock().insert(dir);
+                self.is_there(&dir);
                 Ok(())
             }
             _ => Err(self.put_failed(response, name, bytes.len()).await),
@@ -384,7 +408,11 @@ impl Store for WebDavStore {
         let response = self.send(call).await?;
         match response.status().as_u16() {
             207 => {}
-            404 | 410 => return Ok(Listing::default()),
+            404 | 410 => {
+                self.known.lock().remove(dir);
+                self.missing.lock().insert(dir.clone());
+                return Ok(Listing::default());
+            }
             200 | 400 | 405 | 501 => {
                 let what = format!(
                     "the server answered {} to PROPFIND: no WebDAV is spoken here",
@@ -400,7 +428,7 @@ impl Store for WebDavStore {
         let lister = Lister::new(url, dir.clone());
         let body = Body::new(&self.http, response, 64 << 20, &object);
         let listing = body.parse(move |pipe| lister.read(pipe)).await?;
-        self.known.lock().insert(dir.clone());
+        self.is_there(dir);
         Ok(listing)
     }
 

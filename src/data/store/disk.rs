@@ -143,8 +143,11 @@ impl DiskCache {
                 self.hits.fetch_add(1, Ordering::Relaxed);
                 Some(bytes)
             }
-            // Removed meanwhile.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            // Removed meanwhile, perhaps by somebody else.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.index.lock().remove(segment, kind);
+                None
+            }
             Ok(None) | Err(_) => {
                 self.drop_bad(segment, kind);
                 None
@@ -170,6 +173,17 @@ impl DiskCache {
         let mut bytes = vec![0; entry.sealed_len as usize];
         file.read_exact_at(&mut bytes, HEADER_LEN as u64 + before.end - before.start)?;
         Ok((hash(&bytes) == entry.hash).then_some(bytes))
+    }
+
+    /// The slots of a segment that are here, in no order.
+    pub(super) fn kept(&self, segment: SegmentId) -> Vec<Range<u32>> {
+        let index = self.index.lock();
+        let entries = index.segments.get(&segment).into_iter().flatten();
+        let ranges = entries.filter_map(|entry| match entry.kind {
+            Kind::Slots(first, end) => Some(first..end),
+            Kind::Table => None,
+        });
+        ranges.collect()
     }
 
     /// Keeps the sealed blocks of consecutive slots. A cache that cannot be written is only slower.

@@ -1,9 +1,10 @@
 //! Fetching parts of one segment from the disk cache and the storage.
 
 use super::disk::DiskCache;
-use super::flight::{Boarding, TABLE, WHOLE};
+use super::flight::{Boarding, Lead, TABLE, WHOLE};
 use super::read::{Got, Want, flaw};
 use super::{Inner, permits};
+use crate::block::BlockRef;
 use crate::error::{DataError, Flaw};
 use crate::segment::{self, HEADER_LEN, Table};
 use bytes::Bytes;
@@ -13,17 +14,22 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
 
-/// How often to look again after waiting for somebody else's fetch, before fetching the same once more.
+/// How often to look again in vain after waiting for somebody else's fetch, before fetching the same once more.
 const PATIENCE: usize = 4;
+/// Segments whose blocks are smaller than this on the average hold many files.
+const SMALL_BLOCK: u64 = 16 * 1024;
 
 /// What to ask the storage for.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
+    /// Nothing: what is wanted came meanwhile.
+    Look,
     Whole,
     Table,
-    /// Ranges of slots, in order.
-    Slots(Vec<Range<u32>>),
+    /// The ranges of slots that were claimed.
+    Slots,
 }
 
 /// The reading of one segment.
@@ -71,16 +77,21 @@ impl Inner {
             got: Vec::with_capacity(wants.len()),
             wants,
         };
-        for round in 0.. {
+        let mut in_vain = 0;
+        loop {
+            let before = fetch.wants.len();
             self.look_in_caches(&mut fetch).await;
             if fetch.wants.is_empty() {
-                break;
+                return fetch.got;
             }
-            if let Err(e) = self.attempt(&mut fetch, round >= PATIENCE).await {
+            in_vain = match fetch.wants.len() < before {
+                true => 0,
+                false => in_vain + 1,
+            };
+            if let Err(e) = self.attempt(&mut fetch, in_vain > PATIENCE).await {
                 return fetch.fail(&e);
             }
         }
-        fetch.got
     }
 
     /// Takes what is, or came meanwhile, into memory or the disk cache.
@@ -154,32 +165,19 @@ impl Inner {
         Ok(table)
     }
 
-    /// One step: a request, or a wait for somebody else's.
+    /// One step: requests for what nobody fetches yet, or a wait for somebody else's.
     async fn attempt(
         self: &Arc<Self>,
         fetch: &mut Fetch,
         impatient: bool,
     ) -> Result<(), DataError> {
         let table = fetch.table.clone();
-        let plan = match &table {
-            Some(table) => {
-                fetch.answer_unknown(table);
-                self.plan_slots(&fetch.info, table, &slots(&fetch.wants))
-            }
-            None => self.plan_blind(&fetch.info, fetch.wants.len()),
-        };
-        let claim = match &plan {
-            Plan::Whole => vec![WHOLE],
-            Plan::Table => vec![TABLE],
-            Plan::Slots(ranges) => ranges.clone(),
-        };
-        let needs_table = table.is_none();
-        let wanted = |flying: &Range<u32>| {
-            let overlaps = fetch.wants.iter().any(|(_, r)| flying.contains(&r.at.slot));
-            !impatient && (overlaps || (needs_table && flying.end > TABLE.start))
-        };
-        let _lead = match self.flights.board(fetch.info.id, wanted, claim) {
-            Boarding::Lead(lead) => lead,
+        if let Some(table) = &table {
+            fetch.answer_unknown(table);
+        }
+        let plan = |flying: &[Range<u32>]| self.plan(fetch, impatient, flying);
+        let (plan, leads) = match self.flights.board(fetch.info.id, plan) {
+            Boarding::Lead(plan, leads) => (plan, leads),
             Boarding::Wait(mut landed) => {
                 // Closed or changed, it is over.
                 let _ = landed.changed().await;
@@ -187,41 +185,97 @@ impl Inner {
             }
         };
         match (plan, table) {
-            (Plan::Slots(ranges), Some(table)) => {
-                self.get_ranges(fetch, &table, ranges).await;
+            (Plan::Look, _) => Ok(()),
+            (Plan::Slots, Some(table)) => {
+                self.get_ranges(fetch, &table, leads).await;
                 Ok(())
             }
             (Plan::Whole, _) => self.get_whole(fetch).await,
-            (Plan::Table | Plan::Slots(_), _) => self.get_table(fetch).await,
+            (Plan::Table | Plan::Slots, _) => self.get_table(fetch).await,
         }
+    }
+
+    /// What to fetch now, with the claims on it; or which of the fetches under way to wait for. Nothing is fetched that the disk
+    /// cache has or somebody fetches, unless that was waited for in vain.
+    fn plan(
+        &self,
+        fetch: &Fetch,
+        impatient: bool,
+        flying: &[Range<u32>],
+    ) -> Result<(Plan, Vec<Range<u32>>), usize> {
+        let flying = if impatient { &[] } else { flying };
+        let kept = self.disk.as_ref().filter(|_| !impatient);
+        let kept = kept.map_or_else(Vec::new, |disk| disk.kept(fetch.info.id));
+        let Some(table) = &fetch.table else {
+            // Also on its way with the whole object.
+            if let Some(flight) = flying.iter().position(|f| f.end > TABLE.start) {
+                return Err(flight);
+            }
+            let new = flying.is_empty() && kept.is_empty();
+            return Ok(match new && self.is_whole_wanted(fetch) {
+                true => (Plan::Whole, vec![WHOLE]),
+                false => (Plan::Table, vec![TABLE]),
+            });
+        };
+        let taken: Vec<_> = kept.iter().chain(flying).cloned().collect();
+        let mut free = slots(&fetch.wants);
+        let segment = fetch.info.id;
+        free.retain(|&slot| {
+            let came = !impatient && self.blocks.contains_key(&BlockRef { segment, slot });
+            !came && !taken.iter().any(|r| r.contains(&slot))
+        });
+        if !free.is_empty() {
+            let ranges = self.plan_slots(&fetch.info, table, &free, &taken);
+            return Ok((Plan::Slots, ranges));
+        }
+        let wanted = |f: &Range<u32>| fetch.wants.iter().any(|(_, r)| f.contains(&r.at.slot));
+        flying
+            .iter()
+            .position(wanted)
+            .map_or(Ok((Plan::Look, Vec::new())), Err)
     }
 
     /// Without the table: the whole object where most of it is wanted or it is small, else the table first.
-    fn plan_blind(&self, info: &SegmentInfo, wanted: usize) -> Plan {
-        let most = wanted * 2 >= info.slots as usize;
-        if most || info.object_len <= self.config.neighbours.max(segment::SEGMENT_FLOOR as u64) {
-            Plan::Whole
-        } else {
-            Plan::Table
-        }
+    fn is_whole_wanted(&self, fetch: &Fetch) -> bool {
+        let least = self.config.neighbours.max(segment::SEGMENT_FLOOR as u64);
+        fetch.wants.len() * 2 >= fetch.info.slots as usize || fetch.info.object_len <= least
     }
 
-    /// Joins wanted slots (in order) across small gaps; takes neighbours along where they can be kept.
-    fn plan_slots(&self, info: &SegmentInfo, table: &Table, wanted: &[u32]) -> Plan {
+    /// Joins wanted slots (in order) across small gaps; takes neighbours along where they can be kept. None of the slots that
+    /// are `taken`, as the wanted ones are not, is in a range.
+    fn plan_slots(
+        &self,
+        info: &SegmentInfo,
+        table: &Table,
+        wanted: &[u32],
+        taken: &[Range<u32>],
+    ) -> Vec<Range<u32>> {
         let len = |r: &Range<u32>| table.range(r.clone()).map_or(0, |b| b.end - b.start);
+        let free = |slot| free_around(slot, info.slots, taken);
         let mut ranges: Vec<Range<u32>> = Vec::new();
         for slot in wanted {
             match ranges.last_mut() {
-                Some(last) if len(&(last.end..(*slot).max(last.end))) <= self.config.gap => {
-                    last.end = last.end.max(slot + 1);
+                Some(last)
+                    if free(*slot).start <= last.start
+                        && len(&(last.end..*slot)) <= self.config.gap =>
+                {
+                    last.end = slot + 1;
                 }
                 _ => ranges.push(*slot..slot + 1),
             }
         }
+        let all = table.blocks_end() - HEADER_LEN as u64;
         if self.disk.is_some() {
+            let had = taken.iter().map(|r| r.start..r.end.min(info.slots));
+            let had = had.map(|r| len(&r)).sum::<u64>();
+            // Who reads many small files reads the others too: twice as much each time.
+            let target = match all / u64::from(info.slots.max(1)) < SMALL_BLOCK {
+                true => self.config.neighbours.max(had),
+                false => self.config.neighbours,
+            };
             let widened = ranges
                 .into_iter()
-                .map(|r| widen(r, info.slots, self.config.neighbours, &len));
+                .map(|r| widen(r.clone(), free(r.start), target, self.config.gap, &len));
             ranges = widened.fold(Vec::new(), |mut done: Vec<Range<u32>>, r| {
                 match done.last_mut() {
                     Some(last) if r.start <= last.end => last.end = last.end.max(r.end),
@@ -230,14 +284,13 @@ impl Inner {
                 done
             });
         }
-        let all = table.blocks_end() - HEADER_LEN as u64;
         let sum: u64 = ranges.iter().map(&len).sum();
         // One long answer costs less than many requests.
-        if ranges.len() > 1 && sum * 2 >= all {
+        if ranges.len() > 1 && sum * 2 >= all && taken.is_empty() {
             ranges.clear();
             ranges.push(0..info.slots);
         }
-        Plan::Slots(ranges)
+        ranges
     }
 
     async fn get_table(self: &Arc<Self>, fetch: &mut Fetch) -> Result<(), DataError> {
@@ -248,11 +301,13 @@ impl Inner {
         fetch.table = Some(self.open_table(info, &sealed)?);
         if self.disk.is_some() {
             let (inner, id) = (Arc::clone(self), info.id);
-            self.parts.runtime.spawn_blocking(move || {
+            let put = self.parts.runtime.spawn_blocking(move || {
                 if let Some(disk) = &inner.disk {
                     disk.put_table(id, &sealed);
                 }
             });
+            // A table that could not be kept is fetched again another time.
+            let _ = put.await;
         }
         Ok(())
     }
@@ -281,33 +336,44 @@ impl Inner {
         Ok(())
     }
 
-    /// A failed range answers its own wants only.
-    async fn get_ranges(
-        self: &Arc<Self>,
-        fetch: &mut Fetch,
-        table: &Arc<Table>,
-        ranges: Vec<Range<u32>>,
-    ) {
-        let id = fetch.info.id;
-        for slots in ranges {
+    /// Fetches the claimed ranges at the same time, as far as the bound on memory goes.
+    async fn get_ranges(self: &Arc<Self>, fetch: &mut Fetch, table: &Arc<Table>, leads: Vec<Lead>) {
+        let mut tasks = JoinSet::new();
+        for lead in leads {
             let wants = std::mem::take(&mut fetch.wants).into_iter();
             let (now, later) =
-                wants.partition::<Vec<_>, _>(|(_, read)| slots.contains(&read.at.slot));
+                wants.partition::<Vec<_>, _>(|(_, read)| lead.slots.contains(&read.at.slot));
             fetch.wants = later;
-            let fetched = match table.range(slots.clone()) {
-                Some(range) => self.get_range(id, range).await,
-                None => Err(DataError::flawed(id, Some(slots.start), Flaw::NoSlot)),
-            };
-            match fetched {
-                Ok(bytes) => {
-                    let (inner, table) = (Arc::clone(self), Arc::clone(table));
-                    let open = move || inner.open_range(&table, slots, &bytes, now);
-                    let opened = self.parts.runtime.spawn_blocking(open).await;
-                    fetch.got.extend(opened.unwrap_or_default());
-                }
-                Err(e) => fetch
-                    .got
-                    .extend(now.into_iter().map(|(i, _)| (i, Err(e.clone())))),
+            let got = Arc::clone(self).get_slots(Arc::clone(table), lead, now);
+            tasks.spawn_on(got, &self.parts.runtime);
+        }
+        while let Some(got) = tasks.join_next().await {
+            fetch.got.extend(got.unwrap_or_default());
+        }
+    }
+
+    /// A failed range answers its own wants only.
+    async fn get_slots(
+        self: Arc<Self>,
+        table: Arc<Table>,
+        lead: Lead,
+        wants: Vec<Want>,
+    ) -> Vec<Got> {
+        let (id, slots) = (table.place().segment, lead.slots.clone());
+        let fetched = match table.range(slots.clone()) {
+            Some(range) => self.get_range(id, range).await,
+            None => Err(DataError::flawed(id, Some(slots.start), Flaw::NoSlot)),
+        };
+        match fetched {
+            Ok(bytes) => {
+                let inner = Arc::clone(&self);
+                let open = move || inner.open_range(&table, slots, &bytes, wants);
+                let opened = self.parts.runtime.spawn_blocking(open).await;
+                opened.unwrap_or_default()
+            }
+            Err(e) => {
+                let failed = wants.into_iter().map(|(i, _)| (i, Err(e.clone())));
+                failed.collect()
             }
         }
     }
@@ -426,22 +492,40 @@ fn slots(wants: &[Want]) -> Vec<u32> {
     slots
 }
 
-/// Grows a range of slots, forwards first, until it is `target` bytes long or the segment ends.
+/// The slots around one that is not taken, up to the next ones that are.
+fn free_around(slot: u32, count: u32, taken: &[Range<u32>]) -> Range<u32> {
+    let before = taken.iter().filter(|r| r.end <= slot).map(|r| r.end);
+    let behind = taken.iter().filter(|r| r.start > slot).map(|r| r.start);
+    before.max().unwrap_or(0)..behind.min().unwrap_or(count).min(count)
+}
+
+/// Grows a range of slots within `free`, forwards first, until it is `target` bytes long; what would be left over at an end of
+/// `free` and is no more than `rest` bytes comes along.
 fn widen(
     range: Range<u32>,
-    count: u32,
+    free: Range<u32>,
     target: u64,
+    rest: u64,
     len: &impl Fn(&Range<u32>) -> u64,
 ) -> Range<u32> {
     let mut wide = range;
     let mut size = len(&wide);
-    while wide.end < count && size < target {
+    if size >= target {
+        return wide;
+    }
+    while wide.end < free.end && size < target {
         size += len(&(wide.end..wide.end + 1));
         wide.end += 1;
     }
-    while wide.start > 0 && size < target {
+    while wide.start > free.start && size < target {
         wide.start -= 1;
         size += len(&(wide.start..wide.start + 1));
+    }
+    if len(&(wide.end..free.end)) <= rest {
+        wide.end = free.end;
+    }
+    if len(&(free.start..wide.start)) <= rest {
+        wide.start = free.start;
     }
     wide
 }

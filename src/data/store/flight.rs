@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use skrin_base::SegmentId;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The claim on a table: beyond all slots.
@@ -11,9 +12,9 @@ pub(super) const TABLE: Range<u32> = u32::MAX - 1..u32::MAX;
 /// The claim on a whole object.
 pub(super) const WHOLE: Range<u32> = 0..u32::MAX;
 
-/// All fetches under way.
-#[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<SegmentId, Vec<Flight>>>);
+/// All fetches under way. Clones are the same.
+#[derive(Clone, Default)]
+pub(super) struct Flights(Arc<Mutex<HashMap<SegmentId, Vec<Flight>>>>);
 
 struct Flight {
     slots: Range<u32>,
@@ -21,43 +22,54 @@ struct Flight {
 }
 
 /// What to do about something that is wanted.
-pub(super) enum Boarding<'a> {
-    /// Fetch it; others wait until this is dropped.
-    Lead(Lead<'a>),
-    /// Somebody fetches some of it: wait until this changes or closes, then look again.
+pub(super) enum Boarding<P> {
+    /// Fetch it; others wait until their part of this is dropped.
+    Lead(P, Vec<Lead>),
+    /// Somebody fetches all of it: wait until this changes or closes, then look again.
     Wait(watch::Receiver<()>),
 }
 
-/// A claim; ends when dropped, also with a task that was cancelled.
-pub(super) struct Lead<'a> {
-    flights: &'a Flights,
+/// A claim on one range; ends when dropped, also with a task that was cancelled.
+pub(super) struct Lead {
+    flights: Flights,
     segment: SegmentId,
+    /// What was claimed.
+    pub(super) slots: Range<u32>,
     landed: watch::Sender<()>,
 }
 
 impl Flights {
-    /// Claims `ranges`, unless somebody fetches one of the `wanted` slots already.
-    pub(super) fn board(
+    /// Shows `plan` what is being fetched of a segment, and claims the ranges that it gives with what it means to do; or waits
+    /// for the one of those that it names.
+    pub(super) fn board<P>(
         &self,
         segment: SegmentId,
-        wanted: impl Fn(&Range<u32>) -> bool,
-        ranges: impl IntoIterator<Item = Range<u32>>,
-    ) -> Boarding<'_> {
+        plan: impl FnOnce(&[Range<u32>]) -> Result<(P, Vec<Range<u32>>), usize>,
+    ) -> Boarding<P> {
         let mut all = self.0.lock();
-        let flights = all.entry(segment).or_default();
-        if let Some(flight) = flights.iter().find(|f| wanted(&f.slots)) {
-            return Boarding::Wait(flight.landed.clone());
-        }
-        let (landed, waiter) = watch::channel(());
-        flights.extend(ranges.into_iter().map(|slots| Flight {
-            slots,
-            landed: waiter.clone(),
-        }));
-        Boarding::Lead(Lead {
-            flights: self,
-            segment,
-            landed,
-        })
+        let flights = all.get(&segment).map_or(&[][..], Vec::as_slice);
+        let flying: Vec<_> = flights.iter().map(|f| f.slots.clone()).collect();
+        let (plan, claims) = match plan(&flying) {
+            Ok(planned) => planned,
+            Err(flight) => {
+                let landed = flights.get(flight).map(|f| f.landed.clone());
+                return Boarding::Wait(landed.unwrap_or_else(|| watch::channel(()).1));
+            }
+        };
+        let leads = claims.into_iter().map(|slots| {
+            let (landed, waiter) = watch::channel(());
+            all.entry(segment).or_default().push(Flight {
+                slots: slots.clone(),
+                landed: waiter,
+            });
+            Lead {
+                flights: self.clone(),
+                segment,
+                slots,
+                landed,
+            }
+        });
+        Boarding::Lead(plan, leads.collect())
     }
 
     #[cfg(test)]
@@ -66,7 +78,7 @@ impl Flights {
     }
 }
 
-impl Drop for Lead<'_> {
+impl Drop for Lead {
     fn drop(&mut self) {
         let mut all = self.flights.0.lock();
         if let Some(flights) = all.get_mut(&self.segment) {

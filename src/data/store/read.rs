@@ -168,9 +168,22 @@ impl Inner {
         // What waits for its upload is near enough.
         reads.retain(|r| !self.blocks.contains_key(&r.at) && !pending.contains_key(&r.at.segment));
         drop(pending);
-        // More than fits at once would push out what is being read: the parts take turns.
-        let most = (self.config.prefetch_bytes / BLOCK_LEN as u64).max(1);
-        for part in reads.chunks(usize::try_from(most).unwrap_or(usize::MAX)) {
+        // More than fits at once would push out what is being read: the parts take turns. Two at a time, so that one is on its
+        // way while the other is opened; and each of one segment, as a segment is had by one request. Blocks are not sealed in
+        // quite the order of the file.
+        let most = (self.config.prefetch_bytes / 2 / BLOCK_LEN as u64).max(1);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut segments: Vec<Vec<BlockRead>> = Vec::new();
+        for read in reads {
+            let is_its = |s: &&mut Vec<BlockRead>| {
+                s.first().is_some_and(|r| r.at.segment == read.at.segment)
+            };
+            match segments.iter_mut().find(is_its) {
+                Some(segment) => segment.push(read),
+                None => segments.push(vec![read]),
+            }
+        }
+        for part in segments.iter().flat_map(|segment| segment.chunks(most)) {
             Arc::clone(&self).prefetch_part(part.to_vec());
         }
     }

@@ -22,8 +22,8 @@ use skrin_base::Errno;
 use skrin_fs::testutil::{SystemClock, TestVault};
 use skrin_fs::{Durability, Fs, FsOptions, NodeId, OpenMode, Shutdown};
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
-use skrin_storage::{MemoryStore, ObjectName, Store};
-use std::sync::Arc;
+use skrin_storage::{ErrorKind, MemoryStore, ObjectName, Store, Verb};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use sut::{CALLER, read_all};
 
@@ -193,6 +193,43 @@ fn segments(store: &MemoryStore) -> Vec<ObjectName> {
     names
         .filter(|n| n.to_string().contains("segments/"))
         .collect()
+}
+
+#[test]
+fn what_is_made_while_a_segment_is_sent_goes_along_in_the_same_commit() {
+    let (faults, store) = (Faults::default(), Arc::new(MemoryStore::new()));
+    let (sending, begun) = std::sync::mpsc::channel();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let channels = Mutex::new((sending, wait));
+    // Holds up the first segment in the middle of its upload.
+    let segment = move |name: &str| {
+        let is_one = name.starts_with("segments/");
+        if is_one {
+            let (sending, wait) = &*channels.lock().unwrap();
+            sending.send(()).unwrap();
+            wait.recv().unwrap();
+        }
+        is_one
+    };
+    let hold = Rule::new(Failure::Before(ErrorKind::Transient)).on(Verb::Put);
+    faults.add(hold.named(segment).times(1).after(1));
+    let slow = Fault::new(Arc::clone(&store), faults.clone());
+    let vault = TestVault::new(3, Arc::new(slow), Arc::new(SystemClock::default())).unwrap();
+    let at = vault.open(0, manual()).unwrap();
+    write(&at.fs, b"large", &random_bytes(100_000)).unwrap();
+    std::thread::scope(|scope| {
+        let syncing = scope.spawn(|| at.fs.sync(|_| ()));
+        begun.recv().unwrap();
+        at.fs
+            .mkdir(NodeId::ROOT, b"meanwhile", 0o755, &CALLER)
+            .unwrap();
+        go_on.send(()).unwrap();
+        syncing.join().unwrap().unwrap();
+    });
+    let names = store.names().into_iter().map(|n| n.to_string());
+    let commits = names.filter(|n| n.contains("/lanes/")).count();
+    assert_eq!((commits, at.fs.pending().operations), (1, 0));
+    at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
 }
 
 #[test]

@@ -605,3 +605,53 @@ async fn nothing_listens_there() {
         "{shown}"
     );
 }
+
+/// A server with these collections, which answers as RFC 4918 says.
+async fn with_collections(there: &[&str]) -> Hostile {
+    let there: Vec<String> = there.iter().map(|dir| format!("/v/{dir}")).collect();
+    let there = Mutex::new(there);
+    Hostile::start(move |head| {
+        let mut words = head.split(' ');
+        let (method, path) = (words.next().unwrap(), words.next().unwrap());
+        let parent = path.trim_end_matches('/').rsplit_once('/').unwrap().0;
+        let mut there = there.lock();
+        let has = |dir: &str| dir == "/v" || there.iter().any(|d| d == dir);
+        let (known, fits) = (has(path.trim_end_matches('/')), has(parent));
+        let empty = r#"<multistatus xmlns="DAV:"></multistatus>"#;
+        Answer::Send(match method {
+            "propfind" if known => http("207 Multi-Status", "", empty),
+            "propfind" => http("404 Not Found", "", ""),
+            "mkcol" if known => http("405 Method Not Allowed", "", ""),
+            "mkcol" | "put" if !fits => http("409 Conflict", "", ""),
+            "mkcol" => {
+                there.push(path.trim_end_matches('/').to_owned());
+                http("201 Created", "", "")
+            }
+            _ => http("201 Created", "", ""),
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_directory_that_was_missing_is_made_without_asking_for_it_again() {
+    let room = &["rooms", "rooms/r", "rooms/r/control"][..];
+    for (there, made) in [
+        (room, 4),
+        (&[room, &["rooms/r/lanes"]].concat(), 2),
+        (&[], 8),
+    ] {
+        let server = with_collections(there).await;
+        let store = server.webdav(None);
+        for dir in ["rooms/r/control", "rooms/r/lanes/l/0"] {
+            store.list(&Prefix::new(dir).unwrap()).await.unwrap();
+        }
+        let asked = server.heads().len();
+        let object = name("rooms/r/lanes/l/0/commit");
+        store.put(&object, Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!((server.count("mkcol"), server.count("put")), (made, 1));
+        assert_eq!(server.heads().len() - asked, made + 1);
+        store.put(&object, Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!((server.count("mkcol"), server.count("put")), (made, 2));
+    }
+}
