@@ -137,9 +137,8 @@ pub(super) struct Core {
     unpended: Vec<u64>,
     /// Pending operations while something below them is made again.
     parked: BTreeMap<u64, Arc<Op>>,
-    /// Some of the pending operations were published once, so that the journal has them no more: nothing is written while they are
-    /// set aside.
-    again: bool,
+    /// Those of them, and of the pending ones, that were published once: the journal has them no more, so the database keeps them.
+    again: BTreeSet<u64>,
     pub(super) meta: Meta,
     /// Counters below this belong to earlier incarnations of this device.
     pub(super) counter_base: u64,
@@ -170,7 +169,7 @@ impl Core {
             pending: VecDeque::new(),
             unpended: Vec::new(),
             parked: BTreeMap::new(),
-            again: false,
+            again: BTreeSet::new(),
             meta: Meta::default(),
             counter_base: 0,
             last_counter: 0,
@@ -316,16 +315,21 @@ impl Core {
             return Vec::new();
         }
         self.redeclare.extend(commit.segments.iter().cloned());
-        self.again |= !commit.ops.is_empty();
-        commit.ops.iter().cloned().map(Arc::new).collect()
+        let own = commit.ops.iter().filter(|op| op.id.device == self.device);
+        let own: Vec<Arc<Op>> = own.cloned().map(Arc::new).collect();
+        self.again.extend(own.iter().map(|op| op.id.counter));
+        own
     }
 
-    /// Makes the operations of an own commit that never counted pending.
-    pub(super) fn publish_again(&mut self, checked: &CheckedCommit) -> Result<(), RowsError> {
-        let again = self.take_back(checked);
+    /// Makes the operations of own commits that never counted pending.
+    pub(super) fn publish_again(&mut self, void: &[CheckedCommit]) -> Result<(), RowsError> {
+        let again: Vec<Arc<Op>> = void.iter().flat_map(|c| self.take_back(c)).collect();
+        if again.is_empty() {
+            return Ok(());
+        }
+        self.parked
+            .extend(again.into_iter().map(|op| (op.id.counter, op)));
         self.park()?;
-        let again = self.own_in_order(again);
-        self.parked.extend(again);
         self.rejoin()
     }
 
@@ -338,6 +342,7 @@ impl Core {
         for (counter, op) in ops {
             if state::is_folded(rows, op.id)? {
                 self.unpended.push(counter);
+                self.again.remove(&counter);
                 continue;
             }
             let (pending, _) = Self::pend(rows, self.device, op)?;
@@ -394,16 +399,21 @@ impl Core {
                 Some(held) => held,
                 None => self.saved_pending(last.counter)?,
             };
-            self.unpend(last.counter, &frame)?;
             self.parked.insert(last.counter, op);
+            self.unpend(last.counter, &frame)?;
         }
         Ok(())
     }
 
-    /// The same with what an earlier run left in the database; the operations come back from the journal.
+    /// The same with what an earlier run left in the database; most operations come back from the journal, which may have fewer of them
+    /// after a crash.
     pub(super) fn drop_saved_pending(&mut self, counters: Vec<u64>) -> Result<(), RowsError> {
         for counter in counters.into_iter().rev() {
-            let (_, frame) = self.saved_pending(counter)?;
+            let (op, frame, again) = self.saved(counter)?;
+            if again {
+                self.parked.insert(counter, op);
+                self.again.insert(counter);
+            }
             self.unpend(counter, &frame)?;
         }
         Ok(())
@@ -418,7 +428,7 @@ impl Core {
     /// Writes the state, and with it the operations that are held in memory, before it takes too much of that.
     fn relieve_pending(&mut self) -> Result<(), RowsError> {
         let much = self.rows.unflushed() >= PENDING_RELIEF;
-        match much && !self.again && !self.rows.is_flushing() {
+        match much && !self.rows.is_flushing() {
             true => self.flush(),
             false => Ok(()),
         }
@@ -550,9 +560,10 @@ impl Core {
         for published in self.pending.iter().take(count) {
             frame.absorb(self.frame_of(published)?.into_owned());
         }
-        let published = self.pending.drain(..count);
-        self.unpended.extend(published.map(|p| p.counter));
-        self.again &= !self.pending.is_empty();
+        for published in self.pending.drain(..count) {
+            self.again.remove(&published.counter);
+            self.unpended.push(published.counter);
+        }
         let key = self.key_of(&checked);
         let declared = checked.commit().segments.clone();
         debug_assert!(
@@ -666,6 +677,7 @@ impl Core {
             let (counter, op) = (*counter, op.clone());
             if state::is_folded(&self.rows, op.id)? {
                 self.unpended.push(counter);
+                self.again.remove(&counter);
             } else {
                 let (pending, _) = Self::pend(&mut self.rows, self.device, op)?;
                 self.pending.push_back(pending);
