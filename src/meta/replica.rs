@@ -231,9 +231,9 @@ impl TreeGuard<'_> {
         (self.0.pending.len(), bytes)
     }
 
-    /// Bytes that `flush` would write.
+    /// About how many bytes of memory `flush` would free.
     pub fn unflushed(&self) -> usize {
-        self.0.rows.unflushed()
+        self.0.unflushed()
     }
 }
 

@@ -31,6 +31,9 @@ const PENDING_MANY: usize = if cfg!(test) { 3 } else { 4096 };
 /// The same for the bytes of rows between two writes.
 const PENDING_RELIEF: usize = if cfg!(test) { 500 } else { RELIEF_BYTES };
 
+/// About what an operation of the log takes in memory, with what stood before it.
+const LOGGED_OP: usize = 1024;
+
 /// A folded commit above the floor.
 pub(super) struct Logged {
     /// The commit and what stood before it; `None` when only the database has them.
@@ -132,6 +135,8 @@ pub(super) struct Core {
     pub(super) rows: CachedRows,
     pub(super) graph: Graph,
     pub(super) log: BTreeMap<OrderKey, Logged>,
+    /// Operations of commits in the log that the database does not have.
+    unsaved_ops: usize,
     dropped: Vec<OrderKey>,
     pub(super) pending: VecDeque<Pending>,
     unpended: Vec<u64>,
@@ -165,6 +170,7 @@ impl Core {
             rows,
             graph: Graph::default(),
             log: BTreeMap::new(),
+            unsaved_ops: 0,
             dropped: Vec::new(),
             pending: VecDeque::new(),
             unpended: Vec::new(),
@@ -215,7 +221,16 @@ impl Core {
             dirty: true,
             saving: false,
         };
+        self.unsaved_ops += logged
+            .held
+            .as_ref()
+            .map_or(0, |(c, _)| c.commit().ops.len());
         self.log.insert(key, logged);
+    }
+
+    /// About how many bytes of memory a flush would free.
+    pub(super) fn unflushed(&self) -> usize {
+        self.rows.unflushed() + self.unsaved_ops * LOGGED_OP
     }
 
     /// Folds commits in at their places and takes void ones out, with the pending operations on top as before.

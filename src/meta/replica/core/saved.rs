@@ -80,6 +80,7 @@ impl Core {
 
     /// Adds what changed since the last time to the entries that stand beside the rows.
     fn collect_changes(&mut self) {
+        self.unsaved_ops = 0;
         let unsaved = &mut self.unsaved;
         for key in self.dropped.drain(..) {
             if !self.log.contains_key(&key) {
