@@ -3,10 +3,11 @@
 use crate::content::Content;
 use crate::error::FsError;
 use crate::types::{HandleId, NodeId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_data::{Gain, Lsn, ReadAhead};
 use skrin_meta::NamedKey;
+use skrin_meta::replica::holds_tree;
 use skrin_meta::state::{Inode, Link};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -154,13 +155,19 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// The table. Never locked by who holds the tree: others lock it first and then the tree.
+    fn table(&self) -> MutexGuard<'_, HashMap<NodeId, Entry>> {
+        debug_assert!(!holds_tree(), "the table of files after the tree");
+        self.open.lock()
+    }
+
     /// The open file of a node; `load` makes it, under the table's lock.
     pub(crate) fn open(
         &self,
         node: NodeId,
         load: impl FnOnce() -> Result<OpenFile, FsError>,
     ) -> Result<Arc<OpenFile>, FsError> {
-        let mut open = self.open.lock();
+        let mut open = self.table();
         if let Some(entry) = open.get_mut(&node) {
             entry.handles += 1;
             return Ok(Arc::clone(&entry.file));
@@ -181,13 +188,13 @@ impl Files {
             file: Arc::clone(&file),
             handles: 0,
         };
-        self.open.lock().insert(file.node, entry);
+        self.table().insert(file.node, entry);
         file
     }
 
     /// Takes one reference back. True if it was the last: then the file stays in the table until `discard`.
     pub(crate) fn close(&self, node: NodeId) -> bool {
-        let mut open = self.open.lock();
+        let mut open = self.table();
         let Some(entry) = open.get_mut(&node) else {
             return false;
         };
@@ -197,7 +204,7 @@ impl Files {
 
     /// Drops a file if nobody has it open and nothing is left to tell; true if it did.
     pub(crate) fn discard(&self, file: &OpenFile) -> bool {
-        let mut open = self.open.lock();
+        let mut open = self.table();
         let same = |e: &Entry| e.handles == 0 && std::ptr::eq(&raw const *e.file, file);
         if !open.get(&file.node).is_some_and(same) {
             return false;
@@ -209,7 +216,7 @@ impl Files {
 
     /// The open file of a node, if there is one.
     pub(crate) fn get(&self, node: NodeId) -> Option<Arc<OpenFile>> {
-        self.open.lock().get(&node).map(|e| Arc::clone(&e.file))
+        self.table().get(&node).map(|e| Arc::clone(&e.file))
     }
 
     /// Runs `act` while no file is opened or closed, with the open files of the inode.
@@ -217,7 +224,7 @@ impl Files {
         &self,
         act: impl FnOnce(&dyn Fn(Ino) -> Vec<Arc<OpenFile>>) -> T,
     ) -> T {
-        let open = self.open.lock();
+        let open = self.table();
         act(&|ino| {
             let direct = open.get(&NodeId(ino.0)).into_iter();
             let aliases = open.values().filter(|e| e.file.node.is_alias());
@@ -228,7 +235,7 @@ impl Files {
 
     /// All open files.
     pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
-        let open = self.open.lock();
+        let open = self.table();
         open.values().map(|e| Arc::clone(&e.file)).collect()
     }
 

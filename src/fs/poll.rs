@@ -348,7 +348,11 @@ impl Fs {
     fn keep_local(&self) -> Result<(), FsError> {
         self.flush_old();
         self.journal.flush()?;
-        // Losing the cache costs time only.
+        self.relieve_tree()
+    }
+
+    /// Writes the tree to the local cache when much of it is only in memory. Losing the cache costs time only.
+    pub(crate) fn relieve_tree(&self) -> Result<(), FsError> {
         if self.replica.tree().unflushed() >= CACHE_FLUSH {
             self.replica.flush()?;
         }

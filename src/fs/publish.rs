@@ -146,6 +146,10 @@ impl Fs {
         if let Err(error) = self.data.release(batch.upto, &segments) {
             tracing::warn!(%error, "the journal cannot be shortened");
         }
+        // Many commits one after the other would all be held until the next look around the house.
+        if let Err(error) = self.relieve_tree() {
+            tracing::warn!(%error, "the local cache cannot be written");
+        }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
     }

@@ -34,6 +34,7 @@ use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
 use standing::Reach;
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,8 +171,26 @@ pub struct Replica {
     flushing: Mutex<()>,
 }
 
+thread_local! {
+    /// How many trees this thread holds, in debug builds.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether this thread holds a tree, for assertions about the order of locks; known in debug builds only.
+pub fn holds_tree() -> bool {
+    HELD.get() > 0
+}
+
 /// The tree, exclusively: reading rows and executing operations, without waiting for anything.
 pub struct TreeGuard<'a>(MutexGuard<'a, Core>);
+
+impl Drop for TreeGuard<'_> {
+    fn drop(&mut self) {
+        if cfg!(debug_assertions) {
+            HELD.set(HELD.get().saturating_sub(1));
+        }
+    }
+}
 
 impl TreeGuard<'_> {
     /// A name for the next operation of this device, never given out before.
@@ -222,9 +241,9 @@ impl TreeGuard<'_> {
         (self.0.pending.len(), bytes)
     }
 
-    /// Bytes that `flush` would write.
+    /// About how many bytes of memory `flush` would free.
     pub fn unflushed(&self) -> usize {
-        self.0.rows.unflushed()
+        self.0.unflushed()
     }
 }
 
@@ -255,7 +274,11 @@ impl Rows for TreeGuard<'_> {
 impl Replica {
     /// The tree. Others wait meanwhile: hold it briefly, and never across an await.
     pub fn tree(&self) -> TreeGuard<'_> {
-        TreeGuard(self.core.lock())
+        let guard = TreeGuard(self.core.lock());
+        if cfg!(debug_assertions) {
+            HELD.set(HELD.get() + 1);
+        }
+        guard
     }
 
     /// Puts the operations of the journal back on top of the state, in the order of their counters; those that were

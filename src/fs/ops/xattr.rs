@@ -29,12 +29,12 @@ impl Fs {
     /// `NoAttribute`, `AttributeNamespace`, `NotFound`.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {
         check_name(name)?;
+        // Before the tree: the table of files is locked first everywhere.
+        let is_open = self.files.get(node).is_some();
         let tree = self.replica.tree();
         let (ino, inode) = match inode_of(&tree, self.nodes.ino(node)) {
             // Of a file without a name nothing but contents is kept.
-            Err(FsError::NotFound) if self.files.get(node).is_some() => {
-                return Err(FsError::NoAttribute);
-            }
+            Err(FsError::NotFound) if is_open => return Err(FsError::NoAttribute),
             found => found?,
         };
         if inode.xattrs == 0 {
@@ -49,9 +49,10 @@ impl Fs {
     /// # Errors
     /// `NotFound`.
     pub fn listxattr(&self, node: NodeId) -> Result<Vec<u8>, FsError> {
+        let is_open = self.files.get(node).is_some();
         let tree = self.replica.tree();
         let (ino, inode) = match inode_of(&tree, self.nodes.ino(node)) {
-            Err(FsError::NotFound) if self.files.get(node).is_some() => return Ok(Vec::new()),
+            Err(FsError::NotFound) if is_open => return Ok(Vec::new()),
             found => found?,
         };
         let mut out = Vec::new();

@@ -107,6 +107,23 @@ fn a_full_storage_is_reported_at_write_and_fsync_and_not_only_in_the_log() {
 }
 
 #[test]
+fn attributes_of_an_unlinked_open_file_do_not_lock_the_tree_before_the_table_of_files() {
+    let vault = vault_on(Arc::new(MemoryStore::new()));
+    let at = vault.open(0, manual()).unwrap();
+    let made = at
+        .fs
+        .create(NodeId::ROOT, b"f", 0o600, true, WRITE, &CALLER);
+    let (attr, handle) = made.unwrap();
+    at.fs.unlink(NodeId::ROOT, b"f").unwrap();
+    // The kernel asks for this one before it cuts a file; an open that came meanwhile hung, and with it the mount. Debug builds know the order.
+    let asked = at.fs.getxattr(attr.node, b"security.capability");
+    assert_eq!(asked.unwrap_err().errno(), Errno::ENODATA);
+    assert_eq!(at.fs.listxattr(attr.node).unwrap(), b"");
+    at.fs.release(handle).unwrap();
+    at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
 fn more_changes_than_fit_into_memory_are_refused_until_the_storage_has_some() {
     let options = FsOptions {
         pending_max: 64,

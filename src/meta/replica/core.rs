@@ -32,6 +32,9 @@ const PENDING_MANY: usize = if cfg!(test) { 3 } else { 4096 };
 /// The same for the bytes of rows between two writes.
 const PENDING_RELIEF: usize = if cfg!(test) { 500 } else { RELIEF_BYTES };
 
+/// About what an operation of the log takes in memory, with what stood before it.
+const LOGGED_OP: usize = 1024;
+
 /// A folded commit above the floor.
 pub(super) struct Logged {
     /// The commit and what stood before it; `None` when only the database has them.
@@ -133,14 +136,15 @@ pub(super) struct Core {
     pub(super) rows: CachedRows,
     pub(super) graph: Graph,
     pub(super) log: BTreeMap<OrderKey, Logged>,
+    /// Operations of commits in the log that the database does not have.
+    unsaved_ops: usize,
     dropped: Vec<OrderKey>,
     pub(super) pending: VecDeque<Pending>,
     unpended: Vec<u64>,
     /// Pending operations while something below them is made again.
     parked: BTreeMap<u64, Arc<Op>>,
-    /// Some of the pending operations were published once, so that the journal has them no more: nothing is written while they are
-    /// set aside.
-    again: bool,
+    /// Those of them, and of the pending ones, that were published once: the journal has them no more, so the database keeps them.
+    again: BTreeSet<u64>,
     pub(super) meta: Meta,
     /// Counters below this belong to earlier incarnations of this device.
     pub(super) counter_base: u64,
@@ -167,11 +171,12 @@ impl Core {
             rows,
             graph: Graph::default(),
             log: BTreeMap::new(),
+            unsaved_ops: 0,
             dropped: Vec::new(),
             pending: VecDeque::new(),
             unpended: Vec::new(),
             parked: BTreeMap::new(),
-            again: false,
+            again: BTreeSet::new(),
             meta: Meta::default(),
             counter_base: 0,
             last_counter: 0,
@@ -217,7 +222,16 @@ impl Core {
             dirty: true,
             saving: false,
         };
+        self.unsaved_ops += logged
+            .held
+            .as_ref()
+            .map_or(0, |(c, _)| c.commit().ops.len());
         self.log.insert(key, logged);
+    }
+
+    /// About how many bytes of memory a flush would free.
+    pub(super) fn unflushed(&self) -> usize {
+        self.rows.unflushed() + self.unsaved_ops * LOGGED_OP
     }
 
     /// Folds commits in at their places and takes void ones out, with the pending operations on top as before.
@@ -316,13 +330,15 @@ impl Core {
         if commit.device != self.device {
             return Vec::new();
         }
-        self.again |= !commit.ops.is_empty();
         for segment in &commit.segments {
             if !self.redeclare.contains(segment) {
                 self.redeclare.push(segment.clone());
             }
         }
-        commit.ops.iter().cloned().map(Arc::new).collect()
+        let own = commit.ops.iter().filter(|op| op.id.device == self.device);
+        let own: Vec<Arc<Op>> = own.cloned().map(Arc::new).collect();
+        self.again.extend(own.iter().map(|op| op.id.counter));
+        own
     }
 
     /// Whether a commit that is known here may hold operations that count nowhere: it is void, or only a checkpoint knows.
@@ -345,13 +361,15 @@ impl Core {
         Ok(true)
     }
 
-    /// Makes the operations of an own commit that never counted pending, as far as no other commit has them.
-    pub(super) fn publish_again(&mut self, checked: &CheckedCommit) -> Result<(), RowsError> {
-        let again = self.take_back(checked);
-        self.park()?;
-        let again = self.own_in_order(again);
-        self.parked.extend(again);
-        self.rejoin()?;
+    /// Makes the operations of own commits that never counted pending, as far as no other commit has them.
+    pub(super) fn publish_again(&mut self, void: &[CheckedCommit]) -> Result<(), RowsError> {
+        let again: Vec<Arc<Op>> = void.iter().flat_map(|c| self.take_back(c)).collect();
+        if !again.is_empty() {
+            self.parked
+                .extend(again.into_iter().map(|op| (op.id.counter, op)));
+            self.park()?;
+            self.rejoin()?;
+        }
         for segment in std::mem::take(&mut self.redeclare) {
             if state::segment(&self.rows, segment.id)?.is_none() {
                 self.redeclare.push(segment);
@@ -369,6 +387,7 @@ impl Core {
         for (counter, op) in ops {
             if state::is_folded(rows, op.id)? {
                 self.unpended.push(counter);
+                self.again.remove(&counter);
                 continue;
             }
             let (pending, _) = Self::pend(rows, self.device, op)?;
@@ -425,16 +444,21 @@ impl Core {
                 Some(held) => held,
                 None => self.saved_pending(last.counter)?,
             };
-            self.unpend(last.counter, &frame)?;
             self.parked.insert(last.counter, op);
+            self.unpend(last.counter, &frame)?;
         }
         Ok(())
     }
 
-    /// The same with what an earlier run left in the database; the operations come back from the journal.
+    /// The same with what an earlier run left in the database; most operations come back from the journal, which may have fewer of them
+    /// after a crash.
     pub(super) fn drop_saved_pending(&mut self, counters: Vec<u64>) -> Result<(), RowsError> {
         for counter in counters.into_iter().rev() {
-            let (_, frame) = self.saved_pending(counter)?;
+            let (op, frame, again) = self.saved(counter)?;
+            if again {
+                self.parked.insert(counter, op);
+                self.again.insert(counter);
+            }
             self.unpend(counter, &frame)?;
         }
         Ok(())
@@ -449,7 +473,7 @@ impl Core {
     /// Writes the state, and with it the operations that are held in memory, before it takes too much of that.
     fn relieve_pending(&mut self) -> Result<(), RowsError> {
         let much = self.rows.unflushed() >= PENDING_RELIEF;
-        match much && !self.again && !self.rows.is_flushing() {
+        match much && !self.rows.is_flushing() {
             true => self.flush(),
             false => Ok(()),
         }
@@ -581,9 +605,10 @@ impl Core {
         for published in self.pending.iter().take(count) {
             frame.absorb(self.frame_of(published)?.into_owned());
         }
-        let published = self.pending.drain(..count);
-        self.unpended.extend(published.map(|p| p.counter));
-        self.again &= !self.pending.is_empty();
+        for published in self.pending.drain(..count) {
+            self.again.remove(&published.counter);
+            self.unpended.push(published.counter);
+        }
         let key = self.key_of(&checked);
         let declared = checked.commit().segments.clone();
         debug_assert!(
@@ -697,6 +722,7 @@ impl Core {
             let (counter, op) = (*counter, op.clone());
             if state::is_folded(&self.rows, op.id)? {
                 self.unpended.push(counter);
+                self.again.remove(&counter);
             } else {
                 let (pending, _) = Self::pend(&mut self.rows, self.device, op)?;
                 self.pending.push_back(pending);

@@ -208,7 +208,7 @@ impl Replica {
                 && let Some(checked) = self.own_commit(&head)?
                 && !core.is_folded(&checked)?
             {
-                core.publish_again(&checked)?;
+                core.publish_again(&[checked])?;
             }
         }
         Ok(())

@@ -284,9 +284,7 @@ impl Replica {
             fold = rest;
             core.relieve()?;
         }
-        for checked in &void {
-            core.publish_again(checked)?;
-        }
+        core.publish_again(&void)?;
         Ok(diff)
     }
 

@@ -80,6 +80,7 @@ impl Core {
 
     /// Adds what changed since the last time to the entries that stand beside the rows.
     fn collect_changes(&mut self) {
+        self.unsaved_ops = 0;
         let unsaved = &mut self.unsaved;
         for key in self.dropped.drain(..) {
             if !self.log.contains_key(&key) {
@@ -87,7 +88,7 @@ impl Core {
             }
         }
         for counter in self.unpended.drain(..) {
-            unsaved.insert(prefixed(side::PENDING, &counter.to_be_bytes()), None);
+            unsaved.insert(pending_key(counter), None);
         }
         for (key, logged) in self.log.iter_mut().filter(|(_, logged)| logged.dirty) {
             if let Some((checked, frame)) = &logged.held {
@@ -96,10 +97,16 @@ impl Core {
             }
             (logged.dirty, logged.saving) = (false, true);
         }
+        let again = &self.again;
+        for (counter, op) in self.parked.iter().filter(|(c, _)| again.contains(c)) {
+            // Nothing of it is in the rows: there is nothing to put back.
+            let row = encode_pending(op, &Frame::default(), true);
+            unsaved.insert(pending_key(*counter), Some(row));
+        }
         for pending in self.pending.iter_mut().filter(|pending| pending.dirty) {
             if let Some((op, frame)) = &pending.held {
-                let key = prefixed(side::PENDING, &pending.counter.to_be_bytes());
-                unsaved.insert(key, Some(encode_pending(op, frame)));
+                let row = encode_pending(op, frame, again.contains(&pending.counter));
+                unsaved.insert(pending_key(pending.counter), Some(row));
             }
             (pending.dirty, pending.saving) = (false, true);
         }
@@ -122,7 +129,13 @@ impl Core {
 
     /// A pending operation from the database, with what stood before it.
     pub(super) fn saved_pending(&self, counter: u64) -> Result<(Arc<Op>, Frame), RowsError> {
-        let key = prefixed(side::PENDING, &counter.to_be_bytes());
+        let (op, frame, _) = self.saved(counter)?;
+        Ok((op, frame))
+    }
+
+    /// The same, and whether the journal does not have it any more.
+    pub(super) fn saved(&self, counter: u64) -> Result<(Arc<Op>, Frame, bool), RowsError> {
+        let key = pending_key(counter);
         // One whose write failed lies between the two.
         let row = match self.unsaved.get(&key) {
             Some(unsaved) => unsaved.clone(),
@@ -227,19 +240,25 @@ fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
     Ok((CheckedCommit::from_cache(head, commit), frame))
 }
 
-fn encode_pending(op: &Op, frame: &Frame) -> Row {
+fn pending_key(counter: u64) -> RowKey {
+    prefixed(side::PENDING, &counter.to_be_bytes())
+}
+
+fn encode_pending(op: &Op, frame: &Frame, again: bool) -> Row {
     let mut w = Writer::default();
+    w.u8(again.into());
     op.encode(&mut w);
     frame.encode(&mut w);
     w.into_bytes().into()
 }
 
-fn decode_pending(row: &[u8]) -> Result<(Arc<Op>, Frame), WireError> {
+fn decode_pending(row: &[u8]) -> Result<(Arc<Op>, Frame, bool), WireError> {
     let mut r = Reader::new(row);
+    let again = r.bool()?;
     let op = Arc::new(Op::decode(&mut r)?);
     let frame = Frame::decode(&mut r)?;
     r.finish()?;
-    Ok((op, frame))
+    Ok((op, frame, again))
 }
 
 impl Encode for Meta {

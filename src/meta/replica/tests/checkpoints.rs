@@ -159,12 +159,17 @@ async fn a_commit_below_the_floor_that_no_checkpoint_holds_is_void_and_published
     }
     device.replica().pull().await.unwrap();
     let before = device.digest();
-    late.open(&vault).await.unwrap();
-    assert_eq!(
-        late.pending(),
-        3,
-        "its operations are to be published again"
-    );
+    // The journal forgets what is published.
+    late.journal.clear();
+    for _ in 0..3 {
+        late.open(&vault).await.unwrap();
+        assert_eq!(
+            late.pending(),
+            3,
+            "its operations are to be published again"
+        );
+        late.replica().flush().unwrap();
+    }
     let mut devices = [device, late];
     settle(&vault, &mut devices).await;
     assert_converged(&devices, 35);

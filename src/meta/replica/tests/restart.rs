@@ -117,6 +117,23 @@ async fn a_device_opens_offline_with_its_cache_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_device_opens_on_a_full_storage_and_publishes_when_there_is_room() {
+    let vault = Vault::new(15);
+    let mut device = vault.open(0).await;
+    device.act(&mut Rng(15));
+    let full = Failure::Before(skrin_storage::ErrorKind::Full);
+    device.faults.add(Rule::new(full).on(Verb::Put));
+    // Sealed and kept, and refused.
+    assert!(device.publish().await.unwrap_err().is_full());
+    let expected = device.digest();
+    device.open(&vault).await.unwrap();
+    assert_eq!(device.digest(), expected);
+    device.faults.clear();
+    device.publish().await.unwrap();
+    assert_eq!(vault.fresh_digest().await, expected);
+}
+
+#[tokio::test]
 async fn a_restored_state_directory_goes_on_in_a_new_lane_and_loses_nothing() {
     let vault = Vault::new(13);
     let mut rng = Rng(13);
