@@ -324,6 +324,8 @@ fn what_a_void_commit_said_is_published_again_with_its_segments_after_a_restart(
     let late = vault.open(1, manual()).unwrap();
     write(&late.fs, b"late", &body).unwrap();
     late.fs.sync(|_| ()).unwrap();
+    // So that the journal does not find it again.
+    late.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
     drop(late);
 
     vault.store = main.clone();
