@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
 use skrin_meta::commit::Decided;
-use skrin_meta::{Rows, state};
+use skrin_meta::replica::TreeGuard;
+use skrin_meta::state;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -299,11 +300,11 @@ impl Fs {
     }
 }
 
-/// Those of the segments that no commit has declared yet.
-fn undeclared(rows: &dyn Rows, segments: &[SegmentId]) -> Result<Vec<SegmentId>, FsError> {
+/// Those of the segments that no commit has declared yet, and that the replica does not declare again by itself.
+fn undeclared(tree: &TreeGuard<'_>, segments: &[SegmentId]) -> Result<Vec<SegmentId>, FsError> {
     let mut out = Vec::new();
     for id in segments {
-        if state::segment(rows, *id)?.is_none() {
+        if state::segment(tree, *id)?.is_none() && !tree.redeclares(id) {
             out.push(*id);
         }
     }

@@ -427,3 +427,56 @@ fn the_store_sees_no_name_and_no_content() {
         }
     }
 }
+
+/// Its first commit came late: a checkpoint stood by then that did not hold it. The journal has let go of operations and blocks
+/// since, and the segment is on the storage, but declared by a commit that counts for nothing.
+#[test]
+fn what_a_void_commit_said_is_published_again_with_its_segments_after_a_restart() {
+    let (main, aside) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    let mut vault = TestVault::new(81, aside.clone(), Arc::new(SystemClock::default())).unwrap();
+    let body = random_bytes(300_000);
+    let late = vault.open(1, manual()).unwrap();
+    write(&late.fs, b"late", &body).unwrap();
+    late.fs.sync(|_| ()).unwrap();
+    // So that the journal does not find it again.
+    late.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    drop(late);
+
+    vault.store = main.clone();
+    let first = vault.open(0, manual()).unwrap();
+    for n in 0..8 {
+        write(&first.fs, format!("file {n}").as_bytes(), b"x").unwrap();
+        first.fs.sync(|_| ()).unwrap();
+    }
+    assert!(
+        vault
+            .runtime()
+            .block_on(first.replica.checkpoint())
+            .unwrap()
+    );
+    write(&first.fs, b"one more", b"x").unwrap();
+    first.fs.sync(|_| ()).unwrap();
+    assert!(first.replica.status().checkpoint.is_some());
+    for name in aside.names() {
+        main.tamper(&name, aside.peek(&name));
+    }
+    first.fs.poll().unwrap();
+    assert!(
+        first.fs.lookup(NodeId::ROOT, b"late").is_err(),
+        "it is void"
+    );
+
+    for _ in 0..2 {
+        let late = vault.open(1, manual()).unwrap();
+        assert!(late.fs.pending().operations > 0);
+        drop(late);
+    }
+    let late = vault.open(1, manual()).unwrap();
+    late.fs.sync(|_| ()).unwrap();
+    assert_eq!(late.fs.pending().operations, 0);
+    first.fs.poll().unwrap();
+    for fs in [&first.fs, &late.fs] {
+        let node = fs.lookup(NodeId::ROOT, b"late").unwrap().node;
+        assert_eq!(read_all(fs, node), body);
+    }
+}
