@@ -140,6 +140,11 @@ impl Fs {
         }
     }
 
+    /// Whether so many changes wait for the storage that something new may have to wait for room.
+    pub fn is_crowded(&self) -> bool {
+        self.replica.tree().pending_count() >= self.options.pending_max
+    }
+
     /// Waits, holding no lock, until something new may be made: while publishing goes on there will be room soon.
     ///
     /// # Errors

@@ -78,6 +78,15 @@ impl Adapter {
         pool.run(move || work(&fs));
     }
 
+    /// Runs what makes something new: at once, unless it may have to wait for room.
+    fn make(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+        if self.fs.is_crowded() {
+            self.later(&self.writes, work);
+        } else {
+            work(&self.fs);
+        }
+    }
+
     /// Runs what stores blocks: at once, unless the journal is so full that it may have to wait for room.
     fn store(&self, work: impl FnOnce(&Fs) + Send + 'static) {
         if self.fs.is_congested() {
@@ -167,14 +176,11 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        match node_spec(mode, rdev) {
-            Some(spec) => reply_entry(
-                reply,
-                self.fs
-                    .mknod(node(parent), name.as_bytes(), spec, &caller(req)),
-            ),
-            None => reply.error(raw_errno(Errno::EINVAL)),
-        }
+        let Some(spec) = node_spec(mode, rdev) else {
+            return reply.error(raw_errno(Errno::EINVAL));
+        };
+        let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+        self.make(move |fs| reply_entry(reply, fs.mknod(dir, &name, spec, &caller)));
     }
 
     fn mkdir(
@@ -186,13 +192,9 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let made = self.fs.mkdir(
-            node(parent),
-            name.as_bytes(),
-            permissions(mode),
-            &caller(req),
-        );
-        reply_entry(reply, made);
+        let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+        let mode = permissions(mode);
+        self.make(move |fs| reply_entry(reply, fs.mkdir(dir, &name, mode, &caller)));
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -211,11 +213,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let target = target.as_os_str().as_bytes();
-        let made = self
-            .fs
-            .symlink(node(parent), link_name.as_bytes(), target, &caller(req));
-        reply_entry(reply, made);
+        let target = target.as_os_str().as_bytes().to_vec();
+        let (dir, name, caller) = (node(parent), link_name.as_bytes().to_vec(), caller(req));
+        self.make(move |fs| reply_entry(reply, fs.symlink(dir, &name, &target, &caller)));
     }
 
     fn rename(
@@ -280,24 +280,20 @@ impl Filesystem for Adapter {
         let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
         let exclusive = flags & libc::O_EXCL != 0;
         let how = OpenMode { write, truncate };
-        let made = self.fs.create(
-            node(parent),
-            name.as_bytes(),
-            permissions(mode),
-            exclusive,
-            how,
-            &caller(req),
+        let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+        let mode = permissions(mode);
+        self.make(
+            move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
+                Ok((attr, id)) => reply.created(
+                    &attr_ttl(&attr),
+                    &entry_attr(&attr),
+                    Generation(0),
+                    FileHandle(id.0),
+                    FopenFlags::FOPEN_KEEP_CACHE,
+                ),
+                Err(e) => reply.error(errno(&e)),
+            },
         );
-        match made {
-            Ok((attr, id)) => reply.created(
-                &attr_ttl(&attr),
-                &entry_attr(&attr),
-                Generation(0),
-                FileHandle(id.0),
-                FopenFlags::FOPEN_KEEP_CACHE,
-            ),
-            Err(e) => reply.error(errno(&e)),
-        }
     }
 
     fn read(
