@@ -244,6 +244,9 @@ impl Fs {
             })?;
         }
         self.replica.flush()?;
+        if !self.options.read_only {
+            self.journal.close()?;
+        }
         Ok(())
     }
 }

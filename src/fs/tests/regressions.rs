@@ -480,3 +480,23 @@ fn what_a_void_commit_said_is_published_again_with_its_segments_after_a_restart(
         assert_eq!(read_all(fs, node), body);
     }
 }
+
+#[test]
+fn a_clean_unmount_leaves_the_next_mount_no_journal_to_read() {
+    let vault = vault_on(Arc::new(MemoryStore::new()));
+    let at = vault.open(0, manual()).unwrap();
+    write(&at.fs, b"large", &random_bytes(3 << 20)).unwrap();
+    at.fs
+        .shutdown(Shutdown::UploadAll {
+            progress: Box::new(|_| ()),
+        })
+        .unwrap();
+    drop(at);
+    let files = std::fs::read_dir(vault.state_dir(0).join("journal")).unwrap();
+    let logs = files.map(|f| f.unwrap().metadata().unwrap());
+    let bytes: u64 = logs.filter(|m| m.is_file()).map(|m| m.len()).sum();
+    assert!(bytes < 1000, "{bytes}");
+    let at = vault.open(0, manual()).unwrap();
+    let node = at.fs.lookup(NodeId::ROOT, b"large").unwrap().node;
+    assert!(read_all(&at.fs, node) == random_bytes(3 << 20));
+}
