@@ -59,7 +59,7 @@ pub(crate) fn failure(failure: &Failure) {
     let mut err = std::io::stderr().lock();
     let _ = writeln!(err, "skrin: error: {}", Shown(&text));
     if let Some(usage) = &failure.usage {
-        let _ = writeln!(err, "\n{}", usage.trim_end());
+        let _ = writeln!(err, "\n{}", usage.trim());
     }
 }
 
