@@ -237,8 +237,11 @@ fn a_server_that_is_down_is_4() {
         &point,
         |c| c,
         4,
-        &["127.0.0.1"],
+        &["127.0.0.1", "check the network"],
     );
+    let mut mount = vault.skrin(&["mount", &server.vault_url("v")]);
+    let (_, said) = mount.arg(&point).code();
+    assert!(!said.contains("tried again"), "{said}");
 }
 
 #[test]
@@ -369,11 +372,114 @@ fn secrets_on_the_command_line_are_2_and_not_repeated() {
         &["init", "webdavs://anna:hunter2@host/v"],
         &["verify", "s3://key:hunter2@bucket/v"],
         &["mount", "v", "m", "--password", "hunter2"],
+        &["mount", "v", "m", "--passwd=hunter2"],
+        &["mount", "v", "m", "--pin", "hunter2"],
+        &["mount", "v", "m", "--key", "hunter2"],
+        &["mount", "v", "m", "hunter2"],
+        &["mount", "v", "m", "--memory", "hunter2"],
+        &["mount", "v", "m", "--durability=hunter2"],
+        &["status", "--json=hunter2"],
+        &["status", "--hunter2"],
+        &["hunter2"],
     ] {
         let (code, said) = command(SKRIN).args(args).code();
         assert_eq!(code, 2, "{said}");
+        assert!(said.starts_with("skrin: error: "), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
     }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for args in [&["--help"][..], &["mount", "--help"], &["--version"]] {
+        let said = command(SKRIN).args(args).output_ok();
+        assert!(said.contains("skrin"), "{said}");
+    }
+}
+
+#[test]
+fn a_way_without_tls_is_warned_of_unless_it_ends_on_this_machine() {
+    let vault = Vault::without_init(On::Local);
+    let point = vault.point("a");
+    // Offline, so that nobody is asked: the address alone decides.
+    for (address, warned) in [
+        ("webdav://host.example/v", true),
+        ("s3://bucket/v?endpoint=http://host.example", true),
+        ("webdavs://host.example/v", false),
+        ("s3://bucket/v?endpoint=https://host.example", false),
+        ("webdav://127.0.0.2:8080/v", false),
+        ("webdav://[::1]/v", false),
+        ("s3://bucket/v?endpoint=http://localhost:9000", false),
+    ] {
+        let mut mount = vault.skrin(&["mount", address, "--offline"]);
+        let (code, said) = mount.arg(&point).code();
+        assert_eq!(code, 7, "{said}");
+        let warnings = said
+            .lines()
+            .filter(|line| line.starts_with("skrin: warning: ") && line.contains("host.example"));
+        assert_eq!(warnings.count(), usize::from(warned), "{address}: {said}");
+    }
+    let mut mount = vault.skrin(&["mount", "s3://bucket/v", "--offline"]);
+    mount.env("AWS_ENDPOINT_URL", "http://host.example");
+    let (_, said) = mount.arg(&point).code();
+    assert!(said.contains("skrin: warning: "), "{said}");
+}
+
+#[test]
+fn refusals_say_what_to_do_next() {
+    let vault = Vault::new(On::Local);
+    let point = vault.point("a");
+    std::fs::write(vault.path("few"), "legal winner thank year").unwrap();
+    std::fs::write(vault.path("wrong"), "seven blue horses 43\n").unwrap();
+    for (option, file, code, words) in [
+        (
+            "--words-file",
+            "few",
+            3,
+            "4 words were given, there must be 12: give all",
+        ),
+        ("--passphrase-file", "wrong", 3, "keyboard layout"),
+        (
+            "--passphrase-file",
+            "not there",
+            7,
+            "name a text file that you can read",
+        ),
+    ] {
+        let file = vault.path(file);
+        refused(
+            &vault,
+            &vault.address(),
+            &point,
+            |c| c.arg(option).arg(file),
+            code,
+            &[words],
+        );
+    }
+    refused(
+        &vault,
+        "s3://b/v",
+        &point,
+        |c| c,
+        2,
+        &["3 to 63 characters"],
+    );
+}
+
+#[test]
+fn init_on_a_terminal_shows_the_words_on_lines_of_their_own() {
+    let vault = Vault::without_init(On::Local);
+    let init = format!("'{SKRIN}' init '{}'", vault.address());
+    let said = command("script")
+        .args(["-qec", &init, "/dev/null"])
+        .env("SKRIN_PASSPHRASE_FILE", vault.path("passphrase"))
+        .output_ok();
+    assert!(!said.contains("\\u{"), "{said}");
+    let shown = said
+        .split_whitespace()
+        .skip_while(|word| *word != "1.")
+        .filter(|word| word.bytes().all(|b| b.is_ascii_lowercase()));
+    assert_eq!(shown.count(), 12, "{said}");
 }
 
 #[test]

@@ -223,6 +223,39 @@ fn the_local_cache_may_be_deleted_at_any_time() {
 }
 
 #[test]
+fn status_knows_that_the_storage_was_spoken_to_from_the_beginning() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    assert_eq!(mount.status()["online"], true);
+    std::fs::write(mount.join("file"), "x").unwrap();
+    mount.sync();
+    assert_eq!(mount.status()["online"], true);
+    mount.unmount();
+    let mount = vault.mount_with("a", &["--offline"]);
+    assert!(mount.status()["online"].is_null());
+    mount.unmount();
+}
+
+#[test]
+fn local_files_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("file"), "x").unwrap();
+    mount.sync();
+    let files = crate::harness::files_below(&vault.state("a"));
+    for name in ["heads", "meta.db", "meta.db-wal", "device", "lock", "log"] {
+        let mut found = files.iter().filter(|file| file.ends_with(name));
+        let file = found
+            .next()
+            .unwrap_or_else(|| panic!("{name} is missing in {files:?}"));
+        let mode = std::fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
+    }
+    mount.unmount();
+}
+
+#[test]
 fn status_without_a_directory_lists_all_mounts() {
     let vault = Vault::new(On::Local);
     let mount = vault.mount("a");

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Outcome};
 
 /// Mounts an end-to-end-encrypted vault, kept on storage nobody has to trust, as a plain folder.
 #[derive(Parser)]
@@ -184,7 +185,7 @@ pub(crate) struct BenchArgs {
     pub json: bool,
 }
 
-/// Bytes from `4096`, `64KiB`, `10GiB`, `1.5TiB` or the decimal `10GB`.
+/// Its errors never repeat the value: they are shown. Bytes from `4096`, `64KiB`, `10GiB`, `1.5TiB` or the decimal `10GB`.
 fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -211,13 +212,16 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// Options that people expect to take a secret. They are refused by name, so that the secret is never repeated.
-const SECRET_OPTIONS: [&str; 8] = [
+const SECRET_OPTIONS: [&str; 11] = [
     "--passphrase",
     "--password",
+    "--passwd",
     "--pass",
+    "--pin",
     "--words",
     "--secret",
     "--secret-key",
+    "--key",
     "--access-key",
     "--token",
 ];
@@ -244,6 +248,117 @@ pub(crate) fn refuse_secrets(arguments: &[std::ffi::OsString]) -> Result<(), Fai
     Ok(())
 }
 
+/// What clap has to say: help and version as they are, everything else as a failure in our form. Values are not repeated,
+/// whatever they are: what stands in the wrong place may be a secret.
+///
+/// # Errors
+/// `Usage` for everything but help and version.
+pub(crate) fn not_understood(error: &clap::Error) -> Outcome {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        // A closed pipe is nobody's fault.
+        let _ = error.print();
+        return Ok(());
+    }
+    let mut failure = Failure::new(Exit::Usage, what_is_wrong(error));
+    failure.usage = match error.kind() {
+        // The message is the help itself.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.render().to_string()),
+        _ => {
+            let usage = error.get(ContextKind::Usage).map(ContextValue::to_string);
+            let usage = usage.unwrap_or_default();
+            Some(format!(
+                "{usage}\n\nFor more information, try 'skrin --help'."
+            ))
+        }
+    };
+    Err(failure)
+}
+
+fn what_is_wrong(error: &clap::Error) -> String {
+    let names = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name.clone()),
+        Some(ContextValue::Strings(names)) if !names.is_empty() => Some(names.join(", ")),
+        _ => None,
+    };
+    // For all kinds but `UnknownArgument` this comes from the definitions above, not from what was typed.
+    let argument = || names(ContextKind::InvalidArg).unwrap_or_else(|| "an argument".into());
+    let meant = |kind| match names(kind) {
+        Some(name) => format!("; did you mean {name}?"),
+        None => String::new(),
+    };
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let typed = names(ContextKind::InvalidArg).filter(|typed| is_option_name(typed));
+            let meant = meant(ContextKind::SuggestedArg);
+            match typed {
+                Some(option) => format!("{option}: there is no such option{meant}"),
+                None => {
+                    format!("there is an argument too many, or an option of an unusual form{meant}")
+                }
+            }
+        }
+        ErrorKind::InvalidSubcommand => {
+            let meant = meant(ContextKind::SuggestedSubcommand);
+            format!("there is no such command{meant}")
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            "a command is missing".into()
+        }
+        ErrorKind::MissingRequiredArgument => format!("missing: {}", argument()),
+        ErrorKind::InvalidValue => {
+            match names(ContextKind::InvalidValue).is_some_and(|v| !v.is_empty()) {
+                true => format!(
+                    "{}: this value is not possible{}",
+                    argument(),
+                    choices(names(ContextKind::ValidValue))
+                ),
+                false => format!("{}: the value is missing", argument()),
+            }
+        }
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map(ToString::to_string);
+            format!(
+                "{}: {}",
+                argument(),
+                why.unwrap_or_else(|| "this value is not possible".into())
+            )
+        }
+        ErrorKind::ArgumentConflict => match names(ContextKind::PriorArg) {
+            Some(prior) if prior != argument() => {
+                format!("{} cannot stand beside {prior}", argument())
+            }
+            _ => format!("{} was given more than once", argument()),
+        },
+        ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues => {
+            format!("{}: a value too many", argument())
+        }
+        ErrorKind::TooFewValues | ErrorKind::NoEquals => {
+            format!("{}: a value is missing", argument())
+        }
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".into(),
+        _ => "the command line makes no sense".into(),
+    }
+}
+
+fn choices(names: Option<String>) -> String {
+    names.map_or_else(String::new, |names| format!("; possible are {names}"))
+}
+
+/// Whether it looks like the name of an option and of nothing else: only such is repeated.
+fn is_option_name(typed: &str) -> bool {
+    let named = |name: &str| {
+        let mut bytes = name.bytes();
+        (2..=20).contains(&name.len()) && bytes.all(|b| b.is_ascii_lowercase() || b == b'-')
+    };
+    match typed.strip_prefix("--") {
+        Some(name) => named(name),
+        None => typed.len() == 2 && typed.starts_with('-'),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,6 +377,63 @@ mod tests {
         assert_eq!(parse_size("2GB"), Ok(2_000_000_000));
         assert!(parse_size("lots").is_err());
         assert!(parse_size("9999999TiB").is_err());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_but_no_value_is_repeated() {
+        for (typed, says) in [
+            (&["mount", "v", "m", "hunter2"][..], "an argument too many"),
+            (&["hunter2"], "no such command"),
+            (&["moun"], "did you mean mount"),
+            (
+                &["status", "--jsn"],
+                "--jsn: there is no such option; did you mean --json?",
+            ),
+            (&["status", "--hunter2"], "an argument too many"),
+            (&["status", "--json=hunter2"], "--json"),
+            (
+                &["status", "--nothing=hunter2"],
+                "--nothing: there is no such option",
+            ),
+            (
+                &["mount", "v", "m", "--memory", "hunter2"],
+                "--memory <SIZE>: a size looks like",
+            ),
+            (
+                &["mount", "v", "m", "--durability", "hunter2"],
+                "possible are local, remote",
+            ),
+            (
+                &["mount", "v", "m", "--memory"],
+                "--memory <SIZE>: the value is missing",
+            ),
+            (
+                &["mount", "v", "m", "-phunter2"],
+                "-p: there is no such option",
+            ),
+            (
+                &["status", "--json", "--json"],
+                "--json was given more than once",
+            ),
+            (&["mount", "v"], "missing: <DIR>"),
+            (&[], "a command is missing"),
+        ] {
+            let error = Typed::try_parse_from([&["skrin"], typed].concat())
+                .err()
+                .unwrap();
+            let failure = not_understood(&error).unwrap_err();
+            let text = format!(
+                "{failure}\n{}",
+                failure.usage.as_deref().unwrap_or_default()
+            );
+            assert!(text.contains(says), "{says:?} is missing in: {text}");
+            assert!(
+                text.contains("Usage: skrin") || text.contains("--help"),
+                "{text}"
+            );
+            assert!(!text.contains("hunter2"), "{text}");
+            assert_eq!(failure.exit, Exit::Usage);
+        }
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub(crate) struct Failure {
     pub exit: Exit,
     what: String,
     remedy: Option<String>,
+    /// How the command is typed; shown below the error.
+    #[serde(skip)]
+    pub usage: Option<String>,
 }
 
 /// What every command returns.
@@ -47,6 +50,7 @@ impl Failure {
             exit,
             what: what.to_string(),
             remedy: None,
+            usage: None,
         }
     }
 

@@ -36,7 +36,10 @@ pub fn main() -> ExitCode {
     harden::no_dumps();
     let arguments: Vec<_> = std::env::args_os().collect();
     let outcome =
-        args::refuse_secrets(&arguments).and_then(|()| run(Typed::parse_from(&arguments).command));
+        args::refuse_secrets(&arguments).and_then(|()| match Typed::try_parse_from(&arguments) {
+            Ok(typed) => run(typed.command),
+            Err(error) => args::not_understood(&error),
+        });
     let exit = match outcome {
         Ok(()) => Exit::Done,
         Err(failure) => {

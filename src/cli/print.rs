@@ -56,7 +56,11 @@ pub(crate) fn note(text: impl fmt::Display) {
 /// Prints why a command ended.
 pub(crate) fn failure(failure: &Failure) {
     let text = failure.to_string();
-    let _ = writeln!(std::io::stderr().lock(), "skrin: error: {}", Shown(&text));
+    let mut err = std::io::stderr().lock();
+    let _ = writeln!(err, "skrin: error: {}", Shown(&text));
+    if let Some(usage) = &failure.usage {
+        let _ = writeln!(err, "\n{}", usage.trim());
+    }
 }
 
 #[cfg(test)]

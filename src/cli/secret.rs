@@ -109,7 +109,7 @@ fn open(path: &Path) -> Outcome<Box<dyn Read>> {
     if path == Path::new("-") {
         return Ok(Box::new(std::io::stdin()));
     }
-    let file = File::open(path).map_err(|e| Failure::io(path, "cannot read the secret", &e))?;
+    let file = File::open(path).map_err(|e| unreadable(path, "the secret", &e))?;
     if let Ok(meta) = file.metadata()
         && meta.is_file()
         && meta.mode() & 0o077 != 0
@@ -122,12 +122,18 @@ fn open(path: &Path) -> Outcome<Box<dyn Read>> {
     Ok(Box::new(file))
 }
 
+fn unreadable(path: &Path, what: &str, error: &std::io::Error) -> Failure {
+    Failure::io(path, &format!("cannot read {what}"), error).remedy(
+        "--passphrase-file, --words-file and SKRIN_PASSPHRASE_FILE name a text file that you can read; without them you are asked",
+    )
+}
+
 /// The first line, as an editor leaves it, without its line end.
 fn read_first_line(path: &Path) -> Outcome<Secret> {
     let mut text = Zeroizing::new(String::with_capacity(FILE_MAX as usize));
     BufReader::new(open(path)?.take(FILE_MAX))
         .read_line(&mut text)
-        .map_err(|e| Failure::io(path, "cannot read the passphrase", &e))?;
+        .map_err(|e| unreadable(path, "the passphrase", &e))?;
     let line = text.trim_end_matches(['\n', '\r']);
     if line.is_empty() {
         return Err(Failure::new(
@@ -146,7 +152,7 @@ fn read_whole(path: &Path) -> Outcome<Secret> {
     open(path)?
         .take(FILE_MAX)
         .read_to_string(&mut text)
-        .map_err(|e| Failure::io(path, "cannot read the words", &e))?;
+        .map_err(|e| unreadable(path, "the words", &e))?;
     Ok(Secret::new(text.trim().to_owned()))
 }
 
@@ -179,6 +185,10 @@ mod tests {
     fn a_missing_secret_file_is_named() {
         let failure = read_whole(Path::new("/nowhere/words")).err().unwrap();
         assert_eq!(failure.exit, Exit::Absent);
-        assert!(failure.to_string().contains("/nowhere/words"));
+        let text = failure.to_string();
+        assert!(
+            text.contains("/nowhere/words") && text.contains("--words-file"),
+            "{text}"
+        );
     }
 }

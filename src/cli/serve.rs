@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,8 @@ struct Opened {
     room: Room,
     /// Whether that was read from local copies.
     room_is_old: bool,
+    /// Whether the storage answered; `None` if it was not asked.
+    answered: Option<bool>,
     device: Device,
     /// Never seen here before.
     fresh: bool,
@@ -89,6 +92,8 @@ struct Mounted {
     fs: Arc<Fs>,
     replica: Arc<Replica>,
     data: Arc<skrin_data::DataStore>,
+    /// Whether something was uploaded.
+    uploaded: AtomicBool,
     /// Taken by whoever unmounts.
     handle: Mutex<Option<MountHandle>>,
     ended: Sender<Event>,
@@ -104,6 +109,8 @@ struct Info {
     key_memory: KeyMemory,
     device: skrin_base::DeviceId,
     since: Instant,
+    /// Whether the storage answered when the vault was opened; `None` if it was not asked.
+    answered: Option<bool>,
     cache: Option<std::path::PathBuf>,
 }
 
@@ -203,6 +210,7 @@ fn mount(
         unlocked,
         room,
         room_is_old,
+        answered,
         device,
         fresh,
     } = opened;
@@ -247,6 +255,7 @@ fn mount(
         fs,
         replica: layers.replica,
         data: layers.data,
+        uploaded: AtomicBool::new(false),
         handle: Mutex::new(Some(handle)),
         ended,
         info: Info {
@@ -257,6 +266,7 @@ fn mount(
             key_memory,
             device: device_id,
             since: Instant::now(),
+            answered,
             cache: (!local).then(|| state.path().join("cache")),
         },
     });
@@ -337,6 +347,11 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         unlocked,
         room,
         room_is_old: !matches!(reached, Reached::Yes(_)),
+        answered: match reached {
+            Reached::Yes(_) => Some(true),
+            Reached::No(_) => Some(false),
+            Reached::NotAsked => None,
+        },
         device,
         fresh,
     })
@@ -425,11 +440,16 @@ impl Mounted {
 
     /// Returns when everything is on the storage, or with the reason why nothing moves. The attempt itself goes on then.
     fn upload(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome {
+        let first = self.left();
         let done = self.start_upload()?;
-        let (mut last, mut moved) = (self.left(), Instant::now());
+        let (mut last, mut moved) = (first, Instant::now());
         loop {
             match done.recv_timeout(LOOK) {
                 Ok(result) => {
+                    // Where nothing was pending, nobody was asked.
+                    if result.is_ok() && !first.is_nothing() {
+                        self.uploaded.store(true, Ordering::Relaxed);
+                    }
                     return result.map_err(|e| Failure::from(e).remedy(NOTHING_LOST));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -525,7 +545,8 @@ impl Served for Mounted {
             online: match (&fs.poll_error, fs.polled_ago) {
                 (Some(_), _) => Some(false),
                 (None, Some(_)) => Some(true),
-                (None, None) => None,
+                (None, None) if self.uploaded.load(Ordering::Relaxed) => Some(true),
+                (None, None) => self.info.answered,
             },
             pending: self.left(),
             cache_bytes: self.info.cache.as_deref().map_or(0, bytes_below),

@@ -11,6 +11,7 @@ use skrin_storage::{Credentials, OpenOptions, Store, VaultUrl};
 use crate::credentials;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::machine::OsEntropy;
+use crate::print;
 use crate::secret::{self, Secret};
 
 /// How long a command that a person waits for tries again before it says that the storage is unreachable.
@@ -31,6 +32,7 @@ impl StoreSpec {
     /// `Usage` for what is no address of a vault.
     pub(crate) fn new(typed: &str) -> Outcome<Self> {
         let url = parse(typed)?;
+        warn_of_plain_text(&url);
         let address = match &url {
             VaultUrl::Local(path) => absolute(path)?,
             _ => typed.to_owned(),
@@ -85,6 +87,24 @@ impl StoreSpec {
         let host = dav.url.host_str().unwrap_or_default();
         let found = credentials::web_dav(host, dav.user.as_deref(), &credentials::process_env)?;
         Ok(found.unwrap_or_default())
+    }
+}
+
+/// Before a password is typed. The endpoint of an S3 store may come from the environment; errors in that are told by `open`.
+fn warn_of_plain_text(url: &VaultUrl) {
+    let mut url = url.clone();
+    if let VaultUrl::S3(s3) = &mut url
+        && s3.endpoint.is_none()
+        && let Ok(settings) = credentials::aws(&credentials::process_env)
+        && let Some(endpoint) = settings.endpoint
+        && let Ok(found) = endpoint_of_environment(&endpoint)
+    {
+        s3.endpoint = found.endpoint;
+    }
+    if let Some(host) = url.plain_text_host() {
+        print::note(format!(
+            "warning: the way to {host} is not encrypted (no TLS): whoever is on it can see the credentials or use them, and see which objects are moved; use webdavs:// or an https:// endpoint"
+        ));
     }
 }
 

@@ -9,8 +9,9 @@ use skrin_base::{DeviceId, Entropy, Hash32, LaneId, RoomId, Timestamp, VaultId};
 use skrin_crypto::{LocalAad, LocalKey, OpenError, open, seal};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -56,7 +57,12 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), LocalError> 
     let dir = path.parent().unwrap_or(Path::new("."));
     let stage = path.with_extension("new");
     let write = || {
-        let mut file = File::create(&stage)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&stage)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&stage, path)?;

@@ -34,7 +34,8 @@ impl ErrorKind {
             Self::Exists => "another program writes into this vault; stop it",
             Self::Denied => "check user, password or keys, and the permissions of the storage",
             Self::Full => "free some space or raise the quota",
-            Self::Transient => "it is tried again; check the network and the server",
+            // Whoever tries again says so himself: a command that ends does not.
+            Self::Transient => "check the network and the server",
             Self::Broken => {
                 "the server, or something between, changes what is stored; run `skrin verify`"
             }

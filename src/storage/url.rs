@@ -1,6 +1,7 @@
 //! Where a vault lies, as a user writes it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
@@ -64,6 +65,11 @@ pub enum BadUrl {
     /// Not parseable, or a part is missing.
     #[error("the address is not complete: {0}")]
     Incomplete(&'static str),
+    /// A bucket that no server can have.
+    #[error(
+        "the name of a bucket has 3 to 63 characters: letters, digits, and -, . or _ between them"
+    )]
+    Bucket,
     /// A parameter that is not known, or given twice.
     #[error(
         "unknown or repeated parameter {0:?} in the address; known are endpoint, region and style"
@@ -89,6 +95,29 @@ impl VaultUrl {
             "http" => Err(BadUrl::Http("webdav")),
             other => Err(BadUrl::Scheme(other.to_owned())),
         }
+    }
+}
+
+impl VaultUrl {
+    /// The host that is spoken to without TLS, unless it is this machine: whoever sits between reads along.
+    pub fn plain_text_host(&self) -> Option<&str> {
+        let url = match self {
+            Self::Local(_) => None,
+            Self::WebDav(dav) => Some(&dav.url),
+            Self::S3(s3) => s3.endpoint.as_ref(),
+        };
+        url.filter(|url| url.scheme() == "http")?
+            .host_str()
+            .filter(|host| !is_loopback(host))
+    }
+}
+
+/// 127.0.0.0/8, ::1 and their name.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
 }
 
@@ -141,7 +170,10 @@ fn s3(rest: &str) -> Result<S3Url, BadUrl> {
     }
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if bucket.len() < 3 || bucket.len() > 63 || !bucket.bytes().all(allowed) {
-        return Err(BadUrl::Incomplete("s3:// needs the name of a bucket"));
+        return Err(match bucket {
+            "" => BadUrl::Incomplete("s3:// needs the name of a bucket"),
+            _ => BadUrl::Bucket,
+        });
     }
     let mut s3 = S3Url {
         bucket: bucket.to_owned(),
@@ -304,6 +336,41 @@ mod tests {
             let error = VaultUrl::parse(text).unwrap_err();
             assert_eq!(error, BadUrl::Password, "{text}");
             assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_is_too_short_is_told_what_a_bucket_may_be() {
+        let error = VaultUrl::parse("s3://b/v").unwrap_err();
+        assert_eq!(error, BadUrl::Bucket);
+        assert!(error.to_string().contains("3 to 63"), "{error}");
+        let none = VaultUrl::parse("s3:///v").unwrap_err().to_string();
+        assert!(none.contains("needs the name"), "{none}");
+    }
+
+    #[test]
+    fn what_leaves_this_machine_without_tls_is_known() {
+        for (text, host) in [
+            ("webdav://h.example:8080/v", Some("h.example")),
+            ("webdav://10.0.0.1/v", Some("10.0.0.1")),
+            ("webdav://[fe80::1]/v", Some("[fe80::1]")),
+            ("webdav://localhost.example/v", Some("localhost.example")),
+            ("s3://bucket?endpoint=http://h.example", Some("h.example")),
+            ("webdavs://h.example/v", None),
+            ("s3://bucket?endpoint=https://h.example", None),
+            ("s3://bucket", None),
+            ("webdav://127.0.0.1/v", None),
+            ("webdav://127.9.9.9:81/v", None),
+            ("webdav://[::1]:8080/v", None),
+            ("webdav://LocalHost/v", None),
+            ("s3://bucket?endpoint=http://localhost:9000", None),
+            ("/srv/v", None),
+        ] {
+            assert_eq!(
+                VaultUrl::parse(text).unwrap().plain_text_host(),
+                host,
+                "{text}"
+            );
         }
     }
 

@@ -76,7 +76,7 @@ pub enum VaultError {
         cause: WireError,
     },
     /// No slot knows this secret.
-    #[error("wrong {secret}: none of the {slots} slots of this vault opens with it{}{}", untried_text(*.untried), damaged_text(.damaged))]
+    #[error("wrong {secret}: none of the {slots} slots of this vault opens with it{}{}; {}", untried_text(*.untried), damaged_text(.damaged), wrong_remedy(.secret))]
     WrongSecret {
         /// `passphrase` or `words`.
         secret: &'static str,
@@ -96,7 +96,7 @@ pub enum VaultError {
         damaged: Vec<String>,
     },
     /// Not twelve words.
-    #[error(transparent)]
+    #[error("{}", words_text(.0))]
     Words(#[from] WordsError),
     /// Passphrase refused, or parameters out of bounds, or no memory.
     #[error(transparent)]
@@ -154,6 +154,25 @@ pub enum VaultError {
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
+}
+
+fn wrong_remedy(secret: &str) -> &'static str {
+    match secret {
+        "words" => "check that these are the words of this vault, or use the passphrase",
+        _ => {
+            "check the spelling, capitals and keyboard layout, and that this is the vault you mean; the twelve words open it too (--words-file)"
+        }
+    }
+}
+
+fn words_text(error: &WordsError) -> String {
+    match error {
+        WordsError::Count(_) => format!(
+            "{error}: give all of them in the order in which they were shown, with nothing but spaces or line ends between"
+        ),
+        // These two say themselves what to look at.
+        WordsError::Unknown(_) | WordsError::Checksum => error.to_string(),
+    }
 }
 
 fn untried_text(untried: usize) -> String {

@@ -59,10 +59,13 @@ fn owner(args: &InitArgs) -> String {
 }
 
 fn show(words: &str) {
+    // Line by line: on a terminal the printer escapes what would move the cursor, a line end included.
+    print::line("");
     print::line(
-        "\nThese twelve words open the vault on any machine. They are shown only now: write them down,",
+        "These twelve words open the vault on any machine. They are shown only now: write them down,",
     );
-    print::line("keep them where nobody else finds them, and never in a file beside the vault.\n");
+    print::line("keep them where nobody else finds them, and never in a file beside the vault.");
+    print::line("");
     let words: Vec<&str> = words.split(' ').collect();
     for (row, four) in words.chunks(4).enumerate() {
         let numbered = four

@@ -4,6 +4,7 @@ use crate::rows::{Row, RowKey, RowsError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -56,10 +57,27 @@ impl Place {
         Ok(conn)
     }
 
+    /// SQLite would make the file readable by others; its companions get the rights that the file has.
+    fn make_private(&self) -> rusqlite::Result<()> {
+        let private = || {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&self.path)?;
+            file.set_permissions(std::fs::Permissions::from_mode(0o600))
+        };
+        private().map_err(|e| {
+            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+            rusqlite::Error::SqliteFailure(code, Some(format!("{}: {e}", self.path.display())))
+        })
+    }
+
     /// Opens the file and its tables; whatever is wrong with it is an error here.
     pub(super) fn open(&self, identity: &[u8]) -> rusqlite::Result<(Db, bool)> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let conn = self.connect(flags)?;
+        self.make_private()?;
+        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
         // Values of `side` are up to megabytes long: in an index (WITHOUT ROWID) each comparison would read them.
