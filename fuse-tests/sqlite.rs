@@ -82,7 +82,7 @@ fn what_a_transaction_committed_survives_kills(on: On) {
         std::fs::write(&told, "").unwrap();
         for round in 0..4 {
             let mount = vault.mount("a");
-            let file = mount.join(&format!("{mode}.db"));
+            let file = mount.join(format!("{mode}.db"));
             let mut python = command("/usr/bin/python3");
             python.args(["-c", INSERT]).arg(&file).arg(mode).arg(&told);
             let mut python = python.stderr(Stdio::null()).spawn().unwrap();
@@ -101,7 +101,7 @@ fn what_a_transaction_committed_survives_kills(on: On) {
             let mount = vault.mount("a");
             let text = std::fs::read_to_string(&told).unwrap();
             let last: u64 = text.lines().last().unwrap().parse().unwrap();
-            let file = mount.join(&format!("{mode}.db"));
+            let file = mount.join(format!("{mode}.db"));
             assert_eq!(sql(&file, "PRAGMA integrity_check;").trim(), "ok");
             let count: u64 = sql(&file, "SELECT count(*) FROM t;")
                 .trim()
