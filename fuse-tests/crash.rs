@@ -1,14 +1,14 @@
 //! kill -9.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
-use crate::harness::{Dice, Vault, command, kill};
-use crate::rsync::{assert_same, copy};
+use crate::harness::{Dice, Mount, Vault, command, files_below, kill};
+use crate::rsync::{assert_same, copy, differences};
 use crate::storages::On;
-use crate::tree::small_tree;
+use crate::tree::{plain_tree, small_tree};
 
 fn what_fsync_acknowledged_survives_a_kill(on: On) {
     let vault = Vault::new(on);
@@ -35,39 +35,57 @@ fn what_fsync_acknowledged_survives_a_kill(on: On) {
 
 fn twenty_kills_in_the_middle_of_rsync_lose_nothing(on: On) {
     let vault = Vault::new(on);
+    let mut in_the_middle = 0;
     for seed in 1..=20 {
         let mut dice = Dice(seed);
         let mount = vault.mount("a");
-        let mut rsync = command("rsync");
-        rsync
-            .args(["-aHAX", "--delete"])
-            .arg(small_tree().join(""))
-            .arg(mount.join(""));
-        let mut rsync = rsync
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(dice.roll() % 1500));
-        kill(mount.pid(), "KILL");
-        mount.crash();
-        // Some versions of rsync wait for each other for ever when their target goes away.
-        kill(rsync.id(), "TERM");
-        rsync.wait().unwrap();
+        // Nothing of it is there yet.
+        let to = mount.join(format!("round {seed}"));
+        in_the_middle += u32::from(killed_while_copying(mount, &to, &mut dice));
         let mount = vault.mount("a");
         mount.sync();
         vault.verify_clean();
-        if seed % 4 == 0 {
-            // Some rounds begin from less than the whole tree.
-            std::fs::remove_dir_all(mount.join("src")).unwrap_or_default();
-        }
+        copy(plain_tree(), &to);
+        assert_eq!(differences(plain_tree(), &to), "");
+        // The vault stays small: every round checks all of it.
+        std::fs::remove_dir_all(&to).unwrap();
         mount.unmount();
     }
+    assert!(
+        in_the_middle >= 15,
+        "only {in_the_middle} of 20 kills fell in the middle"
+    );
     let mount = vault.mount("a");
     copy(small_tree(), mount.path());
     assert_same(small_tree(), mount.path());
     mount.unmount();
     vault.verify_clean();
+}
+
+/// Kills the process behind the mount after rsync has begun with some file or other, and says whether rsync had more to do.
+fn killed_while_copying(mount: Mount<'_>, to: &Path, dice: &mut Dice) -> bool {
+    let from = plain_tree();
+    let files = files_below(from).len() as u64;
+    let mut rsync = command("rsync")
+        .args(["-aHAX", "--info=name", "--outbuf=L"])
+        .arg(from.join(""))
+        .arg(to)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Held until the end: without a reader rsync would die of that.
+    let mut begun = BufReader::new(rsync.stdout.take().unwrap()).lines();
+    let is_file = |line: &Result<String, _>| line.as_ref().is_ok_and(|name| !name.ends_with('/'));
+    let at = 1 + dice.roll() % (files * 3 / 4);
+    let seen = begun.by_ref().filter(is_file).take(at as usize).count();
+    let was_running = rsync.try_wait().unwrap().is_none();
+    kill(mount.pid(), "KILL");
+    mount.crash();
+    // Some versions of rsync wait for each other for ever when their target goes away.
+    kill(rsync.id(), "TERM");
+    let finished = rsync.wait().unwrap().success();
+    was_running && !finished && seen as u64 == at
 }
 
 crate::on_every_storage! {

@@ -93,12 +93,13 @@ impl Storage {
         }
     }
 
-    /// rclone on the bucket, which knows nothing of us.
-    fn rclone(&self, verb: &[&str]) -> Command {
+    /// rclone on the bucket, which knows nothing of us: on all that is there, or on one object.
+    fn rclone(&self, verb: &[&str], object: Option<&str>) -> Command {
         let Self::Server { server, path } = self else {
             panic!("not on a server")
         };
         let endpoint = format!("http://127.0.0.1:{}", server.port());
+        let below = object.map_or_else(|| path.clone(), |name| format!("{path}/{name}"));
         let mut rclone = command("rclone");
         rclone
             .env_remove("AWS_CA_BUNDLE")
@@ -108,6 +109,7 @@ impl Storage {
                 "--s3-provider",
                 "Ceph",
                 "--s3-force-path-style",
+                "--s3-no-check-bucket",
             ])
             .args([
                 "--s3-access-key-id",
@@ -118,23 +120,57 @@ impl Storage {
                 &endpoint,
             ])
             .args(verb)
-            .arg(format!(":s3:{BUCKET}/{path}"));
+            .arg(format!(":s3:{BUCKET}/{below}"));
         rclone
+    }
+
+    /// What an object holds.
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        let Some(dir) = self.dir() else {
+            let output = self.rclone(&["cat"], Some(name)).finish();
+            assert!(output.status.success(), "{name}: {output:?}");
+            return output.stdout;
+        };
+        std::fs::read(dir.join(name)).unwrap()
+    }
+
+    /// Puts other bytes in an object's place, as who runs the storage can.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) {
+        let Some(dir) = self.dir() else {
+            let from = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(from.path(), bytes).unwrap();
+            let from = from.path().to_str().unwrap();
+            self.rclone(&["copyto", "--ignore-times", from], Some(name))
+                .output_ok();
+            return;
+        };
+        std::fs::write(dir.join(name), bytes).unwrap();
+    }
+
+    /// Everything that is there, as files: where it lies, or copied to `to`.
+    pub(crate) fn as_files(&self, to: &Path) -> PathBuf {
+        self.dir().unwrap_or_else(|| {
+            self.rclone(&["copy"], None).arg(to).output_ok();
+            to.to_owned()
+        })
     }
 
     /// Length of every object, by name.
     pub(crate) fn objects(&self) -> Vec<(String, u64)> {
         let Some(dir) = self.dir() else {
             let lines = self
-                .rclone(&[
-                    "lsf",
-                    "-R",
-                    "--files-only",
-                    "--format",
-                    "ps",
-                    "--separator",
-                    "\t",
-                ])
+                .rclone(
+                    &[
+                        "lsf",
+                        "-R",
+                        "--files-only",
+                        "--format",
+                        "ps",
+                        "--separator",
+                        "\t",
+                    ],
+                    None,
+                )
                 .output_ok();
             return lines
                 .lines()
@@ -171,7 +207,7 @@ impl Drop for Storage {
             match self.dir() {
                 Some(dir) => drop(std::fs::remove_dir_all(dir)),
                 None if std::thread::panicking() => {}
-                None => drop(self.rclone(&["purge"]).finish()),
+                None => drop(self.rclone(&["purge"], None).finish()),
             }
         }
     }

@@ -15,13 +15,24 @@ const FILES: usize = 3200;
 /// The tree; made once, never changed.
 pub(crate) fn real_tree() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| make("tree", FILES))
+    TREE.get_or_init(|| with_odd_ones(make("tree", FILES)))
 }
 
 /// A smaller one, for tests that copy many times.
 pub(crate) fn small_tree() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| make("small-tree", 500))
+    TREE.get_or_init(|| with_odd_ones(make("small-tree", 500)))
+}
+
+/// Real files only, for tests that copy all of it dozens of times.
+pub(crate) fn plain_tree() -> &'static Path {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| make("plain-tree", 100))
+}
+
+fn with_odd_ones(root: PathBuf) -> PathBuf {
+    odd_ones(&root.join("odd"));
+    root
 }
 
 fn make(name: &str, count: usize) -> PathBuf {
@@ -38,7 +49,6 @@ fn make(name: &str, count: usize) -> PathBuf {
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(&from, &to).unwrap();
     }
-    odd_ones(&root.join("odd"));
     root
 }
 
