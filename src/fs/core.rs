@@ -59,8 +59,11 @@ pub(crate) struct Polled {
     pub(crate) at: Option<u64>,
     /// What the last attempt met.
     pub(crate) error: Option<String>,
-    /// The end of the last attempt, or the start of the mount, which is one; `None` where nobody polls.
+    /// The beginning of the last attempt that has ended, or of the mount, which is one; the end of one that took longer than the interval.
+    /// `None` where nobody polls.
     pub(crate) tried: Option<u64>,
+    /// When the attempt that is under way began.
+    pub(crate) begun: u64,
     /// An attempt is under way.
     pub(crate) running: bool,
     /// Somebody waited for it for too long: nobody else does.

@@ -55,7 +55,12 @@ impl Fs {
                 polled.at = Some(now);
             }
             polled.error = error;
-            polled.tried = polled.tried.map(|_| now);
+            // What was published while it was under way may not have been seen.
+            let seen = match polled.running && self.is_within_interval(polled.begun, now) {
+                true => polled.begun,
+                false => now,
+            };
+            polled.tried = polled.tried.map(|_| seen);
             (polled.running, polled.given_up) = (false, false);
         }
         // Before the kernel is told, which may take until a call is answered that waits for this.
@@ -74,9 +79,15 @@ impl Fs {
     }
 
     fn is_due(&self, polled: &Polled) -> bool {
+        let now = self.clock.monotonic();
+        polled
+            .tried
+            .is_some_and(|tried| !self.is_within_interval(tried, now))
+    }
+
+    fn is_within_interval(&self, from: u64, to: u64) -> bool {
         let every = self.options.poll_interval.unwrap_or_default().as_nanos();
-        let since = |tried| u128::from(self.clock.monotonic().saturating_sub(tried));
-        polled.tried.is_some_and(|tried| since(tried) >= every)
+        u128::from(to.saturating_sub(from)) < every
     }
 
     /// Whoever goes on after this sees what other devices had published an interval ago, if the storage answers soon enough; else, what is
@@ -295,6 +306,7 @@ impl Fs {
         let mut polled = self.polled.lock();
         let forced = std::mem::take(&mut polled.forced);
         polled.running = !asked || forced || self.is_due(&polled);
+        polled.begun = self.clock.monotonic();
         polled.running
     }
 

@@ -20,6 +20,7 @@ use skrin_fs::{Fs, FsError, HandleId, OpenMode, Seek, SetAttr};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -56,6 +57,13 @@ pub(crate) struct Adapter {
     writes: Pool,
     /// Those who wait until something is durable.
     syncs: Pool,
+}
+
+/// Runs a handler. One that panics drops its reply, which answers EIO; the thread that takes requests goes on.
+fn guarded(handler: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(handler)).is_err() {
+        tracing::error!("a handler panicked; its caller got EIO");
+    }
 }
 
 fn handle(fh: FileHandle) -> HandleId {
@@ -113,18 +121,22 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.fs.lookup(node(parent), name.as_bytes()) {
+        guarded(|| match self.fs.lookup(node(parent), name.as_bytes()) {
             Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
             found => reply_entry(reply, found),
-        }
+        });
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.fs.forget(node(ino), nlookup);
+        guarded(|| {
+            self.fs.forget(node(ino), nlookup);
+        });
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, self.fs.getattr(node(ino)));
+        guarded(|| {
+            reply_attr(reply, self.fs.getattr(node(ino)));
+        });
     }
 
     fn setattr(
@@ -145,25 +157,29 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let set = SetAttr {
-            mode: mode.map(permissions),
-            uid,
-            gid,
-            size,
-            atime: atime.map(set_time),
-            mtime: mtime.map(set_time),
-        };
-        let work = move |fs: &Fs| reply_attr(reply, fs.setattr(node(ino), &set));
-        match size {
-            None => work(&self.fs),
-            Some(0) => self.store(work),
-            // A block that is cut may have to be read.
-            Some(_) => self.later(&self.writes, work),
-        }
+        guarded(|| {
+            let set = SetAttr {
+                mode: mode.map(permissions),
+                uid,
+                gid,
+                size,
+                atime: atime.map(set_time),
+                mtime: mtime.map(set_time),
+            };
+            let work = move |fs: &Fs| reply_attr(reply, fs.setattr(node(ino), &set));
+            match size {
+                None => work(&self.fs),
+                Some(0) => self.store(work),
+                // A block that is cut may have to be read.
+                Some(_) => self.later(&self.writes, work),
+            }
+        });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
-        reply_data(reply, self.fs.readlink(node(ino)));
+        guarded(|| {
+            reply_data(reply, self.fs.readlink(node(ino)));
+        });
     }
 
     fn mknod(
@@ -176,11 +192,13 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let Some(spec) = node_spec(mode, rdev) else {
-            return reply.error(raw_errno(Errno::EINVAL));
-        };
-        let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
-        self.make(move |fs| reply_entry(reply, fs.mknod(dir, &name, spec, &caller)));
+        guarded(|| {
+            let Some(spec) = node_spec(mode, rdev) else {
+                return reply.error(raw_errno(Errno::EINVAL));
+            };
+            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+            self.make(move |fs| reply_entry(reply, fs.mknod(dir, &name, spec, &caller)));
+        });
     }
 
     fn mkdir(
@@ -192,17 +210,23 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
-        let mode = permissions(mode);
-        self.make(move |fs| reply_entry(reply, fs.mkdir(dir, &name, mode, &caller)));
+        guarded(|| {
+            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+            let mode = permissions(mode);
+            self.make(move |fs| reply_entry(reply, fs.mkdir(dir, &name, mode, &caller)));
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.fs.unlink(node(parent), name.as_bytes()));
+        guarded(|| {
+            reply_empty(reply, self.fs.unlink(node(parent), name.as_bytes()));
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.fs.rmdir(node(parent), name.as_bytes()));
+        guarded(|| {
+            reply_empty(reply, self.fs.rmdir(node(parent), name.as_bytes()));
+        });
     }
 
     fn symlink(
@@ -213,9 +237,11 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let target = target.as_os_str().as_bytes().to_vec();
-        let (dir, name, caller) = (node(parent), link_name.as_bytes().to_vec(), caller(req));
-        self.make(move |fs| reply_entry(reply, fs.symlink(dir, &name, &target, &caller)));
+        guarded(|| {
+            let target = target.as_os_str().as_bytes().to_vec();
+            let (dir, name, caller) = (node(parent), link_name.as_bytes().to_vec(), caller(req));
+            self.make(move |fs| reply_entry(reply, fs.symlink(dir, &name, &target, &caller)));
+        });
     }
 
     fn rename(
@@ -228,13 +254,15 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let Some(mode) = rename_mode(flags.bits()) else {
-            return reply.error(raw_errno(Errno::EINVAL));
-        };
-        let (dir, to_dir) = (node(parent), node(newparent));
-        let (name, to_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
-        self.store(move |fs| {
-            reply_empty(reply, fs.rename(dir, &name, to_dir, &to_name, mode));
+        guarded(|| {
+            let Some(mode) = rename_mode(flags.bits()) else {
+                return reply.error(raw_errno(Errno::EINVAL));
+            };
+            let (dir, to_dir) = (node(parent), node(newparent));
+            let (name, to_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+            self.store(move |fs| {
+                reply_empty(reply, fs.rename(dir, &name, to_dir, &to_name, mode));
+            });
         });
     }
 
@@ -246,24 +274,28 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        reply_entry(
-            reply,
-            self.fs.link(node(ino), node(newparent), newname.as_bytes()),
-        );
+        guarded(|| {
+            reply_entry(
+                reply,
+                self.fs.link(node(ino), node(newparent), newname.as_bytes()),
+            );
+        });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let work = move |fs: &Fs| match fs.open_node(node(ino), open_mode(flags)) {
-            // What the kernel has cached of a node never changes behind its back.
-            Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
-            Err(e) => reply.error(errno(&e)),
-        };
-        if !self.fs.is_outdated() {
-            return work(&self.fs);
-        }
-        self.later(&self.reads, move |fs| {
-            fs.refresh();
-            work(fs);
+        guarded(|| {
+            let work = move |fs: &Fs| match fs.open_node(node(ino), open_mode(flags)) {
+                // What the kernel has cached of a node never changes behind its back.
+                Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
+                Err(e) => reply.error(errno(&e)),
+            };
+            if !self.fs.is_outdated() {
+                return work(&self.fs);
+            }
+            self.later(&self.reads, move |fs| {
+                fs.refresh();
+                work(fs);
+            });
         });
     }
 
@@ -277,23 +309,25 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
-        let exclusive = flags & libc::O_EXCL != 0;
-        let how = OpenMode { write, truncate };
-        let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
-        let mode = permissions(mode);
-        self.make(
-            move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
-                Ok((attr, id)) => reply.created(
-                    &attr_ttl(&attr),
-                    &entry_attr(&attr),
-                    Generation(0),
-                    FileHandle(id.0),
-                    FopenFlags::FOPEN_KEEP_CACHE,
-                ),
-                Err(e) => reply.error(errno(&e)),
-            },
-        );
+        guarded(|| {
+            let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
+            let exclusive = flags & libc::O_EXCL != 0;
+            let how = OpenMode { write, truncate };
+            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+            let mode = permissions(mode);
+            self.make(
+                move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
+                    Ok((attr, id)) => reply.created(
+                        &attr_ttl(&attr),
+                        &entry_attr(&attr),
+                        Generation(0),
+                        FileHandle(id.0),
+                        FopenFlags::FOPEN_KEEP_CACHE,
+                    ),
+                    Err(e) => reply.error(errno(&e)),
+                },
+            );
+        });
     }
 
     fn read(
@@ -307,14 +341,16 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let (id, len) = (handle(fh), size as usize);
-        match self.fs.read_now(id, offset, len) {
-            Ok(Some(data)) => reply.data(&data),
-            Ok(None) => self.later(&self.reads, move |fs| {
-                reply_data(reply, fs.read(id, offset, len))
-            }),
-            Err(e) => reply.error(errno(&e)),
-        }
+        guarded(|| {
+            let (id, len) = (handle(fh), size as usize);
+            match self.fs.read_now(id, offset, len) {
+                Ok(Some(data)) => reply.data(&data),
+                Ok(None) => self.later(&self.reads, move |fs| {
+                    reply_data(reply, fs.read(id, offset, len))
+                }),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn write(
@@ -329,17 +365,19 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (id, len) = (handle(fh), data.len() as u64);
-        if self
-            .fs
-            .can_write_now(id, offset, data.len())
-            .unwrap_or(true)
-        {
-            return reply_written(reply, self.fs.write(id, offset, data).map(|()| len));
-        }
-        let data = data.to_vec();
-        self.later(&self.writes, move |fs| {
-            reply_written(reply, fs.write(id, offset, &data).map(|()| len))
+        guarded(|| {
+            let (id, len) = (handle(fh), data.len() as u64);
+            if self
+                .fs
+                .can_write_now(id, offset, data.len())
+                .unwrap_or(true)
+            {
+                return reply_written(reply, self.fs.write(id, offset, data).map(|()| len));
+            }
+            let data = data.to_vec();
+            self.later(&self.writes, move |fs| {
+                reply_written(reply, fs.write(id, offset, &data).map(|()| len))
+            });
         });
     }
 
@@ -351,7 +389,9 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.store(move |fs| reply_empty(reply, fs.flush(handle(fh))));
+        guarded(|| {
+            self.store(move |fs| reply_empty(reply, fs.flush(handle(fh))));
+        });
     }
 
     fn release(
@@ -364,7 +404,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.store(move |fs| reply_empty(reply, fs.release(handle(fh))));
+        guarded(|| {
+            self.store(move |fs| reply_empty(reply, fs.release(handle(fh))));
+        });
     }
 
     fn fsync(
@@ -375,16 +417,18 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.later(&self.syncs, move |fs| {
-            reply_empty(reply, fs.fsync(handle(fh)))
+        guarded(|| {
+            self.later(&self.syncs, move |fs| {
+                reply_empty(reply, fs.fsync(handle(fh)))
+            });
         });
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.opendir(node(ino)) {
+        guarded(|| match self.fs.opendir(node(ino)) {
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(e) => reply.error(errno(&e)),
-        }
+        });
     }
 
     fn readdir(
@@ -395,23 +439,25 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let mut after = offset;
-        loop {
-            let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, false) {
-                Ok(batch) => batch,
-                Err(e) => return reply.error(errno(&e)),
-            };
-            let Some(last) = batch.last().map(|e| e.cookie) else {
-                return reply.ok();
-            };
-            for e in &batch {
-                let name = OsStr::from_bytes(&e.name);
-                if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+        guarded(|| {
+            let mut after = offset;
+            loop {
+                let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, false) {
+                    Ok(batch) => batch,
+                    Err(e) => return reply.error(errno(&e)),
+                };
+                let Some(last) = batch.last().map(|e| e.cookie) else {
                     return reply.ok();
+                };
+                for e in &batch {
+                    let name = OsStr::from_bytes(&e.name);
+                    if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+                        return reply.ok();
+                    }
                 }
+                after = last;
             }
-            after = last;
-        }
+        });
     }
 
     fn readdirplus(
@@ -422,26 +468,28 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let mut after = offset;
-        loop {
-            let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, true) {
-                Ok(batch) => batch,
-                Err(e) => return reply.error(errno(&e)),
-            };
-            let Some(last) = batch.last().map(|e| e.cookie) else {
-                return reply.ok();
-            };
-            for e in &batch {
-                let full = add_entry(&mut reply, e);
-                if full {
+        guarded(|| {
+            let mut after = offset;
+            loop {
+                let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, true) {
+                    Ok(batch) => batch,
+                    Err(e) => return reply.error(errno(&e)),
+                };
+                let Some(last) = batch.last().map(|e| e.cookie) else {
                     return reply.ok();
+                };
+                for e in &batch {
+                    let full = add_entry(&mut reply, e);
+                    if full {
+                        return reply.ok();
+                    }
+                    if let Some(attr) = &e.attr {
+                        self.fs.looked_up(attr.node);
+                    }
                 }
-                if let Some(attr) = &e.attr {
-                    self.fs.looked_up(attr.node);
-                }
+                after = last;
             }
-            after = last;
-        }
+        });
     }
 
     fn fsyncdir(
@@ -452,23 +500,27 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.later(&self.syncs, move |fs| reply_empty(reply, fs.fsync_dir()));
+        guarded(|| {
+            self.later(&self.syncs, move |fs| reply_empty(reply, fs.fsync_dir()));
+        });
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let s = self.fs.statfs();
-        // Inodes are not limited; some programs refuse to write where none are free.
-        let inodes = 1 << 40;
-        reply.statfs(
-            s.blocks,
-            s.free,
-            s.free,
-            inodes,
-            inodes,
-            s.block_len,
-            s.name_max,
-            s.block_len,
-        );
+        guarded(|| {
+            let s = self.fs.statfs();
+            // Inodes are not limited; some programs refuse to write where none are free.
+            let inodes = 1 << 40;
+            reply.statfs(
+                s.blocks,
+                s.free,
+                s.free,
+                inodes,
+                inodes,
+                s.block_len,
+                s.name_max,
+                s.block_len,
+            );
+        });
     }
 
     fn setxattr(
@@ -481,25 +533,31 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        match xattr_mode(flags) {
+        guarded(|| match xattr_mode(flags) {
             Some(mode) => reply_empty(
                 reply,
                 self.fs.setxattr(node(ino), name.as_bytes(), value, mode),
             ),
             None => reply.error(raw_errno(Errno::EINVAL)),
-        }
+        });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes()));
+        guarded(|| {
+            reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes()));
+        });
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        reply_xattr(reply, size, self.fs.listxattr(node(ino)));
+        guarded(|| {
+            reply_xattr(reply, size, self.fs.listxattr(node(ino)));
+        });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes()));
+        guarded(|| {
+            reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes()));
+        });
     }
 
     fn fallocate(
@@ -512,12 +570,12 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        match allocate_mode(mode) {
+        guarded(|| match allocate_mode(mode) {
             Some(how) => self.later(&self.writes, move |fs| {
                 reply_empty(reply, fs.allocate(handle(fh), offset, length, how))
             }),
             None => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-        }
+        });
     }
 
     fn lseek(
@@ -529,18 +587,20 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let what = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            _ => return reply.error(raw_errno(Errno::EINVAL)),
-        };
-        let Ok(from) = u64::try_from(offset) else {
-            return reply.error(raw_errno(Errno::ENXIO));
-        };
-        match self.fs.seek(handle(fh), from, what) {
-            Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
-            Err(e) => reply.error(errno(&e)),
-        }
+        guarded(|| {
+            let what = match whence {
+                libc::SEEK_DATA => Seek::Data,
+                libc::SEEK_HOLE => Seek::Hole,
+                _ => return reply.error(raw_errno(Errno::EINVAL)),
+            };
+            let Ok(from) = u64::try_from(offset) else {
+                return reply.error(raw_errno(Errno::ENXIO));
+            };
+            match self.fs.seek(handle(fh), from, what) {
+                Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
+                Err(e) => reply.error(errno(&e)),
+            }
+        });
     }
 
     fn copy_file_range(
@@ -556,11 +616,13 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The reply has 32 bits.
-        let len = len.min(1 << 30);
-        let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
-        self.later(&self.writes, move |fs| {
-            reply_written(reply, fs.copy_range(from, to, len))
+        guarded(|| {
+            // The reply has 32 bits.
+            let len = len.min(1 << 30);
+            let (from, to) = ((handle(fh_in), offset_in), (handle(fh_out), offset_out));
+            self.later(&self.writes, move |fs| {
+                reply_written(reply, fs.copy_range(from, to, len))
+            });
         });
     }
 }

@@ -396,11 +396,10 @@ fn a_mapped_file_is_written() {
 fn a_second_device_sees_changes_within_the_poll_interval_also_of_a_cached_file() {
     let m = Mounted::new(15);
     let other = m.second();
-    // What `from` has uploaded is there at the first look at it, and not only at some time. The second interval is for
-    // a look at the storage that had begun before the upload ended: the interval counts from its end.
+    // What `from` has uploaded is there at the first open after an interval, and not only at some time.
     let after_an_interval = |from: &Device| {
         from.opened.fs.sync(|_| ()).unwrap();
-        std::thread::sleep(options().poll_interval.unwrap() * 2);
+        std::thread::sleep(options().poll_interval.unwrap() + Duration::from_millis(1));
     };
     fs::write(m.path("shared"), b"one").unwrap();
     after_an_interval(m.device());
