@@ -344,9 +344,7 @@ impl Core {
     /// Whether a commit that is known here may hold operations that count nowhere: it is void, or only a checkpoint knows.
     pub(super) fn may_be_void(&self, head: &Head) -> bool {
         match self.graph.admitted(head) {
-            Some(lamport) => {
-                self.graph.is_after_close(head) || self.meta.standing.voids(head, lamport)
-            }
+            Some(lamport) => self.graph.is_void(head) || self.meta.standing.voids(head, lamport),
             None => self.graph.knows(head),
         }
     }
@@ -671,11 +669,11 @@ impl Core {
         Ok(found)
     }
 
-    /// Whether a known commit counts for nothing: it comes after the end of its lane, or below the floor of a
-    /// checkpoint that does not hold it.
+    /// Whether a known commit counts for nothing: it comes after the end of its lane, has a false time, or lies below the
+    /// floor of a checkpoint that does not hold it.
     pub(super) fn is_void(&self, checked: &CheckedCommit) -> bool {
         let (head, lamport) = (checked.head(), checked.commit().lamport);
-        self.graph.is_after_close(head) || self.meta.standing.voids(head, lamport)
+        self.graph.is_void(head) || self.meta.standing.voids(head, lamport)
     }
 
     /// Begins again with nothing. Pending operations are set aside until `rejoin` puts them back on top.

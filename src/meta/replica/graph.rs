@@ -15,6 +15,8 @@ pub(crate) struct Node {
     pub(crate) lane: LaneId,
     pub(crate) seq: u64,
     pub(crate) lamport: u64,
+    /// Whether that is what the commits give that it follows.
+    timed: bool,
     /// The commit before it in its lane.
     prev: Hash32,
     /// The heads that it names.
@@ -148,16 +150,17 @@ impl Graph {
 
     /// Takes a checked commit in, if all that it follows is known and its Lamport time is what that gives.
     pub(crate) fn admit(&mut self, head: &Head, commit: &Commit) -> Result<Admitted, Refusal> {
-        self.admit_as(head, commit, false)
+        self.admit_up_to(head, commit, 0)
     }
 
-    /// As `admit`. The Lamport time of a commit that is `void` whatever it follows is not computed, because those who
-    /// begin with a checkpoint cannot; it only rises within the lane.
-    pub(crate) fn admit_as(
+    /// As `admit`, and also with another Lamport time, if that is not above `proposed`, the highest floor that was ever
+    /// proposed: it is void then. Those who begin with a checkpoint cannot compute what lies below it, and others have to
+    /// follow it by then, whether or not the checkpoint goes on standing.
+    pub(crate) fn admit_up_to(
         &mut self,
         head: &Head,
         commit: &Commit,
-        void: bool,
+        proposed: u64,
     ) -> Result<Admitted, Refusal> {
         let mut missing = Vec::new();
         let mut latest = 0;
@@ -173,17 +176,15 @@ impl Graph {
         let computed = latest.saturating_add(1);
         let said = commit.lamport;
         let previous = Self::previous(commit).and_then(|previous| self.lamport_of(&previous));
-        let believed = match void {
-            true => previous.unwrap_or(0) < said,
-            false => said == computed && computed != u64::MAX,
-        };
-        if !believed {
+        let timed = said == computed && computed != u64::MAX;
+        let taken = said <= proposed && previous.unwrap_or(0) < said;
+        if !timed && !taken {
             return Err(Refusal::Bad(Fault::Lamport { said, computed }));
         }
-        Ok(self.insert(head, commit))
+        Ok(self.insert(head, commit, timed))
     }
 
-    fn insert(&mut self, head: &Head, commit: &Commit) -> Admitted {
+    fn insert(&mut self, head: &Head, commit: &Commit, timed: bool) -> Admitted {
         let mut admitted = Admitted::default();
         let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane {
             device: commit.device,
@@ -222,6 +223,7 @@ impl Graph {
                 lane: head.lane,
                 seq: head.seq,
                 lamport: commit.lamport,
+                timed,
                 prev: commit.prev,
                 heads: commit.heads.clone().into(),
             },
@@ -274,8 +276,19 @@ impl Graph {
         Some(close.lane)
     }
 
+    /// Whether the commit counts for nothing by what it and those of its lane say: it has a Lamport time that what it
+    /// follows does not give, or comes after the end of its lane.
+    pub(crate) fn is_void(&self, head: &Head) -> bool {
+        self.is_mistimed(head) || self.is_after_close(head)
+    }
+
+    /// Whether the commit was admitted with a Lamport time that is not what it follows gives, as far as that is known.
+    pub(crate) fn is_mistimed(&self, head: &Head) -> bool {
+        self.nodes.get(&head.hash).is_some_and(|node| !node.timed)
+    }
+
     /// Whether the commit comes after the end of its lane.
-    pub(crate) fn is_after_close(&self, head: &Head) -> bool {
+    fn is_after_close(&self, head: &Head) -> bool {
         let closed = self.lanes.get(&head.lane).and_then(|lane| lane.closed);
         closed.is_some_and(|last| head.seq > last)
     }
@@ -456,6 +469,7 @@ impl Encode for Node {
         self.lane.encode(w);
         w.u64(self.seq);
         w.u64(self.lamport);
+        w.u8(self.timed.into());
         self.prev.encode(w);
         w.list(&self.heads);
     }
@@ -467,6 +481,7 @@ impl Decode for Node {
             lane: LaneId::decode(r)?,
             seq: r.u64()?,
             lamport: r.u64()?,
+            timed: r.bool()?,
             prev: Hash32::decode(r)?,
             heads: r.list("named heads", LOCAL_MAX)?.into(),
         })

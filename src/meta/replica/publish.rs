@@ -391,6 +391,7 @@ impl Replica {
             note_proposals(&mut core, &checked);
             let reach = Reach::of(&proposal.root);
             core.meta.standing.believe(&reference, &reach);
+            net.inbox.forgive();
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
         }
         core.stamp(checked, count)?;

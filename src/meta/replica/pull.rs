@@ -191,38 +191,13 @@ impl Replica {
         let mut fold = Vec::new();
         let mut closed = BTreeSet::new();
         let stood = core.meta.standing.current().map(|c| c.reference);
-        for checked in net.inbox.take_by_lamport() {
-            if core.graph.knows(checked.head()) {
-                continue;
-            }
-            if core.contradicts_pending(&checked)? {
-                // Folding it would drop what is pending here under the same name. Nothing more is taken in from that
-                // lane and nothing is published, until somebody has decided which copy goes on.
-                self.report_clone(net, checked.head().lane);
-                net.inbox.hold(checked);
-                continue;
-            }
-            let below = core
-                .meta
-                .standing
-                .voids(checked.head(), checked.commit().lamport);
-            let control = core.graph.control_before(checked.commit()).to_vec();
-            match core.graph.admit_as(checked.head(), checked.commit(), below) {
-                Ok(admitted) => {
-                    self.report_older_control(&checked, &control);
-                    self.report_oddities(&checked, &admitted);
-                    closed.extend(admitted.closed);
-                    note_proposals(core, &checked);
-                    fold.push(checked);
-                }
-                Err(Refusal::Missing(_)) => net.inbox.hold(checked),
-                Err(Refusal::Bad(fault)) => {
-                    let object = self.object(checked.head());
-                    self.report(FindingKind::Integrity, object, fault.to_string());
-                    net.inbox
-                        .condemn(*checked.head(), fault, self.env.clock.monotonic());
-                }
-            }
+        let proposed = core.meta.standing.highest_floor();
+        let mut arrived = net.inbox.take_by_lamport();
+        while !arrived.is_empty() {
+            arrived = self.admit_all(net, core, arrived, &mut fold, &mut closed)?;
+        }
+        if core.meta.standing.highest_floor() > proposed {
+            net.inbox.forgive();
         }
         net.inbox.settle(|head| core.graph.knows(head));
         net.roots
@@ -236,13 +211,72 @@ impl Replica {
         }
         if stands != stood {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
-            net.inbox.forgive();
         }
         let void = self.newly_void(core, &closed, stands.filter(|_| stands != stood))?;
         let mut diff = core.merge(Vec::new(), &void)?;
         diff.extend(self.fold(core, fold)?);
         core.trim();
         Ok(diff)
+    }
+
+    /// Admits what can be. Returns what has to be looked at once more, because a higher floor was proposed meanwhile.
+    fn admit_all(
+        &self,
+        net: &mut Net,
+        core: &mut Core,
+        arrived: Vec<CheckedCommit>,
+        fold: &mut Vec<CheckedCommit>,
+        closed: &mut BTreeSet<LaneId>,
+    ) -> Result<Vec<CheckedCommit>, MergeError> {
+        let mut refused = Vec::new();
+        for checked in arrived {
+            if core.graph.knows(checked.head()) {
+                continue;
+            }
+            if core.contradicts_pending(&checked)? {
+                // Folding it would drop what is pending here under the same name. Nothing more is taken in from that
+                // lane and nothing is published, until somebody has decided which copy goes on.
+                self.report_clone(net, checked.head().lane);
+                net.inbox.hold(checked);
+                continue;
+            }
+            let proposed = core.meta.standing.highest_floor();
+            let control = core.graph.control_before(checked.commit()).to_vec();
+            let admitted = core
+                .graph
+                .admit_up_to(checked.head(), checked.commit(), proposed);
+            match admitted {
+                Ok(admitted) => {
+                    self.report_older_control(&checked, &control);
+                    self.report_oddities(&checked, &admitted);
+                    self.report_false_time(core, &checked);
+                    closed.extend(admitted.closed);
+                    note_proposals(core, &checked);
+                    fold.push(checked);
+                }
+                Err(Refusal::Missing(_)) => net.inbox.hold(checked),
+                Err(Refusal::Bad(fault)) => refused.push((proposed, checked, fault)),
+            }
+        }
+        let proposed = core.meta.standing.highest_floor();
+        let mut again = Vec::new();
+        for (at, checked, fault) in refused {
+            let lamport = checked.commit().lamport;
+            if at < lamport && lamport <= proposed {
+                again.push(checked);
+                continue;
+            }
+            let object = self.object(checked.head());
+            self.report(FindingKind::Integrity, object, fault.to_string());
+            net.inbox
+                .condemn(*checked.head(), fault, self.env.clock.monotonic());
+        }
+        if !again.is_empty() {
+            // With those that wait for them.
+            again.extend(net.inbox.take_by_lamport());
+            again.sort_by_key(|checked| checked.commit().lamport);
+        }
+        Ok(again)
     }
 
     /// Commits that were folded before, and count no more: after the end of their lane, or below the floor of a
@@ -312,6 +346,20 @@ impl Replica {
             );
             self.report(FindingKind::Integrity, self.object(head), text);
         }
+    }
+
+    /// Who begins with a checkpoint cannot tell what lies below it from what was only late, and has no use for it either.
+    fn report_false_time(&self, core: &Core, checked: &CheckedCommit) {
+        let (head, commit) = (checked.head(), checked.commit());
+        let below = core.meta.standing.voids(head, commit.lamport);
+        if below || !core.graph.is_mistimed(head) {
+            return;
+        }
+        let label = self.env.label(&commit.device);
+        let text = format!(
+            "{label} says a Lamport time that is not what it follows gives; it counts for nothing"
+        );
+        self.report(FindingKind::Integrity, self.object(head), text);
     }
 
     fn report_older_control(&self, checked: &CheckedCommit, before: &[Hash32]) {

@@ -126,6 +126,12 @@ impl Standing {
         }
     }
 
+    /// The highest floor that was ever proposed, whether or not it stands.
+    pub(super) fn highest_floor(&self) -> u64 {
+        let floors = self.candidates.iter().map(|c| c.reference.floor);
+        floors.max().unwrap_or(0)
+    }
+
     /// Whether a checkpoint is in the chain that stands.
     pub(super) fn holds(&self, reference: &CheckpointRef) -> bool {
         self.chain().any(|c| c.reference == *reference)

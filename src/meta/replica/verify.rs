@@ -270,7 +270,7 @@ struct Admission {
     problems: Vec<(Head, String)>,
 }
 
-/// Admits commits in their order; which are void below a checkpoint is known from an earlier round.
+/// Admits commits in their order; which checkpoints are proposed is known from an earlier round.
 fn admit_all(
     replica: &Replica,
     in_order: &InOrder,
@@ -285,10 +285,7 @@ fn admit_all(
     };
     for (key, checked) in in_order {
         let (head, commit) = (checked.head(), checked.commit());
-        match all
-            .graph
-            .admit_as(head, commit, before.voids(head, commit.lamport))
-        {
+        match all.graph.admit_up_to(head, commit, before.highest_floor()) {
             Ok(_) => {}
             Err(Refusal::Missing(missing)) => {
                 let object = replica.object(head);
@@ -345,7 +342,7 @@ fn fold_all(
     let mut rows = MemoryRows::default();
     for checked in &all.admitted {
         let (head, lamport) = (checked.head(), checked.commit().lamport);
-        if !all.graph.is_after_close(head) && !all.standing.voids(head, lamport) {
+        if !all.graph.is_void(head) && !all.standing.voids(head, lamport) {
             Core::fold_one(&mut rows, checked.commit())?;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::checkpoint::DigestOfRows;
-use crate::checkpoint::{Root, seal_root};
+use crate::checkpoint::{CoveredLane, Root, seal_root};
 use crate::commit::Opinion;
 use crate::commit::{Commit, Verdict, open_commit, seal_commit};
 use crate::lane::parse_commit_file;
@@ -277,6 +277,11 @@ async fn operation_ids_of_another_device_cannot_be_used_up() {
 
 /// A root of device `n` that covers nothing, and what a commit says that proposes it.
 async fn put_empty_root(vault: &Vault, n: usize, floor: u64) -> Verdict {
+    put_root(vault, n, floor, Vec::new()).await
+}
+
+/// The same with lanes that it covers.
+async fn put_root(vault: &Vault, n: usize, floor: u64, covered: Vec<CoveredLane>) -> Verdict {
     let (world, first) = (&vault.world, vault.world.first_commit(n));
     let (rows, digest) = DigestOfRows::default().finish();
     let root = Root {
@@ -290,7 +295,7 @@ async fn put_empty_root(vault: &Vault, n: usize, floor: u64) -> Verdict {
         time: first.time,
         floor,
         parent: None,
-        covered: Vec::new(),
+        covered,
         control: first.control.clone(),
         rules: crate::RULE_SET,
         rows,
@@ -449,4 +454,158 @@ async fn a_lane_cannot_be_closed_before_what_was_seen_of_it() {
     a.publish().await.unwrap();
     reader.replica().pull().await.unwrap();
     assert_eq!(reader.digest(), a.digest(), "the lane goes on");
+}
+
+/// Commits of device `n` in a lane of its own that name nobody; the last of them proposes a checkpoint that covers only
+/// them, and takes the place of everything that stands.
+async fn replace_from_below(vault: &Vault, n: usize, incarnation: u32, commits: u64) {
+    let device = vault.world.device(n);
+    let first = vault.world.first_commit(n);
+    let lane = vault.world.keys.lane_id(device, incarnation);
+    let mut prev = Hash32::default();
+    for seq in 0..commits {
+        let mut verdicts = Vec::new();
+        if seq + 1 == commits {
+            let covered = CoveredLane {
+                lane,
+                device,
+                incarnation,
+                seq: seq - 1,
+                hash: prev,
+                lamport: seq,
+                time: first.time,
+                closed: None,
+            };
+            verdicts.push(put_root(vault, n, seq, vec![covered]).await);
+        }
+        let commit = Commit {
+            lane,
+            incarnation,
+            seq,
+            prev,
+            lamport: seq + 1,
+            verdicts,
+            ..first.clone()
+        };
+        prev = put_by_hand(vault, n, &commit).await.hash;
+    }
+}
+
+/// It has a false Lamport time, which nobody computes below a checkpoint; others name it, as they must; then that
+/// checkpoint stands no more.
+#[tokio::test]
+async fn a_commit_with_a_false_time_blocks_nobody_when_the_checkpoint_above_it_falls() {
+    let mut vault = Vault::new(910);
+    vault.policy = DUE;
+    let mut rng = Rng(910);
+    let mut a = vault.open(0).await;
+    for _ in 0..12 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    assert!(a.replica().checkpoint_if_due().await.unwrap());
+    a.act(&mut rng);
+    a.publish().await.unwrap();
+    assert!(a.replica().status().checkpoint.is_some());
+    let reader = vault.open(2).await;
+    let first = Commit {
+        lamport: 5,
+        ..vault.world.first_commit(1)
+    };
+    put_by_hand(&vault, 1, &first).await;
+    for _ in 0..3 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        reader.replica().pull().await.unwrap();
+    }
+    assert_eq!(reader.digest(), a.digest());
+    replace_from_below(&vault, 1, 1, 4).await;
+    let mut devices = [a, reader];
+    settle(&vault, &mut devices).await;
+    assert_converged(&devices, 910);
+    let checkpoint = devices[0].replica().status().checkpoint.unwrap();
+    assert_eq!(checkpoint.floor, 3, "the other one does not stand any more");
+    for device in &devices {
+        assert!(!device.kinds().contains(&FindingKind::Cloned));
+    }
+    let before = devices[0].digest();
+    // Whoever folds everything at once meets the false time before the floor that it lies below.
+    for name in vault.store.names() {
+        if name.as_str().contains("/pages/") {
+            vault.store.delete(&name).await.unwrap();
+        }
+    }
+    assert_eq!(vault.fresh_digest().await, before);
+    let [mut a, reader] = devices;
+    a.open(&vault).await.unwrap();
+    a.act(&mut rng);
+    a.publish().await.unwrap();
+    reader.replica().pull().await.unwrap();
+    assert_eq!(reader.digest(), a.digest(), "its lane goes on");
+    let report = reader.replica().verify(|_| {}).await.unwrap();
+    assert_eq!(report.digest, Some(a.digest().1));
+}
+
+/// Its operations are folded nowhere, and what follows it counts.
+#[tokio::test]
+async fn a_commit_with_a_false_time_below_a_proposed_floor_counts_for_nothing_in_any_order_of_arrival()
+ {
+    let mut vault = Vault::new(911);
+    vault.policy = DUE;
+    let mut rng = Rng(911);
+    let mut a = vault.open(0).await;
+    for _ in 0..12 {
+        (0..4).for_each(|_| a.act(&mut rng));
+        a.publish().await.unwrap();
+    }
+    let early = vault.open(2).await;
+    let device = vault.world.device(1);
+    let liar = Commit {
+        lamport: 5,
+        ops: vec![an_op(device, 1, b"a name of its own")],
+        ..vault.world.first_commit(1)
+    };
+    let liar = put_by_hand(&vault, 1, &liar).await;
+    early.replica().pull().await.unwrap();
+    assert!(
+        early.kinds().contains(&FindingKind::Integrity),
+        "it is told"
+    );
+    assert!(!early.replica().core.lock().graph.knows(&liar));
+    let before = early.digest();
+    // One that nobody can believe, as it leaves out almost everything: its floor says how far times may be false.
+    let latest = early.replica().status().lamport;
+    let heads = early
+        .replica()
+        .core
+        .lock()
+        .graph
+        .heads_to_name(LaneId::default());
+    let proposing = Commit {
+        lane: vault.world.keys.lane_id(device, 1),
+        incarnation: 1,
+        heads,
+        lamport: latest + 1,
+        verdicts: vec![put_empty_root(&vault, 1, 5).await],
+        ..vault.world.first_commit(1)
+    };
+    put_by_hand(&vault, 1, &proposing).await;
+    for _ in 0..2 {
+        early.replica().pull().await.unwrap();
+    }
+    let fresh = vault.open(3).await;
+    a.replica().pull().await.unwrap();
+    for device in [&early, &fresh, &a] {
+        assert_eq!(device.digest(), before);
+        assert_eq!(device.replica().status().checkpoint, None);
+        assert!(device.replica().core.lock().graph.knows(&liar));
+        assert!(device.kinds().contains(&FindingKind::Integrity));
+    }
+    // From the cache as well.
+    a.replica().flush().unwrap();
+    a.open(&vault).await.unwrap();
+    assert!(a.replica().core.lock().graph.is_mistimed(&liar));
+    assert_eq!(a.digest(), before);
+    let report = a.replica().verify(|_| {}).await.unwrap();
+    assert_eq!(report.digest, Some(before.1));
 }
