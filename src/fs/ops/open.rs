@@ -15,6 +15,10 @@ impl Fs {
         if how.write || how.truncate {
             self.check_writable()?;
         }
+        // Also while somebody holds the branch open: who opens a name is to have what the name leads to.
+        if self.nodes.is_stale(node) {
+            return Err(FsError::Stale);
+        }
         let file = self.open_file(node)?;
         if how.truncate
             && let Err(e) = self.resize(&file, 0)
