@@ -73,7 +73,7 @@ fn assert_seen(here: &Mount<'_>, folder: &Path, seen: &Path) {
     let saved = contents(folder);
     assert!(saved.iter().all(Option::is_some));
     here.sync();
-    std::thread::sleep(POLL_INTERVAL + Duration::from_millis(1));
+    std::thread::sleep(POLL_INTERVAL + Duration::from_secs(1));
     let there = contents(seen);
     for (name, (there, saved)) in NAMES.iter().zip(there.iter().zip(&saved)) {
         let len = there.as_ref().map(Vec::len);
