@@ -76,8 +76,10 @@ impl Fs {
             if gone.is_some() {
                 return Ok(None);
             }
+            // Only what the journal took counts: after a full disk the next attempt has to bring the beginning again.
+            let lsn = self.journal.append_edits(number, &bytes)?;
             file.noted.store(number, Ordering::Release);
-            self.journal.append_edits(number, &bytes)?
+            lsn
         };
         state.content.noted();
         state.noted.bytes += bytes.len();
