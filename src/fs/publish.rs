@@ -130,6 +130,7 @@ impl Fs {
         let (segments, batch) = match found {
             Some(found) => found,
             None if self.holds_unnamed() => (self.data.undeclared(), Batch::default()),
+            None if self.has_to_refute() => (Vec::new(), Batch::default()),
             None => return Ok(None),
         };
         let begun = self.clock.monotonic();
@@ -153,6 +154,11 @@ impl Fs {
         }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
+    }
+
+    /// Whether a commit is due without operations: others would lose what this device has seen.
+    fn has_to_refute(&self) -> bool {
+        !self.options.read_only && self.replica.tree().has_to_refute()
     }
 
     /// Whether the journal is held by segments that no operation will ever name: those of files that lost their last name
@@ -241,7 +247,7 @@ impl Fs {
     fn publish_due(&self) -> bool {
         let (count, bytes) = self.replica.tree().pending_size();
         if count == 0 {
-            return self.holds_unnamed();
+            return self.holds_unnamed() || self.has_to_refute();
         }
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);

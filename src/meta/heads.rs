@@ -1,6 +1,7 @@
 //! What this device has seen, remembered on its own disk: the memory against rollback
 //! (docs/format/lanes.md, section 8).
 
+use crate::commit::Verdict;
 use crate::lane::Head;
 use parking_lot::Mutex;
 use skrin_base::limits::{FORMAT_VERSION, LABEL_MAX};
@@ -125,6 +126,10 @@ pub struct Heads {
     pub lanes: BTreeMap<LaneId, SeenHead>,
     /// The heads of the control records, ascending.
     pub control: Vec<Hash32>,
+    /// Refutations of checkpoints that this device owes.
+    pub refuting: Vec<Verdict>,
+    /// Roots of checkpoints that were proposed in commits seen here and could not be judged, ascending.
+    pub unjudged: Vec<Hash32>,
     /// The highest operation counter that this device published.
     pub last_counter: u64,
     /// The highest incarnation that this device used.
@@ -162,6 +167,8 @@ impl Encode for Heads {
         w.count(self.lanes.len());
         self.lanes.values().for_each(|seen| seen.encode(w));
         w.list(&self.control);
+        w.list(&self.refuting);
+        w.list(&self.unjudged);
         w.u64(self.last_counter);
         w.u32(self.incarnation);
     }
@@ -176,6 +183,8 @@ impl Decode for Heads {
                 .map(|seen| (seen.head.lane, seen))
                 .collect(),
             control: r.list("remembered control records", CONTROL_MAX)?,
+            refuting: r.list("refutations that are owed", LANES_MAX)?,
+            unjudged: r.list("proposals that were not judged", LANES_MAX)?,
             last_counter: r.u64()?,
             incarnation: r.u32()?,
         })
@@ -259,6 +268,7 @@ impl HeadsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::{CheckpointRef, Opinion};
     use proptest::prelude::*;
     use skrin_base::clock::testutil::SeededEntropy;
 
@@ -294,7 +304,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let lanes = lanes.iter().map(|(l, s)| (LaneId([*l; 16]), seen(*l, u64::from(*s)))).collect();
             let control = vec![Hash32([counter as u8; 32])];
-            let heads = Heads { lanes, control, last_counter: counter, incarnation: 3 };
+            let reference = CheckpointRef { name: [3; 16], hash: Hash32([4; 32]), floor: counter };
+            let owed = Verdict { opinion: Opinion::Refute, checkpoint: reference, digest: Hash32([5; 32]) };
+            let (refuting, unjudged) = (vec![owed], vec![Hash32([6; 32])]);
+            let heads = Heads { lanes, control, refuting, unjudged, last_counter: counter, incarnation: 3 };
             prop_assert_eq!(file(dir.path(), 1).load().unwrap(), None);
             file(dir.path(), 1).store(&heads, &SeededEntropy::new(counter)).unwrap();
             prop_assert_eq!(file(dir.path(), 1).load().unwrap(), Some(heads));

@@ -31,6 +31,13 @@ impl OrderKey {
         u64::from_be_bytes(bytes)
     }
 
+    /// The id of the commit in it.
+    pub fn commit(&self) -> Hash32 {
+        let mut id = [0; 32];
+        id.copy_from_slice(&self.0[48..]);
+        Hash32(id)
+    }
+
     /// The smallest key with a Lamport time above `lamport`.
     pub fn after(lamport: u64) -> Self {
         let mut key = [0; ORDER_LEN];

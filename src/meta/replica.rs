@@ -8,11 +8,13 @@ mod graph;
 mod load;
 mod make;
 mod own;
+mod past;
 mod publish;
 mod pull;
 mod standing;
 mod status;
 mod verify;
+mod veto;
 
 pub use self::core::MergeDiff;
 pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
@@ -145,10 +147,14 @@ struct Net {
     proposal: Option<publish::Proposal>,
     /// What the next commit says of checkpoints.
     verdicts: Vec<Verdict>,
+    /// What this device refutes and has not said yet, with the digests that it computed.
+    refuting: BTreeMap<CheckpointRef, Hash32>,
     /// Roots that came and are not judged yet.
     roots: Vec<(CheckpointRef, Hash32, Reach)>,
     /// When a root that cannot be had is asked for again, and how often it was.
     root_retries: BTreeMap<[u8; 16], (u64, u32)>,
+    /// What is known of the commits below the checkpoint with which this state began.
+    past: past::Past,
     /// What changed in the tree since a caller was told last.
     undelivered: MergeDiff,
     /// An own commit that cannot be admitted yet.
@@ -215,6 +221,11 @@ impl TreeGuard<'_> {
     pub fn redeclares(&self, segment: &SegmentId) -> bool {
         let mut all = self.0.redeclare.iter();
         all.any(|known| known.id == *segment)
+    }
+
+    /// Whether a commit is due even without operations: this device refutes a checkpoint and has not said so.
+    pub fn has_to_refute(&self) -> bool {
+        !self.0.meta.standing.own.is_empty()
     }
 
     /// Operations that are not published yet, in their order.

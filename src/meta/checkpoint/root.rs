@@ -22,7 +22,7 @@ const KEY_MAX: usize = 1024;
 /// Bits of `critical` that this program knows: none yet.
 const KNOWN_CRITICAL: u32 = 0;
 
-/// How far a checkpoint reaches in one lane.
+/// How far a checkpoint reaches in one lane, or in one branch of a lane that was forked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CoveredLane {
     /// The lane.
@@ -79,7 +79,7 @@ pub struct Root {
     pub floor: u64,
     /// The checkpoint that stood before.
     pub parent: Option<CheckpointRef>,
-    /// How far it reaches in each lane, ascending.
+    /// How far it reaches in each lane: the ends of its branches, ascending.
     pub covered: Vec<CoveredLane>,
     /// Heads of the control records that its maker had seen, ascending.
     pub control: Vec<Hash32>,
@@ -91,6 +91,15 @@ pub struct Root {
     pub digest: Hash32,
     /// Its pages, in the order of keys.
     pub pages: Vec<PageRef>,
+}
+
+impl CoveredLane {
+    /// The order of the list. A forked lane has several entries, of one device and with one end.
+    fn precedes(&self, next: &Self) -> bool {
+        let owner = |end: &Self| (end.device, end.incarnation, end.closed);
+        let place = |end: &Self| (end.lane, end.seq, end.hash);
+        place(self) < place(next) && (self.lane != next.lane || owner(self) == owner(next))
+    }
 }
 
 impl Encode for CoveredLane {
@@ -189,7 +198,7 @@ impl Decode for Root {
             pages: r.list("pages", PAGES_MAX)?,
         };
         // Parts of one row may fill several pages, so first keys may repeat.
-        let in_order = root.covered.is_sorted_by(|a, b| a.lane < b.lane)
+        let in_order = root.covered.is_sorted_by(CoveredLane::precedes)
             && root.control.is_sorted_by(|a, b| a < b)
             && root.pages.is_sorted_by(|a, b| a.first_key <= b.first_key);
         match in_order {

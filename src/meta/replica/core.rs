@@ -344,7 +344,9 @@ impl Core {
     /// Whether a commit that is known here may hold operations that count nowhere: it is void, or only a checkpoint knows.
     pub(super) fn may_be_void(&self, head: &Head) -> bool {
         match self.graph.admitted(head) {
-            Some(lamport) => self.graph.is_void(head) || self.meta.standing.voids(head, lamport),
+            Some(lamport) => {
+                self.graph.is_void(head) || self.meta.standing.voids(&self.graph, head, lamport)
+            }
             None => self.graph.knows(head),
         }
     }
@@ -673,7 +675,12 @@ impl Core {
     /// floor of a checkpoint that does not hold it.
     pub(super) fn is_void(&self, checked: &CheckedCommit) -> bool {
         let (head, lamport) = (checked.head(), checked.commit().lamport);
-        self.graph.is_void(head) || self.meta.standing.voids(head, lamport)
+        self.graph.is_void(head) || self.meta.standing.voids(&self.graph, head, lamport)
+    }
+
+    /// Whether it lies below the floor of a checkpoint that does not hold it.
+    pub(super) fn is_below(&self, head: &Head, lamport: u64) -> bool {
+        self.meta.standing.voids(&self.graph, head, lamport)
     }
 
     /// Begins again with nothing. Pending operations are set aside until `rejoin` puts them back on top.
@@ -692,7 +699,10 @@ impl Core {
         self.dropped.clear();
         self.unpended.clear();
         self.unsaved.clear();
-        self.meta = Meta::default();
+        self.meta = Meta {
+            standing: self.meta.standing.without_proposals(),
+            ..Meta::default()
+        };
         self.broken = true;
         self.anew = true;
         Ok(())

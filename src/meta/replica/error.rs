@@ -160,6 +160,8 @@ pub enum FindingKind {
     WentBack,
     /// Two digests of one state.
     Digest,
+    /// A checkpoint that a device refutes: it does not stand.
+    Refuted,
 }
 
 /// Something that a person or the audit log should hear of.

@@ -92,7 +92,8 @@ impl Inbox {
         self.troubles.insert(head, trouble);
     }
 
-    /// A higher floor was proposed: what was refused for its Lamport time may be void now, and its successors count.
+    /// A higher floor was proposed, or the state begins elsewhere: what was refused for its Lamport time may be void now, or
+    /// right, and its successors count.
     pub(super) fn forgive(&mut self) {
         let refused = |t: &Trouble| matches!(t.fault, Some(Fault::Lamport { .. }));
         self.troubles.retain(|_, trouble| !refused(trouble));

@@ -1,10 +1,11 @@
 //! What is known of the lanes: which commits follow which, and how far everybody has seen.
 
+use super::standing::Held;
 use crate::commit::{Commit, Fault};
 use crate::lane::Head;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Hash32, LaneId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Bounds of what the local cache may hold.
 const LOCAL_MAX: usize = 1 << 24;
@@ -52,11 +53,43 @@ pub(crate) struct Lane {
     pub(crate) tips: Vec<Tip>,
     /// The last number that counts, once the lane was closed.
     pub(crate) closed: Option<u64>,
-    /// How far the checkpoint reaches that this graph begins with.
-    pub(crate) covered: Option<Covered>,
+    /// At which numbers commits close it that had seen no later one.
+    closes: BTreeSet<u64>,
+    /// What the newest checkpoint that stands says of it: the last number that it holds, and at which the lane had ended.
+    held: Option<(u64, Option<u64>)>,
+    /// The ends of the lane in the checkpoint that this graph begins with: one for each branch.
+    pub(crate) covered: Vec<Covered>,
 }
 
 impl Lane {
+    /// A lane of which nothing is known yet.
+    pub(crate) fn new(device: DeviceId, incarnation: u32) -> Self {
+        Self {
+            device,
+            incarnation,
+            tips: Vec::new(),
+            closed: None,
+            closes: BTreeSet::new(),
+            held: None,
+            covered: Vec::new(),
+        }
+    }
+
+    /// The highest number that the checkpoint holds.
+    fn covered_to(&self) -> Option<u64> {
+        self.covered.iter().map(|end| end.seq).max()
+    }
+
+    /// The last number that counts: the lowest close, but none below what a checkpoint holds that stands. Who begins with that
+    /// cannot take back what lies in it, so nobody does.
+    fn last_that_counts(&self) -> Option<u64> {
+        match self.held {
+            Some((_, Some(closed))) => Some(closed),
+            Some((last, None)) => self.closes.range(last..).next().copied(),
+            None => self.closes.first().copied(),
+        }
+    }
+
     /// The tip with the highest Lamport time.
     pub(crate) fn tip(&self) -> Option<&Tip> {
         self.tips.iter().max_by_key(|tip| (tip.lamport, tip.hash))
@@ -105,6 +138,12 @@ impl Graph {
         self.lamport_of(head).is_some()
     }
 
+    /// Whose commit it is, if it was admitted here.
+    pub(crate) fn device_of(&self, commit: &Hash32) -> Option<DeviceId> {
+        let node = self.nodes.get(commit)?;
+        self.lanes.get(&node.lane).map(|lane| lane.device)
+    }
+
     /// Lamport time of a commit that was admitted here, rather than covered by the checkpoint.
     pub(crate) fn admitted(&self, head: &Head) -> Option<u64> {
         let node = self.nodes.get(&head.hash)?;
@@ -117,12 +156,35 @@ impl Graph {
         if let Some(node) = self.nodes.get(&head.hash) {
             return (node.lane == head.lane && node.seq == head.seq).then_some(node.lamport);
         }
-        let covered = self.lanes.get(&head.lane)?.covered?;
-        match head.seq.cmp(&covered.seq) {
-            std::cmp::Ordering::Less => Some(0),
-            std::cmp::Ordering::Equal if head.hash == covered.hash => Some(covered.lamport),
-            _ => None,
+        let lane = self.lanes.get(&head.lane)?;
+        let mut ends = lane.covered.iter();
+        if let Some(end) = ends.find(|end| end.hash == head.hash) {
+            return (end.seq == head.seq).then_some(end.lamport);
         }
+        // Whether it does lie in a covered branch is looked at elsewhere.
+        (head.seq < lane.covered_to()?).then_some(0)
+    }
+
+    /// Whether a commit has a number that the checkpoint holds, and is none that is known by its hash: it lies in the
+    /// checkpoint, or in another branch of its lane.
+    pub(crate) fn is_below(&self, head: &Head) -> bool {
+        let Some(lane) = self.lanes.get(&head.lane) else {
+            return false;
+        };
+        let is_end = lane.covered.iter().any(|end| end.hash == head.hash);
+        let is_known = is_end || self.nodes.contains_key(&head.hash);
+        !is_known && lane.covered_to().is_some_and(|last| head.seq <= last)
+    }
+
+    /// Where a lane ends in the checkpoint with which this graph begins.
+    pub(crate) fn ends_of(&self, lane: LaneId) -> Vec<Head> {
+        let covered = self.lanes.get(&lane).into_iter().flat_map(|l| &l.covered);
+        let head = |end: &Covered| Head {
+            lane,
+            seq: end.seq,
+            hash: end.hash,
+        };
+        covered.map(head).collect()
     }
 
     fn previous(commit: &Commit) -> Option<Head> {
@@ -186,13 +248,8 @@ impl Graph {
 
     fn insert(&mut self, head: &Head, commit: &Commit, timed: bool) -> Admitted {
         let mut admitted = Admitted::default();
-        let lane = self.lanes.entry(head.lane).or_insert_with(|| Lane {
-            device: commit.device,
-            incarnation: commit.incarnation,
-            tips: Vec::new(),
-            closed: None,
-            covered: None,
-        });
+        let lane = self.lanes.entry(head.lane);
+        let lane = lane.or_insert_with(|| Lane::new(commit.device, commit.incarnation));
         let follows =
             |tip: &Tip| tip.hash == commit.prev && tip.seq.checked_add(1) == Some(head.seq);
         let at = lane.tips.iter().position(follows);
@@ -231,6 +288,9 @@ impl Graph {
         self.dirty_lanes.insert(head.lane);
         self.dirty_nodes.insert(head.hash);
         for close in &closes {
+            if self.is_held_beyond(close) {
+                admitted.not_closed.push(close.lane);
+            }
             admitted.closed.extend(self.close(close));
         }
         admitted
@@ -249,15 +309,16 @@ impl Graph {
         named.fold(BTreeSet::new(), |named, node| name(named, &node.heads).0)
     }
 
-    /// Whether nothing later of that lane was named by who closes it, or is covered.
+    /// Whether nothing later of that lane was named by who closes it.
     fn is_last_seen(&self, close: &Head, named: &BTreeSet<Head>) -> bool {
-        let lane = self.lanes.get(&close.lane);
-        let covered = lane
-            .and_then(|lane| lane.covered)
-            .map(|covered| covered.seq);
-        let named = named.iter().filter(|head| head.lane == close.lane);
-        let mut seen = named.map(|head| head.seq).chain(covered);
-        seen.all(|seq| seq <= close.seq)
+        let mut named = named.iter().filter(|head| head.lane == close.lane);
+        named.all(|head| head.seq <= close.seq)
+    }
+
+    /// Whether a checkpoint that stands holds more of a lane than the close would leave of it.
+    fn is_held_beyond(&self, close: &Head) -> bool {
+        let held = self.lanes.get(&close.lane).and_then(|lane| lane.held);
+        held.is_some_and(|(last, closed)| closed.is_none() && close.seq < last)
     }
 
     fn insert_node(&mut self, hash: Hash32, node: Node) {
@@ -268,12 +329,97 @@ impl Graph {
 
     fn close(&mut self, close: &Head) -> Option<LaneId> {
         let lane = self.lanes.get_mut(&close.lane)?;
-        if lane.closed.is_some_and(|seq| seq <= close.seq) {
-            return None;
-        }
-        lane.closed = Some(close.seq);
+        lane.closes.insert(close.seq);
+        let closed = lane.last_that_counts();
         self.dirty_lanes.insert(close.lane);
-        Some(close.lane)
+        (std::mem::replace(&mut lane.closed, closed) != closed).then_some(close.lane)
+    }
+
+    /// Notes how far the checkpoints that stand reach. Returns the lanes that end elsewhere than before, with their ends
+    /// before.
+    pub(crate) fn hold(&mut self, held: &BTreeMap<LaneId, Held>) -> Vec<(LaneId, Option<u64>)> {
+        let mut moved = Vec::new();
+        for (id, lane) in &mut self.lanes {
+            let now = held.get(id).map(|held| (held.last(), held.closed));
+            if lane.held == now {
+                continue;
+            }
+            lane.held = now;
+            self.dirty_lanes.insert(*id);
+            let closed = lane.last_that_counts();
+            let before = std::mem::replace(&mut lane.closed, closed);
+            if before != lane.closed {
+                moved.push((*id, before));
+            }
+        }
+        moved
+    }
+
+    /// The commits of a lane that come after a number.
+    pub(crate) fn after(&self, lane: LaneId, seq: u64) -> impl Iterator<Item = Hash32> + '_ {
+        let after = (lane, seq.saturating_add(1))..=(lane, u64::MAX);
+        let places = self.places.range(after);
+        places.flat_map(|(_, place)| place.iter().map(|(_, hash)| *hash))
+    }
+
+    /// All commits that were admitted here, rather than covered by the checkpoint, with their Lamport times.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Head, u64)> + '_ {
+        self.nodes.iter().map(|(hash, node)| {
+            let (lane, seq, hash) = (node.lane, node.seq, *hash);
+            (Head { lane, seq, hash }, node.lamport)
+        })
+    }
+
+    /// Whether the commit is one of these, or comes before one of them in its lane.
+    pub(crate) fn precedes_any(&self, head: &Head, ends: &[(u64, Hash32)]) -> bool {
+        let mut later = ends.iter().filter(|(seq, _)| *seq >= head.seq);
+        later.any(|(seq, hash)| self.precedes(head, *seq, hash))
+    }
+
+    fn precedes(&self, head: &Head, seq: u64, hash: &Hash32) -> bool {
+        if *hash == head.hash {
+            return seq == head.seq;
+        }
+        let in_place = |hash: &Hash32| self.nodes.get(hash).filter(|node| node.lane == head.lane);
+        let Some(mut node) = in_place(hash).filter(|node| node.seq == seq) else {
+            // What the checkpoint holds that this graph begins with, it holds with all before; nothing else is known of it.
+            return self.is_covered(head);
+        };
+        let place = self.places.get(&(head.lane, head.seq));
+        if place.is_some_and(|place| place.len() == 1) && self.nodes.contains_key(&head.hash) {
+            // The only one with this number is the one that all later ones follow.
+            return true;
+        }
+        loop {
+            if node.prev == head.hash {
+                return true;
+            }
+            match in_place(&node.prev).filter(|prev| prev.seq > head.seq) {
+                Some(prev) => node = prev,
+                None => return !self.nodes.contains_key(&head.hash) && self.is_covered(head),
+            }
+        }
+    }
+
+    fn is_covered(&self, head: &Head) -> bool {
+        let lane = self.lanes.get(&head.lane);
+        let mut ends = lane.into_iter().flat_map(|lane| &lane.covered);
+        ends.any(|end| end.seq > head.seq || end.hash == head.hash)
+    }
+
+    /// The hashes of these commits and of all before them in their lanes.
+    pub(crate) fn lanes_up_to(&self, heads: impl Iterator<Item = Head>) -> HashSet<Hash32> {
+        let mut hashes = HashSet::new();
+        for head in heads {
+            let mut next = head.hash;
+            while let Some(node) = self.nodes.get(&next) {
+                if !hashes.insert(next) {
+                    break;
+                }
+                next = node.prev;
+            }
+        }
+        hashes
     }
 
     /// Whether the commit counts for nothing by what it and those of its lane say: it has a Lamport time that what it
@@ -305,7 +451,7 @@ impl Graph {
                     hash: other.hash,
                 };
                 let is_covered =
-                    lane.covered.is_some_and(|c| c.seq >= head.seq) && lane.closed.is_some();
+                    lane.covered_to().is_some_and(|last| last >= head.seq) && lane.closed.is_some();
                 if !is_covered && tip.is_none_or(|tip| !tip.named.contains(&head)) {
                     heads.push(head);
                 }
@@ -378,7 +524,7 @@ impl Graph {
     /// Lamport time of the first commit of `lane` that `tip` does not follow.
     fn first_unseen(&self, id: LaneId, lane: &Lane, tip: &Tip) -> Option<u64> {
         let named = tip.named.iter().filter(|head| head.lane == id);
-        let covered = lane.covered.map(|covered| covered.seq);
+        let covered = lane.covered_to();
         let seen = named.map(|head| head.seq).chain(covered).max();
         let from = seen.map_or(0, |seq| seq.saturating_add(1));
         let mut after = self.places.range((id, from)..=(id, u64::MAX));
@@ -392,14 +538,42 @@ impl Graph {
         self.dirty_lanes.insert(id);
     }
 
-    /// The last commit of each lane with at most this Lamport time, for a checkpoint at that floor.
-    pub(crate) fn last_at(&self, id: LaneId, floor: u64) -> Option<Covered> {
-        let places = self.places.range((id, 0)..=(id, u64::MAX)).rev();
-        let mut nodes =
-            places.flat_map(|((_, seq), place)| place.iter().map(|(l, h)| (*seq, *l, *h)));
-        let found = nodes.find(|(_, lamport, _)| *lamport <= floor);
-        let found = found.map(|(seq, lamport, hash)| Covered { seq, hash, lamport });
-        found.or_else(|| self.lanes.get(&id)?.covered.filter(|c| c.lamport <= floor))
+    /// The last commits of a lane with at most this Lamport time, one for each branch, for a checkpoint at that floor;
+    /// ascending.
+    pub(crate) fn last_at(&self, id: LaneId, floor: u64) -> Vec<Covered> {
+        let Some(lane) = self.lanes.get(&id) else {
+            return Vec::new();
+        };
+        let ends = lane.tips.iter().filter_map(|tip| {
+            let mut next = tip.hash;
+            loop {
+                let Some(node) = self.nodes.get(&next) else {
+                    let mut covered = lane.covered.iter();
+                    return covered
+                        .find(|end| end.hash == next && end.lamport <= floor)
+                        .copied();
+                };
+                if node.lamport <= floor {
+                    let (seq, hash, lamport) = (node.seq, next, node.lamport);
+                    return Some(Covered { seq, hash, lamport });
+                }
+                next = node.prev;
+            }
+        });
+        let mut ends: Vec<Covered> = ends.collect();
+        ends.sort_by_key(|end| (end.seq, end.hash));
+        ends.dedup();
+        // A branch that only begins later ends, up to the floor, within another.
+        let within = |end: &Covered| {
+            let (lane, seq, hash) = (id, end.seq, end.hash);
+            let others = ends.iter().filter(|other| other.hash != hash);
+            let others: Vec<_> = others.map(|other| (other.seq, other.hash)).collect();
+            self.precedes_any(&Head { lane, seq, hash }, &others)
+        };
+        ends.iter()
+            .filter(|end| ends.len() == 1 || !within(end))
+            .copied()
+            .collect()
     }
 
     /// For each lane that the newest commit `head` of its lane follows, itself included: number and time of the last
@@ -537,7 +711,17 @@ impl Encode for Lane {
         w.u32(self.incarnation);
         w.list(&self.tips);
         w.option(self.closed.as_ref());
-        w.option(self.covered.as_ref());
+        w.count(self.closes.len());
+        self.closes.iter().for_each(|seq| w.u64(*seq));
+        match self.held {
+            None => w.u8(0),
+            Some((last, closed)) => {
+                w.u8(1);
+                w.u64(last);
+                w.option(closed.as_ref());
+            }
+        }
+        w.list(&self.covered);
     }
 }
 
@@ -548,7 +732,15 @@ impl Decode for Lane {
             incarnation: r.u32()?,
             tips: r.list("tips of a lane", LOCAL_MAX)?,
             closed: r.option()?,
-            covered: r.option()?,
+            closes: {
+                let n = r.count("closes of a lane", LOCAL_MAX, 8)?;
+                (0..n).map(|_| r.u64()).collect::<Result<_, WireError>>()?
+            },
+            held: match r.bool()? {
+                true => Some((r.u64()?, r.option()?)),
+                false => None,
+            },
+            covered: r.list("covered ends of a lane", LOCAL_MAX)?,
         })
     }
 }

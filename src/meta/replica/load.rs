@@ -5,8 +5,9 @@ use super::error::{FindingKind, ReplicaError};
 use super::fetch::Inbox;
 use super::graph::{Covered, Lane, Tip};
 use super::own::OwnCommits;
+use super::past::Past;
 use super::pull::proposals;
-use super::standing::Standing;
+use super::standing::{Candidate, Reach};
 use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
@@ -17,6 +18,8 @@ use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
+use skrin_base::Hash32;
+use skrin_base::LaneId;
 use skrin_base::limits::{CHECKPOINT_MAX, PAGE_LEN};
 use skrin_base::wire::{Encode, Writer};
 use skrin_storage::{ErrorKind, ObjectName};
@@ -24,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 6;
+const CACHE_VERSION: u32 = 7;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -76,6 +79,13 @@ impl Replica {
             Err(rows) => (Core::new(room, device, rows), false),
         };
         core.note_counter(heads.last_counter);
+        // Both files have it; the newer one of them, which may be either, has it all.
+        let owed = heads.refuting.iter().map(|v| (v.checkpoint, v.digest));
+        let mut refuting: BTreeMap<CheckpointRef, Hash32> = owed.collect();
+        for reference in &core.meta.standing.own {
+            refuting.entry(*reference).or_default();
+        }
+        refuting.retain(|reference, _| !core.meta.standing.is_refuted_by(reference, &device));
         let incarnation = heads.incarnation;
         let net = Net {
             inbox: Inbox::default(),
@@ -93,8 +103,10 @@ impl Replica {
             decided: Decided::default(),
             proposal: None,
             verdicts: Vec::new(),
+            refuting,
             roots: Vec::new(),
             root_retries: BTreeMap::new(),
+            past: Past::default(),
             undelivered: MergeDiff::default(),
             waiting: None,
             cloned: false,
@@ -246,7 +258,21 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         for reference in self.checkpoints_named(net, tips).await? {
             let object = self.env.names.checkpoint(&reference.name)?;
-            match self.load_checkpoint(net, tips, &reference, alone).await {
+            let refuting = net.refuting.clone();
+            let known = self.core.lock().meta.standing.without_proposals();
+            let loaded = self.load_checkpoint(net, tips, &reference, alone).await;
+            if loaded.is_err() && self.core.lock().is_broken() {
+                // By what a checkpoint says that does not stand, nothing else can be judged.
+                net.inbox.forgive();
+                let refuted = net.refuting.get(&reference).copied();
+                net.refuting = refuting;
+                net.refuting
+                    .extend(refuted.map(|digest| (reference, digest)));
+                let mut core = self.core.lock();
+                core.meta.standing = known;
+                core.meta.standing.own.extend(refuted.map(|_| reference));
+            }
+            match loaded {
                 Err(ReplicaError::Checkpoint {
                     fault: CheckpointFault::Superseded,
                     ..
@@ -347,9 +373,23 @@ impl Replica {
         alone: bool,
     ) -> Result<(), ReplicaError> {
         let root = get_root(&self.env, reference).await?;
+        let parent = root.parent.iter();
+        if parent
+            .chain([reference])
+            .any(|r| self.core.lock().meta.standing.is_refuted(r))
+        {
+            let object = self.env.names.checkpoint(&reference.name)?;
+            return Err(checkpoint_error(&object, CheckpointFault::Superseded));
+        }
         let mut graph = super::graph::Graph::default();
         cover(&mut graph, &root);
         self.fetch_wanted(net, tips, &graph).await?;
+        net.past = Past::default();
+        let question = net.past.question(&net.inbox, &graph);
+        if !net.past.holds(&self.env, question).await? {
+            let object = self.env.names.checkpoint(&reference.name)?;
+            return Err(checkpoint_error(&object, CheckpointFault::Superseded));
+        }
         let mut rows = Vec::new();
         if alone {
             // Nobody looks at the tree yet: rows go straight into the database, so that memory stays bounded.
@@ -370,9 +410,18 @@ impl Replica {
         core.begin();
         fill(&mut core, rows)?;
         cover(&mut core.graph, &root);
-        core.meta.standing = Standing::begin(*reference, &root);
+        let standing = std::mem::take(&mut core.meta.standing);
+        core.meta.standing = standing.begin(*reference, &root);
         core.meta.undoable_from = root.floor.saturating_add(1);
         self.absorb_base(net, &mut core, Some(reference))?;
+        // Whoever calls it standing may lie: somebody must have proposed it, and nobody refuted it.
+        let standing = &core.meta.standing;
+        let proposed = |c: &Candidate| c.reference == *reference && c.was_proposed();
+        if !standing.holds(reference) || !standing.candidates.iter().any(proposed) {
+            core.fail();
+            let object = self.env.names.checkpoint(&reference.name)?;
+            return Err(checkpoint_error(&object, CheckpointFault::Superseded));
+        }
         Ok(core.rejoin()?)
     }
 
@@ -439,29 +488,28 @@ impl Replica {
 
 /// The lanes of a graph that begins with this checkpoint.
 fn cover(graph: &mut super::graph::Graph, root: &Root) {
-    for lane in &root.covered {
-        let tip = Tip {
-            seq: lane.seq,
-            hash: lane.hash,
-            lamport: lane.lamport,
-            time: lane.time,
+    let mut lanes: BTreeMap<LaneId, Lane> = BTreeMap::new();
+    for end in &root.covered {
+        let lane = lanes.entry(end.lane);
+        let lane = lane.or_insert_with(|| Lane::new(end.device, end.incarnation));
+        lane.tips.push(Tip {
+            seq: end.seq,
+            hash: end.hash,
+            lamport: end.lamport,
+            time: end.time,
             control: Vec::new(),
             named: BTreeSet::new(),
-        };
-        let covered = Covered {
-            seq: lane.seq,
-            hash: lane.hash,
-            lamport: lane.lamport,
-        };
-        let entry = Lane {
-            device: lane.device,
-            incarnation: lane.incarnation,
-            tips: vec![tip],
-            closed: lane.closed,
-            covered: Some(covered),
-        };
-        graph.cover(lane.lane, entry);
+        });
+        lane.covered.push(Covered {
+            seq: end.seq,
+            hash: end.hash,
+            lamport: end.lamport,
+        });
     }
+    for (id, lane) in lanes {
+        graph.cover(id, lane);
+    }
+    graph.hold(&Reach::of(root).lanes);
 }
 
 fn fill(core: &mut Core, batch: Vec<(RowKey, Row)>) -> Result<(), RowsError> {

@@ -1,5 +1,6 @@
 //! Making a checkpoint: fix the state at the floor, cut it into pages, put those that are new, then the root.
 
+use super::core::Core;
 use super::error::ReplicaError;
 use super::load::get_root;
 use super::publish::Proposal;
@@ -74,25 +75,10 @@ impl Replica {
         let Some(snapshot) = core.snapshot_at(floor)? else {
             return Ok(None);
         };
-        let covered = core.graph.lanes.iter().filter_map(|(id, lane)| {
-            let last = core.graph.last_at(*id, floor)?;
-            let time = lane.tip().map(|tip| tip.time).unwrap_or_default();
-            Some(CoveredLane {
-                lane: *id,
-                device: lane.device,
-                incarnation: lane.incarnation,
-                seq: last.seq,
-                hash: last.hash,
-                lamport: last.lamport,
-                time,
-                closed: lane.closed.filter(|closed| *closed <= last.seq),
-            })
-        });
-        let covered = covered.collect();
         Ok(Some(Plan {
+            covered: covered_at(&core, floor),
             snapshot,
             floor,
-            covered,
             parent,
         }))
     }
@@ -143,6 +129,27 @@ impl Replica {
         put_confirmed(&*self.env.store, &object, bytes).await?;
         Ok((reference, root))
     }
+}
+
+/// What a checkpoint at this floor holds of each lane, and where the lane ends if it does.
+pub(super) fn covered_at(core: &Core, floor: u64) -> Vec<CoveredLane> {
+    let lanes = core.graph.lanes.iter().flat_map(|(id, lane)| {
+        let ends = core.graph.last_at(*id, floor);
+        let last = ends.iter().map(|end| end.seq).max();
+        let closed = lane.closed.filter(|closed| Some(*closed) <= last);
+        let time = lane.tip().map(|tip| tip.time).unwrap_or_default();
+        ends.into_iter().map(move |end| CoveredLane {
+            lane: *id,
+            device: lane.device,
+            incarnation: lane.incarnation,
+            seq: end.seq,
+            hash: end.hash,
+            lamport: end.lamport,
+            time,
+            closed,
+        })
+    });
+    lanes.collect()
 }
 
 /// Pages of the last checkpoint by what they hold; a new one with the same contents is not put again.

@@ -2,10 +2,11 @@
 
 use super::error::ReplicaError;
 use super::graph::Refusal;
+use super::make::covered_at;
 use super::pull::note_proposals;
 use super::standing::Reach;
 use super::{MergeDiff, Net, OwnLane, Replica};
-use crate::checkpoint::Root;
+use crate::checkpoint::{CoveredLane, Root};
 use crate::commit::{
     CheckedCommit, CheckpointRef, Commit, Decided, Opinion, SealedCommit, Verdict, open_commit,
     seal_commit,
@@ -108,7 +109,7 @@ impl Replica {
             } else {
                 0
             };
-            if count == 0 && declare.is_empty() {
+            if count == 0 && declare.is_empty() && net.refuting.is_empty() {
                 break;
             }
             let batch = Batch {
@@ -278,6 +279,12 @@ impl Replica {
         let parents: Vec<Head> = heads.iter().chain(&closes).copied().collect();
         closes.extend(batch.close.then_some(own));
         closes.sort();
+        let owed = net.refuting.iter().take(VERDICTS_AT_ONCE - 1);
+        let owed = owed.map(|(checkpoint, digest)| Verdict {
+            opinion: Opinion::Refute,
+            checkpoint: *checkpoint,
+            digest: *digest,
+        });
         let said = net.verdicts.iter().rev().take(VERDICTS_AT_ONCE).copied();
         let pending = core.pending.iter().take(batch.count);
         let ops = pending.map(|p| Ok((*core.op_of(p)?).clone()));
@@ -299,7 +306,7 @@ impl Replica {
             time: self.env.clock.now(),
             standing: core.meta.standing.current().map(|c| c.reference),
             decided,
-            verdicts: propose.into_iter().chain(said).collect(),
+            verdicts: propose.into_iter().chain(owed).chain(said).collect(),
             segments: batch.segments.clone(),
             closes,
             ops,
@@ -307,18 +314,16 @@ impl Replica {
     }
 
     /// Drops a checkpoint that this device made and that has been overtaken: another one stands, or a commit came that
-    /// lies below its floor and that it would make void.
+    /// lies below its floor and that it would make void, or the end of a lane that it does not know.
     fn drop_stale_proposal(&self, net: &mut Net) {
         let core = self.core.lock();
         let stands = core.meta.standing.current().map(|c| c.reference);
-        let holds_all = |root: &Root| {
-            let covered = |id: &LaneId| root.covered.iter().find(|covered| covered.lane == *id);
-            core.graph.lanes.keys().all(|id| {
-                let last = core.graph.last_at(*id, root.floor);
-                last.map(|last| last.hash) == covered(id).map(|covered| covered.hash)
-            })
+        let same = |root: &Root| {
+            let now = covered_at(&core, root.floor);
+            let said = |end: &CoveredLane| (end.hash, end.closed);
+            now.iter().map(said).eq(root.covered.iter().map(said))
         };
-        let fits = |made: &mut Proposal| made.root.parent == stands && holds_all(&made.root);
+        let fits = |made: &mut Proposal| made.root.parent == stands && same(&made.root);
         net.proposal = net.proposal.take_if(fits);
     }
 
@@ -386,11 +391,17 @@ impl Replica {
         }
         core.meta.ops_since += count as u64;
         core.meta.bytes_since += sealed.bytes.len() as u64;
+        self.note_refutations(net, &mut core, &checked);
         if let Some(proposal) = net.proposal.take() {
             let reference = proposal.reference;
             note_proposals(&mut core, &checked);
+            let place = core.key_of(&checked);
+            core.meta.standing.judge(place, &reference);
             let reach = Reach::of(&proposal.root);
             core.meta.standing.believe(&reference, &reach);
+            let held = core.meta.standing.held();
+            // It moves no end of a lane: a checkpoint that would was dropped.
+            core.graph.hold(&held);
             net.inbox.forgive();
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
         }
@@ -486,7 +497,10 @@ impl Replica {
                     Err(_) => true,
                 }
         };
-        let covered = own.iter().filter(newest).filter(|head| reach.covers(head));
+        let covered = own
+            .iter()
+            .filter(newest)
+            .filter(|head| reach.covers(&core.graph, head));
         for head in covered.filter(|head| !needed(head)) {
             if let Err(error) = self.commits.forget(head) {
                 tracing::warn!(%error, "a commit that is not needed any more cannot be deleted");

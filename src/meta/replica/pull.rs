@@ -8,7 +8,7 @@ use super::load::get_root;
 use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica};
 use crate::checkpoint::DigestOfRows;
-use crate::commit::{CheckedCommit, CheckpointRef, Opinion, Verdict};
+use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict};
 use crate::heads::SeenHead;
 use crate::lane::{Head, parse_tip};
 use crate::order::OrderKey;
@@ -26,6 +26,9 @@ const PROBE_EVERY: u64 = 600_000_000_000;
 /// Pause before believing that a commit which was there is gone.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const ROOT_RETRY_MAX: u64 = 60_000_000_000;
+
+/// A commit with a Lamport time that is not what it follows gives, and the highest floor when it was looked at.
+type Refused = (u64, CheckedCommit, Fault);
 
 impl Replica {
     /// Takes in what others published: one request if there is nothing new. Returns what changed in the tree since
@@ -114,7 +117,11 @@ impl Replica {
         if fetched.is_ok() {
             fetched = self.fetch_roots(net).await;
         }
-        self.absorb_or_rebuild(net).await?;
+        let question = net.past.question(&net.inbox, &self.core.lock().graph);
+        match net.past.holds(&self.env, question).await? {
+            true => self.absorb_or_rebuild(net).await?,
+            false => Box::pin(self.rebuild(net)).await?,
+        }
         fetched?;
         self.finish_pull(net, &tips).await
     }
@@ -131,13 +138,25 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         self.judge_all(net).await?;
         self.check_shown(net, tips).await?;
-        if net.waiting.is_some() {
+        self.refute_what_cannot_stand(net);
+        let waited = net.waiting.is_some();
+        if !waited {
+            self.check_clone(net);
+        }
+        // Others may close the lane of a device that they have not heard of for long: it goes on in a new one.
+        if waited || self.own_lane_ended(net) && !net.cloned {
             let own = self.commits.list()?;
             net.waiting = self.own_unknown(&own);
             self.choose_lane(net, &own);
+            self.check_clone(net);
         }
-        self.check_clone(net);
         self.remember(net).await
+    }
+
+    fn own_lane_ended(&self, net: &Net) -> bool {
+        let core = self.core.lock();
+        let own = core.graph.lanes.get(&net.own.id);
+        own.is_some_and(|lane| lane.closed.is_some())
     }
 
     pub(super) async fn list_tips(&self, net: &mut Net) -> Result<Vec<Head>, ReplicaError> {
@@ -192,9 +211,29 @@ impl Replica {
         let mut closed = BTreeSet::new();
         let stood = core.meta.standing.current().map(|c| c.reference);
         let proposed = core.meta.standing.highest_floor();
+        let mut refused: Vec<Refused> = Vec::new();
         let mut arrived = net.inbox.take_by_lamport();
         while !arrived.is_empty() {
-            arrived = self.admit_all(net, core, arrived, &mut fold, &mut closed)?;
+            let admitted = fold.len();
+            self.admit_all(net, core, arrived, (&mut fold, &mut refused), &mut closed)?;
+            let highest = core.meta.standing.highest_floor();
+            // What a floor that was proposed since then lets in, with those that wait for it.
+            let again = refused.extract_if(.., |(at, checked, _)| {
+                let lamport = checked.commit().lamport;
+                *at < lamport && lamport <= highest
+            });
+            arrived = again.map(|(_, checked, _)| checked).collect();
+            // A false time also sorts before what it follows.
+            if !arrived.is_empty() || fold.len() > admitted {
+                arrived.extend(net.inbox.take_by_lamport());
+                arrived.sort_by_key(|checked| checked.commit().lamport);
+            }
+        }
+        for (_, checked, fault) in refused {
+            let object = self.object(checked.head());
+            self.report(FindingKind::Integrity, object, fault.to_string());
+            let now = self.env.clock.monotonic();
+            net.inbox.condemn(*checked.head(), fault, now);
         }
         if core.meta.standing.highest_floor() > proposed {
             net.inbox.forgive();
@@ -204,6 +243,7 @@ impl Replica {
             .iter()
             .for_each(|root| core.meta.standing.believe(&root.0, &root.2));
         self.report_omissions(core);
+        self.refute_what_harms(net, core);
         let stands = core.meta.standing.current().map(|c| c.reference);
         if stood.is_some_and(|stood| !core.meta.standing.holds(&stood)) {
             // Another branch of checkpoints stands now: what was void before may count.
@@ -211,6 +251,7 @@ impl Replica {
         }
         if stands != stood {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
+            closed.extend(hold_what_stands(core, &fold)?);
         }
         let void = self.newly_void(core, &closed, stands.filter(|_| stands != stood))?;
         let mut diff = core.merge(Vec::new(), &void)?;
@@ -219,16 +260,15 @@ impl Replica {
         Ok(diff)
     }
 
-    /// Admits what can be. Returns what has to be looked at once more, because a higher floor was proposed meanwhile.
+    /// Admits what can be, and notes what contradicts what it follows.
     fn admit_all(
         &self,
         net: &mut Net,
         core: &mut Core,
         arrived: Vec<CheckedCommit>,
-        fold: &mut Vec<CheckedCommit>,
+        (fold, refused): (&mut Vec<CheckedCommit>, &mut Vec<Refused>),
         closed: &mut BTreeSet<LaneId>,
-    ) -> Result<Vec<CheckedCommit>, MergeError> {
-        let mut refused = Vec::new();
+    ) -> Result<(), MergeError> {
         for checked in arrived {
             if core.graph.knows(checked.head()) {
                 continue;
@@ -252,31 +292,14 @@ impl Replica {
                     self.report_false_time(core, &checked);
                     closed.extend(admitted.closed);
                     note_proposals(core, &checked);
+                    self.note_refutations(net, core, &checked);
                     fold.push(checked);
                 }
                 Err(Refusal::Missing(_)) => net.inbox.hold(checked),
                 Err(Refusal::Bad(fault)) => refused.push((proposed, checked, fault)),
             }
         }
-        let proposed = core.meta.standing.highest_floor();
-        let mut again = Vec::new();
-        for (at, checked, fault) in refused {
-            let lamport = checked.commit().lamport;
-            if at < lamport && lamport <= proposed {
-                again.push(checked);
-                continue;
-            }
-            let object = self.object(checked.head());
-            self.report(FindingKind::Integrity, object, fault.to_string());
-            net.inbox
-                .condemn(*checked.head(), fault, self.env.clock.monotonic());
-        }
-        if !again.is_empty() {
-            // With those that wait for them.
-            again.extend(net.inbox.take_by_lamport());
-            again.sort_by_key(|checked| checked.commit().lamport);
-        }
-        Ok(again)
+        Ok(())
     }
 
     /// Commits that were folded before, and count no more: after the end of their lane, or below the floor of a
@@ -351,7 +374,7 @@ impl Replica {
     /// Who begins with a checkpoint cannot tell what lies below it from what was only late, and has no use for it either.
     fn report_false_time(&self, core: &Core, checked: &CheckedCommit) {
         let (head, commit) = (checked.head(), checked.commit());
-        let below = core.meta.standing.voids(head, commit.lamport);
+        let below = core.is_below(head, commit.lamport);
         if below || !core.graph.is_mistimed(head) {
             return;
         }
@@ -375,8 +398,7 @@ impl Replica {
     /// Checkpoints that leave out what their own proposers had seen: no honest device makes them.
     fn report_omissions(&self, core: &Core) {
         for bad in core.meta.standing.candidates.iter().filter(|c| c.omits()) {
-            let name = self.env.names.checkpoint(&bad.reference.name);
-            let object = name.map_or_else(|_| bad.reference.hash.to_string(), |n| n.to_string());
+            let object = self.root_object(&bad.reference);
             let text = "it leaves out commits that its proposer had seen, and would make them void; it never stands";
             self.report(FindingKind::Integrity, object, text.to_owned());
         }
@@ -443,22 +465,29 @@ impl Replica {
 
     /// Forms an opinion of the checkpoints whose roots came.
     async fn judge_all(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let mut refuted = false;
         for (reference, digest, _) in std::mem::take(&mut net.roots) {
-            self.judge(net, &reference, digest).await?;
+            if self.core.lock().meta.standing.holds(&reference) {
+                refuted |= self.judge(net, &reference, digest).await?;
+            }
         }
-        Ok(())
+        match refuted {
+            true => self.absorb_or_rebuild(net).await,
+            false => Ok(()),
+        }
     }
 
-    /// Computes the digest that another device has signed, if the state at that floor can still be had.
+    /// Computes the digest that another device has signed, if the state at that floor can still be had. Returns whether it
+    /// refutes the checkpoint.
     async fn judge(
         &self,
         net: &mut Net,
         reference: &CheckpointRef,
         digest: Hash32,
-    ) -> Result<(), ReplicaError> {
+    ) -> Result<bool, ReplicaError> {
         let snapshot = self.core.lock().snapshot_at(reference.floor)?;
         let Some(snapshot) = snapshot else {
-            return Ok(());
+            return Ok(false);
         };
         let computed = tokio::task::spawn_blocking(move || {
             let mut rows = DigestOfRows::default();
@@ -469,24 +498,23 @@ impl Replica {
             Ok::<_, RowsError>(rows.finish().1)
         });
         let computed = computed.await.map_err(|_| ReplicaError::Ending)??;
-        let opinion = if computed == digest {
-            Opinion::Confirm
-        } else {
-            Opinion::Refute
-        };
-        if opinion == Opinion::Refute {
+        if computed != digest {
             let object = self.env.names.checkpoint(&reference.name)?.to_string();
             let text = format!(
                 "its proposer computed digest {digest}, this device {computed}: one of the two is wrong"
             );
-            self.report(FindingKind::Digest, object, text);
+            self.report(FindingKind::Digest, object, text.clone());
+            if !self.env.read_only {
+                net.refuting.insert(*reference, computed);
+            }
+            return Ok(!self.env.read_only);
         }
         net.verdicts.push(Verdict {
-            opinion,
+            opinion: Opinion::Confirm,
             checkpoint: *reference,
             digest: computed,
         });
-        Ok(())
+        Ok(false)
     }
 
     /// What the storage must show: the newest commit of each open lane, and of each device.
@@ -596,7 +624,15 @@ impl Replica {
             heads.control.sort();
         }
         heads.incarnation = heads.incarnation.max(net.own.incarnation);
+        let owed = net.refuting.iter().map(|(checkpoint, digest)| Verdict {
+            opinion: Opinion::Refute,
+            checkpoint: *checkpoint,
+            digest: *digest,
+        });
+        heads.refuting = owed.collect();
+        heads.unjudged = self.core.lock().meta.standing.unknown_roots();
         if heads == net.heads {
+            self.core.lock().meta.standing.judge_all();
             return Ok(());
         }
         heads.last_counter = heads.last_counter.max(self.core.lock().last_counter());
@@ -608,6 +644,7 @@ impl Replica {
         let store = tokio::task::spawn_blocking(move || file.store(&stored, &*entropy));
         store.await.map_err(|_| ReplicaError::Ending)??;
         net.heads = heads;
+        self.core.lock().meta.standing.judge_all();
         Ok(())
     }
 
@@ -651,14 +688,37 @@ pub(super) fn proposals(checked: &CheckedCommit) -> impl Iterator<Item = &Verdic
 pub(super) fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
     let place = core.key_of(checked);
     for verdict in proposals(checked) {
-        core.meta
-            .standing
-            .propose(verdict.checkpoint, verdict.digest, place);
-        let named = core
-            .graph
-            .named_up_to(checked.head(), verdict.checkpoint.floor);
-        core.meta
-            .standing
-            .require(&verdict.checkpoint, place, named);
+        let reference = verdict.checkpoint;
+        let named = core.graph.named_up_to(checked.head(), reference.floor);
+        let standing = &mut core.meta.standing;
+        standing.propose(reference, verdict.digest, place, named);
     }
+}
+
+/// Lets what the checkpoints that stand now say of the ends of lanes count. Returns the lanes that end earlier.
+fn hold_what_stands(
+    core: &mut Core,
+    fold: &[CheckedCommit],
+) -> Result<BTreeSet<LaneId>, MergeError> {
+    let arrived: BTreeSet<Hash32> = fold.iter().map(|checked| checked.head().hash).collect();
+    let held = core.meta.standing.held();
+    let mut earlier = BTreeSet::new();
+    for (lane, before) in core.graph.hold(&held) {
+        let now = core.graph.lanes.get(&lane).and_then(|lane| lane.closed);
+        let later = before.filter(|before| now.is_none_or(|now| now > *before));
+        match later {
+            None => drop(earlier.insert(lane)),
+            // What was void counts again.
+            Some(before)
+                if core
+                    .graph
+                    .after(lane, before)
+                    .any(|c| !arrived.contains(&c)) =>
+            {
+                return Err(MergeError::TooDeep);
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(earlier)
 }

@@ -1,66 +1,123 @@
 //! Which checkpoint stands, and what that makes void (rule D1).
 
+use super::graph::Graph;
 use crate::checkpoint::Root;
 use crate::commit::CheckpointRef;
 use crate::lane::Head;
-use crate::order::OrderKey;
+use crate::order::{ORDER_LEN, OrderKey};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{Hash32, LaneId};
-use std::collections::BTreeMap;
+use skrin_base::{DeviceId, Hash32, LaneId};
+use std::collections::{BTreeMap, BTreeSet};
 
 const LOCAL_MAX: usize = 1 << 24;
+
+/// How far a checkpoint reaches in one lane.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Held {
+    /// The last commit of each branch: one, unless the lane was forked.
+    pub(super) ends: Vec<(u64, Hash32)>,
+    /// The last number that counts, if the lane had ended.
+    pub(super) closed: Option<u64>,
+}
+
+impl Held {
+    /// The highest number that it holds.
+    pub(super) fn last(&self) -> u64 {
+        self.ends.iter().map(|(seq, _)| *seq).max().unwrap_or(0)
+    }
+}
 
 /// What a root says, as far as it decides which commits count.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Reach {
     pub(super) parent: Option<CheckpointRef>,
-    covered: BTreeMap<LaneId, u64>,
+    pub(super) lanes: BTreeMap<LaneId, Held>,
 }
 
 impl Reach {
-    /// Whether the checkpoint holds the commit.
-    pub(super) fn covers(&self, head: &Head) -> bool {
-        self.covered
-            .get(&head.lane)
-            .is_some_and(|seq| head.seq <= *seq)
+    /// Whether the checkpoint holds the commit: it is one that the root names, or one before it in its lane.
+    pub(super) fn covers(&self, graph: &Graph, head: &Head) -> bool {
+        let held = self.lanes.get(&head.lane);
+        held.is_some_and(|held| graph.precedes_any(head, &held.ends))
+    }
+
+    /// The floor of the checkpoint before it.
+    pub(super) fn parent_floor(&self) -> u64 {
+        self.parent.map_or(0, |parent| parent.floor)
     }
 
     pub(super) fn of(root: &Root) -> Self {
-        let covered = root.covered.iter().map(|lane| (lane.lane, lane.seq));
+        let mut lanes: BTreeMap<LaneId, Held> = BTreeMap::new();
+        for covered in &root.covered {
+            let held = lanes.entry(covered.lane).or_default();
+            held.ends.push((covered.seq, covered.hash));
+            held.closed = held.closed.into_iter().chain(covered.closed).min();
+        }
         Self {
             parent: root.parent,
-            covered: covered.collect(),
+            lanes,
         }
     }
 }
 
-/// A checkpoint that a commit proposed.
+/// What a commit that proposes a checkpoint had named by then: for each lane, number and Lamport time of the last commit
+/// up to the floor.
+pub(super) type Named = BTreeMap<LaneId, (u64, u64)>;
+
+/// A checkpoint that commits proposed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Candidate {
     pub(super) reference: CheckpointRef,
     pub(super) digest: Hash32,
-    /// The place of the commit that proposed it; `None` for the checkpoint that this state began with, until that
-    /// commit is seen.
-    pub(super) place: Option<OrderKey>,
+    /// The places of the commits that proposed it, and what those had named. None for the checkpoint that this state began
+    /// with, until such a commit is seen.
+    places: BTreeMap<OrderKey, Named>,
     /// What its root says, once it was fetched and believed.
     pub(super) reach: Option<Reach>,
-    /// What the proposing commit has named, by lane: number and Lamport time of the last commit up to the floor.
-    named: BTreeMap<LaneId, (u64, u64)>,
 }
 
 impl Candidate {
-    /// Whether its root leaves out what its own proposer had seen: it would make that void.
-    pub(super) fn omits(&self) -> bool {
+    fn new(reference: CheckpointRef, digest: Hash32) -> Self {
+        Self {
+            reference,
+            digest,
+            places: BTreeMap::new(),
+            reach: None,
+        }
+    }
+
+    /// Whether its root leaves out what a proposer had named: it would make that void, and the proposal counts for nothing.
+    fn leaves_out(&self, named: &Named) -> bool {
         let Some(reach) = &self.reach else {
             return false;
         };
-        let from = reach.parent.map_or(0, |parent| parent.floor);
-        let covered = |lane| reach.covered.get(lane);
-        let mut above = self
-            .named
+        let from = reach.parent_floor();
+        let held = |lane| reach.lanes.get(lane).map(Held::last);
+        let mut above = named.iter().filter(|(_, (_, lamport))| *lamport > from);
+        above.any(|(lane, (seq, _))| held(lane).is_none_or(|last| last < *seq))
+    }
+
+    /// The places at which it was proposed.
+    pub(super) fn all_places(&self) -> impl Iterator<Item = &OrderKey> {
+        self.places.keys()
+    }
+
+    /// The places at which it was proposed by somebody whom it does not contradict, ascending.
+    pub(super) fn places(&self) -> impl Iterator<Item = &OrderKey> {
+        let good = self
+            .places
             .iter()
-            .filter(|(_, (_, lamport))| *lamport > from);
-        above.any(|(lane, (seq, _))| covered(lane).is_none_or(|last| last < seq))
+            .filter(|(_, named)| !self.leaves_out(named));
+        good.map(|(place, _)| place)
+    }
+
+    /// Whether all who proposed it had seen what it leaves out.
+    pub(super) fn omits(&self) -> bool {
+        !self.places.is_empty() && self.places().next().is_none()
+    }
+
+    pub(super) fn was_proposed(&self) -> bool {
+        self.places().next().is_some()
     }
 }
 
@@ -68,54 +125,74 @@ impl Candidate {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Standing {
     /// Parent of the first checkpoint of the chain that is known here.
-    anchor: Option<CheckpointRef>,
+    pub(super) anchor: Option<CheckpointRef>,
     pub(super) candidates: Vec<Candidate>,
+    /// Who refuted what, in commits that count for that (docs/format/checkpoints.md, section 5).
+    refuted: BTreeMap<CheckpointRef, BTreeSet<DeviceId>>,
+    /// What this device refutes and no commit of it says yet.
+    pub(super) own: BTreeSet<CheckpointRef>,
+    /// Proposals of which this device has formed its opinion: the place and the root.
+    judged: BTreeSet<(OrderKey, Hash32)>,
 }
 
 impl Standing {
-    /// A chain that begins with a checkpoint that was loaded.
-    pub(super) fn begin(reference: CheckpointRef, root: &Root) -> Self {
+    /// A chain that begins with a checkpoint that was loaded, with what was known of all before.
+    pub(super) fn begin(self, reference: CheckpointRef, root: &Root) -> Self {
+        let mut first = Candidate::new(reference, root.digest);
+        first.reach = Some(Reach::of(root));
         Self {
             anchor: root.parent,
-            candidates: vec![Candidate {
-                reference,
-                digest: root.digest,
-                place: None,
-                reach: Some(Reach::of(root)),
-                named: BTreeMap::new(),
-            }],
+            candidates: vec![first],
+            ..self
         }
     }
 
-    /// Notes a proposal.
-    pub(super) fn propose(&mut self, reference: CheckpointRef, digest: Hash32, place: OrderKey) {
+    /// What stays when the state is folded again: everything but the proposals.
+    pub(super) fn without_proposals(&self) -> Self {
+        Self {
+            anchor: None,
+            candidates: Vec::new(),
+            refuted: self.refuted.clone(),
+            own: self.own.clone(),
+            judged: self.judged.clone(),
+        }
+    }
+
+    /// Notes a proposal: its place, and what the commit that makes it has named.
+    pub(super) fn propose(
+        &mut self,
+        reference: CheckpointRef,
+        digest: Hash32,
+        place: OrderKey,
+        named: Named,
+    ) {
         let known = self
             .candidates
-            .iter_mut()
-            .find(|c| c.reference == reference);
-        match known {
-            Some(known) => known.place = Some(known.place.map_or(place, |old| old.min(place))),
-            None => self.candidates.push(Candidate {
-                reference,
-                digest,
-                place: Some(place),
-                reach: None,
-                named: BTreeMap::new(),
-            }),
+            .iter()
+            .position(|c| c.reference == reference);
+        let at = known.unwrap_or_else(|| {
+            self.candidates.push(Candidate::new(reference, digest));
+            self.candidates.len() - 1
+        });
+        if let Some(candidate) = self.candidates.get_mut(at) {
+            candidate.places.insert(place, named);
         }
     }
 
-    /// Notes what the commit that proposed a checkpoint at `place` has named.
-    pub(super) fn require(
-        &mut self,
-        reference: &CheckpointRef,
-        place: OrderKey,
-        named: BTreeMap<LaneId, (u64, u64)>,
-    ) {
-        let at_place = |c: &&mut Candidate| c.reference == *reference && c.place == Some(place);
-        if let Some(known) = self.candidates.iter_mut().find(at_place) {
-            known.named = named;
-        }
+    /// Notes a refutation that counts. Returns whether it is news.
+    pub(super) fn refute(&mut self, reference: CheckpointRef, device: DeviceId) -> bool {
+        self.refuted.entry(reference).or_default().insert(device)
+    }
+
+    /// Whether somebody refuted it, this device included.
+    pub(super) fn is_refuted(&self, reference: &CheckpointRef) -> bool {
+        self.refuted.contains_key(reference) || self.own.contains(reference)
+    }
+
+    /// Whether a commit of this device says that it refutes it.
+    pub(super) fn is_refuted_by(&self, reference: &CheckpointRef, device: &DeviceId) -> bool {
+        let refuters = self.refuted.get(reference);
+        refuters.is_some_and(|refuters| refuters.contains(device))
     }
 
     /// Lets the root of a proposal count.
@@ -137,18 +214,44 @@ impl Standing {
         self.chain().any(|c| c.reference == *reference)
     }
 
-    /// The chain from the beginning: of several with one parent, the earliest proposed stands.
-    fn chain(&self) -> impl Iterator<Item = &Candidate> {
-        let child = |parent: Option<CheckpointRef>| {
-            let children = self.candidates.iter().filter(move |c| {
+    /// The chain from the beginning: of several with one parent, the earliest proposed stands, unless it is refuted.
+    pub(super) fn chain(&self) -> impl Iterator<Item = &Candidate> {
+        self.chain_by(|c| match c.places.is_empty() {
+            true => Some(OrderKey::after(u64::MAX)),
+            false => c.places().next().copied(),
+        })
+    }
+
+    /// The chain as it would be without the proposals of which this device has no opinion yet, and their places.
+    pub(super) fn judged_chain(&self) -> impl Iterator<Item = (&Candidate, OrderKey)> {
+        let place = |c: &Candidate| {
+            let mut places = c.places();
+            places
+                .find(|place| self.is_judged(place, &c.reference))
+                .copied()
+        };
+        let chain = self.chain_by(place);
+        chain.filter_map(move |c| Some((c, place(c)?)))
+    }
+
+    fn chain_by(
+        &self,
+        place: impl Fn(&Candidate) -> Option<OrderKey>,
+    ) -> impl Iterator<Item = &Candidate> {
+        let first_child = move |parent: Option<CheckpointRef>| {
+            let children = self.candidates.iter().filter(|c| {
                 let fits = |reach: &Reach| reach.parent == parent;
                 c.reach.as_ref().is_some_and(fits)
-                    && !c.omits()
+                    && !self.is_refuted(&c.reference)
                     && parent.is_none_or(|p| p.floor < c.reference.floor)
             });
-            children.min_by_key(|c| c.place.unwrap_or(OrderKey::after(u64::MAX)))
+            let placed = children.filter_map(|c| Some((place(c)?, c)));
+            placed.min_by_key(|(place, _)| *place).map(|(_, c)| c)
         };
-        std::iter::successors(child(self.anchor), move |c| child(Some(c.reference)))
+        // Whoever begins with the child of a refuted checkpoint leaves it.
+        let begins = self.anchor.is_none_or(|anchor| !self.is_refuted(&anchor));
+        let first = begins.then(|| first_child(self.anchor)).flatten();
+        std::iter::successors(first, move |c| first_child(Some(c.reference)))
     }
 
     /// The checkpoint that stands.
@@ -156,33 +259,85 @@ impl Standing {
         self.chain().last()
     }
 
+    /// How far the chain reaches in each lane, and which lanes had ended there.
+    pub(super) fn held(&self) -> BTreeMap<LaneId, Held> {
+        let reaches = self.chain().filter_map(|c| c.reach.as_ref());
+        let mut held = BTreeMap::new();
+        for reach in reaches {
+            held.extend(reach.lanes.iter().map(|(lane, held)| (*lane, held.clone())));
+        }
+        held
+    }
+
     /// Whether a commit counts for nothing, because it lies below the floor of a checkpoint of the chain and is not in
     /// it. The first one above it decides: later ones cover it again, as part of its lane.
-    pub(super) fn voids(&self, head: &Head, lamport: u64) -> bool {
+    pub(super) fn voids(&self, graph: &Graph, head: &Head, lamport: u64) -> bool {
         let above = self.chain().find(|c| lamport <= c.reference.floor);
         let reach = above.and_then(|c| c.reach.as_ref());
-        reach.is_some_and(|reach| !reach.covers(head))
+        reach.is_some_and(|reach| !reach.covers(graph, head))
+    }
+
+    /// Whether this device has formed its opinion of the proposal.
+    pub(super) fn is_judged(&self, place: &OrderKey, reference: &CheckpointRef) -> bool {
+        self.judged.contains(&(*place, reference.hash))
+    }
+
+    /// Notes that the opinion was formed.
+    pub(super) fn judge(&mut self, place: OrderKey, reference: &CheckpointRef) {
+        self.judged.insert((place, reference.hash));
+    }
+
+    /// Notes that an opinion was formed of everything whose root is known.
+    pub(super) fn judge_all(&mut self) {
+        let known = self.candidates.iter().filter(|c| c.reach.is_some());
+        let places = known.flat_map(|c| c.places.keys().map(|place| (*place, c.reference.hash)));
+        self.judged.extend(places);
+    }
+
+    /// The roots of proposals that could not be judged, as they cannot be had.
+    pub(super) fn unknown_roots(&self) -> Vec<Hash32> {
+        let unknown = self.candidates.iter().filter(|c| c.reach.is_none());
+        let mut hashes: Vec<Hash32> = unknown.map(|c| c.reference.hash).collect();
+        hashes.sort();
+        hashes
+    }
+}
+
+impl Encode for Held {
+    fn encode(&self, w: &mut Writer) {
+        w.count(self.ends.len());
+        for (seq, hash) in &self.ends {
+            w.u64(*seq);
+            hash.encode(w);
+        }
+        w.option(self.closed.as_ref());
+    }
+}
+
+impl Decode for Held {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let n = r.count("ends of a lane", LOCAL_MAX, 40)?;
+        let ends = (0..n).map(|_| Ok((r.u64()?, Hash32::decode(r)?)));
+        Ok(Self {
+            ends: ends.collect::<Result<_, WireError>>()?,
+            closed: r.option()?,
+        })
     }
 }
 
 impl Encode for Reach {
     fn encode(&self, w: &mut Writer) {
         w.option(self.parent.as_ref());
-        w.count(self.covered.len());
-        for (lane, seq) in &self.covered {
-            lane.encode(w);
-            w.u64(*seq);
-        }
+        encode_map(w, &self.lanes, |w, held| held.encode(w));
     }
 }
 
 impl Decode for Reach {
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let parent = r.option()?;
-        let n = r.count("covered lanes", LOCAL_MAX, 24)?;
-        let covered = (0..n).map(|_| Ok((LaneId::decode(r)?, r.u64()?)));
-        let covered = covered.collect::<Result<_, WireError>>()?;
-        Ok(Self { parent, covered })
+        Ok(Self {
+            parent: r.option()?,
+            lanes: decode_map(r, Held::decode)?,
+        })
     }
 }
 
@@ -190,20 +345,15 @@ impl Encode for Candidate {
     fn encode(&self, w: &mut Writer) {
         self.reference.encode(w);
         self.digest.encode(w);
-        match &self.place {
-            None => w.u8(0),
-            Some(place) => {
-                w.u8(1);
-                w.raw(place.as_bytes());
-            }
+        w.count(self.places.len());
+        for (place, named) in &self.places {
+            w.raw(place.as_bytes());
+            encode_map(w, named, |w, (seq, lamport)| {
+                w.u64(*seq);
+                w.u64(*lamport);
+            });
         }
         w.option(self.reach.as_ref());
-        w.count(self.named.len());
-        for (lane, (seq, lamport)) in &self.named {
-            lane.encode(w);
-            w.u64(*seq);
-            w.u64(*lamport);
-        }
     }
 }
 
@@ -212,16 +362,15 @@ impl Decode for Candidate {
         Ok(Self {
             reference: CheckpointRef::decode(r)?,
             digest: Hash32::decode(r)?,
-            place: match r.bool()? {
-                true => OrderKey::from_bytes(r.raw(crate::order::ORDER_LEN)?),
-                false => None,
+            places: {
+                let n = r.count("places of a proposal", LOCAL_MAX, ORDER_LEN)?;
+                let places = (0..n).map(|_| {
+                    let named = |r: &mut Reader<'_>| Ok((r.u64()?, r.u64()?));
+                    Ok((decode_place(r)?, decode_map(r, named)?))
+                });
+                places.collect::<Result<_, WireError>>()?
             },
             reach: r.option()?,
-            named: {
-                let n = r.count("named lanes", LOCAL_MAX, 32)?;
-                let named = (0..n).map(|_| Ok((LaneId::decode(r)?, (r.u64()?, r.u64()?))));
-                named.collect::<Result<_, WireError>>()?
-            },
         })
     }
 }
@@ -230,14 +379,60 @@ impl Encode for Standing {
     fn encode(&self, w: &mut Writer) {
         w.option(self.anchor.as_ref());
         w.list(&self.candidates);
+        encode_map(w, &self.refuted, |w, devices| {
+            w.count(devices.len());
+            devices.iter().for_each(|device| device.encode(w));
+        });
+        w.count(self.own.len());
+        self.own.iter().for_each(|reference| reference.encode(w));
+        w.count(self.judged.len());
+        for (place, root) in &self.judged {
+            w.raw(place.as_bytes());
+            root.encode(w);
+        }
     }
 }
 
 impl Decode for Standing {
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let set = |r: &mut Reader<'_>| {
+            let devices: Vec<DeviceId> = r.list("devices that refute", LOCAL_MAX)?;
+            Ok(devices.into_iter().collect())
+        };
         Ok(Self {
             anchor: r.option()?,
             candidates: r.list("proposed checkpoints", LOCAL_MAX)?,
+            refuted: decode_map(r, set)?,
+            own: {
+                let own: Vec<CheckpointRef> = r.list("own refutations", LOCAL_MAX)?;
+                own.into_iter().collect()
+            },
+            judged: {
+                let n = r.count("judged proposals", LOCAL_MAX, ORDER_LEN + 32)?;
+                let judged = (0..n).map(|_| Ok((decode_place(r)?, Hash32::decode(r)?)));
+                judged.collect::<Result<_, WireError>>()?
+            },
         })
     }
+}
+
+fn encode_map<K: Encode, V>(w: &mut Writer, map: &BTreeMap<K, V>, value: impl Fn(&mut Writer, &V)) {
+    w.count(map.len());
+    for (k, v) in map {
+        k.encode(w);
+        value(w, v);
+    }
+}
+
+fn decode_map<K: Decode + Ord, V>(
+    r: &mut Reader<'_>,
+    value: impl Fn(&mut Reader<'_>) -> Result<V, WireError>,
+) -> Result<BTreeMap<K, V>, WireError> {
+    let n = r.count("entries of a map", LOCAL_MAX, 1)?;
+    (0..n).map(|_| Ok((K::decode(r)?, value(r)?))).collect()
+}
+
+fn decode_place(r: &mut Reader<'_>) -> Result<OrderKey, WireError> {
+    let place = OrderKey::from_bytes(r.raw(ORDER_LEN)?);
+    place.ok_or(WireError::Value("place in the order"))
 }

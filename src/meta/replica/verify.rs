@@ -5,6 +5,7 @@ use super::graph::{Graph, Refusal};
 use super::load::{get_page, get_root};
 use super::pull::proposals;
 use super::standing::{Reach, Standing};
+use super::veto::refutations;
 use super::{Replica, core::Core};
 use crate::checkpoint::{DigestOfRows, Root, RowAssembler};
 use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
@@ -266,7 +267,7 @@ type InOrder = BTreeMap<OrderKey, CheckedCommit>;
 struct Admission {
     graph: Graph,
     standing: Standing,
-    admitted: Vec<CheckedCommit>,
+    admitted: InOrder,
     problems: Vec<(Head, String)>,
 }
 
@@ -280,37 +281,65 @@ fn admit_all(
     let mut all = Admission {
         graph: Graph::default(),
         standing: Standing::default(),
-        admitted: Vec::new(),
+        admitted: InOrder::new(),
         problems: Vec::new(),
     };
-    for (key, checked) in in_order {
-        let (head, commit) = (checked.head(), checked.commit());
-        match all.graph.admit_up_to(head, commit, before.highest_floor()) {
-            Ok(_) => {}
-            Err(Refusal::Missing(missing)) => {
-                let object = replica.object(head);
-                let text = format!("{object} follows it, and it is not there or not whole");
-                all.problems
-                    .extend(missing.into_iter().map(|head| (head, text.clone())));
-                continue;
-            }
-            Err(Refusal::Bad(fault)) => {
-                all.problems.push((*head, fault.to_string()));
-                continue;
+    let mut queue: Vec<_> = in_order.iter().collect();
+    let mut waiting = Vec::new();
+    while !queue.is_empty() {
+        let admitted = all.admitted.len();
+        for (key, checked) in std::mem::take(&mut queue) {
+            match all.admit(checked, *key, roots, before) {
+                Ok(()) => {}
+                Err(Refusal::Missing(missing)) => waiting.push((key, checked, missing)),
+                Err(Refusal::Bad(fault)) => {
+                    all.problems.push((*checked.head(), fault.to_string()));
+                }
             }
         }
-        for verdict in proposals(checked) {
-            all.standing
-                .propose(verdict.checkpoint, verdict.digest, *key);
-            let named = all.graph.named_up_to(head, verdict.checkpoint.floor);
-            all.standing.require(&verdict.checkpoint, *key, named);
-            if let Some(root) = roots.get(&verdict.checkpoint) {
-                all.standing.believe(&verdict.checkpoint, &Reach::of(root));
-            }
+        if all.admitted.len() > admitted {
+            // A false time sorts before what it follows.
+            let again = std::mem::take(&mut waiting).into_iter();
+            queue = again.map(|(key, checked, _)| (key, checked)).collect();
         }
-        all.admitted.push(checked.clone());
     }
+    for (_, checked, missing) in waiting {
+        let object = replica.object(checked.head());
+        let text = format!("{object} follows it, and it is not there or not whole");
+        let missing = missing.into_iter().map(|head| (head, text.clone()));
+        all.problems.extend(missing);
+    }
+    all.graph.hold(&all.standing.held());
     all
+}
+
+impl Admission {
+    fn admit(
+        &mut self,
+        checked: &CheckedCommit,
+        key: OrderKey,
+        roots: &BTreeMap<CheckpointRef, Root>,
+        before: &Standing,
+    ) -> Result<(), Refusal> {
+        let (head, commit) = (checked.head(), checked.commit());
+        self.graph
+            .admit_up_to(head, commit, before.highest_floor())?;
+        for verdict in proposals(checked) {
+            let reference = verdict.checkpoint;
+            let named = self.graph.named_up_to(head, reference.floor);
+            self.standing.propose(reference, verdict.digest, key, named);
+            if let Some(root) = roots.get(&reference) {
+                self.standing.believe(&reference, &Reach::of(root));
+            }
+        }
+        if !self.graph.is_mistimed(head) {
+            for verdict in refutations(checked) {
+                self.standing.refute(verdict.checkpoint, commit.device);
+            }
+        }
+        self.admitted.insert(key, checked.clone());
+        Ok(())
+    }
 }
 
 /// Admits and folds all commits by the rules, without cache and undo.
@@ -340,9 +369,9 @@ fn fold_all(
         report.problem(replica.object(head), text);
     }
     let mut rows = MemoryRows::default();
-    for checked in &all.admitted {
+    for checked in all.admitted.values() {
         let (head, lamport) = (checked.head(), checked.commit().lamport);
-        if !all.graph.is_void(head) && !all.standing.voids(head, lamport) {
+        if !all.graph.is_void(head) && !all.standing.voids(&all.graph, head, lamport) {
             Core::fold_one(&mut rows, checked.commit())?;
         }
     }
