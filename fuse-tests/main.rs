@@ -18,6 +18,7 @@ mod export;
 mod full;
 mod git;
 mod harness;
+mod json;
 mod leaks;
 mod lifecycle;
 mod memory;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use serde::Serialize;
 use skrin_base::{Ino, Timestamp};
 use skrin_fs::{Attr, Fs, FsError, FsOptions, Kind, NodeId, OpenMode, Seek};
 
@@ -23,6 +24,17 @@ const PIECE: usize = 1 << 20;
 /// Entries listed at a time.
 const BATCH: usize = 1000;
 
+/// What `--json` says. These names are a stable interface: fields are added, never renamed.
+#[derive(Serialize)]
+struct Exported {
+    vault: String,
+    vault_id: String,
+    dest: String,
+    files: u64,
+    bytes: u64,
+    damaged: u64,
+}
+
 /// Exports.
 ///
 /// # Errors
@@ -31,10 +43,8 @@ const BATCH: usize = 1000;
 pub(crate) fn run(args: &ExportArgs) -> Outcome {
     prepare(&args.dest)?;
     let runtime = super::runtime()?;
-    let (mut layers, _dir) = runtime.block_on(async {
-        let target = Target::open(&args.vault, &args.unlock).await?;
-        target.layers().await
-    })?;
+    let target = runtime.block_on(Target::open(&args.vault, &args.unlock))?;
+    let (mut layers, _dir) = runtime.block_on(target.layers())?;
     let _context = runtime.enter();
     let fs = layers.file_system(FsOptions {
         read_only: true,
@@ -48,13 +58,26 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
         files,
         bytes,
         damaged,
+        counter,
         ..
     } = export;
-    print::line(format!(
-        "{files} files and {} were written to {}",
-        indicatif::HumanBytes(bytes),
-        args.dest.display()
-    ));
+    drop(counter);
+    if args.json {
+        print::json(&Exported {
+            vault: target.store.place(),
+            vault_id: target.unlocked.vault().to_string(),
+            dest: args.dest.display().to_string(),
+            files,
+            bytes,
+            damaged,
+        });
+    } else {
+        print::line(format!(
+            "{files} files and {} were written to {}",
+            indicatif::HumanBytes(bytes),
+            args.dest.display()
+        ));
+    }
     match damaged {
         0 => Ok(()),
         n => Err(Failure::new(Exit::Integrity, format!("{n} files are not whole; each was named above"))
