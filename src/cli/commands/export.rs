@@ -238,7 +238,7 @@ impl Export {
                     Err(error) if error.is_transient() => return Err(error.into()),
                     Err(error) => {
                         whole = false;
-                        print::note(format!(
+                        self.note(format!(
                             "{}: {len} bytes from {at} on: {error}",
                             path.display()
                         ));
@@ -276,6 +276,10 @@ impl Export {
         rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)
     }
 
+    fn note(&self, text: String) {
+        self.counter.beside(|| print::note(text));
+    }
+
     /// Attributes that the target cannot take are said, and no reason to stop.
     fn xattrs(&self, attr: &Attr, path: &Path) -> Outcome {
         let names = self.fs.listxattr(attr.node)?;
@@ -286,7 +290,7 @@ impl Export {
             let value = self.fs.getxattr(attr.node, name)?;
             if let Err(error) = rustix::fs::lsetxattr(path, name, &value, XattrFlags::empty()) {
                 let name = String::from_utf8_lossy(name);
-                print::note(format!(
+                self.note(format!(
                     "{}: the extended attribute {name} is not kept there: {error}",
                     path.display()
                 ));

@@ -211,7 +211,7 @@ fn follow(child: &mut Child, teller: &mut Teller) -> Outcome {
         .flat_map(BufRead::lines);
     for line in lines.map_while(Result::ok) {
         match serde_json::from_str(&line) {
-            Ok(Word::Note(text)) => teller.note(text),
+            Ok(Word::Note(text)) => spinner.beside(|| teller.note(text)),
             Ok(Word::Ready(ready)) => {
                 drop(spinner);
                 teller.ready(&ready);
