@@ -34,6 +34,7 @@ use exit::{Exit, Outcome};
 /// Runs the program.
 pub fn main() -> ExitCode {
     harden::no_dumps();
+    harden::private_files();
     let arguments: Vec<_> = std::env::args_os().collect();
     let outcome =
         args::refuse_secrets(&arguments).and_then(|()| match Typed::try_parse_from(&arguments) {

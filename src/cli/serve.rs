@@ -184,6 +184,7 @@ impl Serving {
             && Instant::now() < until
         {
             if let Ok(Event::Signal) = self.events.try_recv() {
+                tracing::info!("asked to end again");
                 break;
             }
         }

@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use skrin_base::SegmentId;
 use skrin_crypto::hash;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -320,7 +320,12 @@ fn write_file(path: &Path, header: &[u8], bytes: &[u8]) -> io::Result<()> {
             .mode(0o700)
             .create(dir)?;
     }
-    let mut file = File::create(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     let written = file.write_all(header).and_then(|()| file.write_all(bytes));
     if written.is_err() {
         // Half an entry would be found bad later; better none.
