@@ -31,3 +31,4 @@ mod sqlite;
 mod storages;
 mod terminal;
 mod tree;
+mod users;
