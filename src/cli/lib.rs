@@ -24,6 +24,22 @@ mod state_dir;
 mod store;
 mod unlock;
 
+/// What reads the files in which people keep credentials, for the fuzz targets.
+#[cfg(feature = "testutil")]
+pub mod testutil {
+    use crate::credentials::{ini, netrc};
+
+    /// User and password that a .netrc has for a host, and for this user if one is wanted.
+    pub fn netrc(text: &str, host: &str, user: Option<&str>) -> Option<(String, String)> {
+        netrc::find(text, host, user)
+    }
+
+    /// The value of a key in a section of a file of ~/.aws.
+    pub fn ini(text: &str, section: &str, key: &str) -> Option<String> {
+        ini::parse(text).get(section, key)
+    }
+}
+
 use std::process::ExitCode;
 
 use clap::Parser;
