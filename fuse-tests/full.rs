@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -250,6 +251,100 @@ fn a_full_disk_below_the_local_state_is_enospc_and_what_fsync_acknowledged_survi
     online.unmount();
     let other = vault.mount("b");
     written.assert_there(other.path());
+    other.unmount();
+    vault.verify_clean();
+}
+
+/// A file that is edited, and what it must hold.
+struct Edit {
+    name: String,
+    contents: Vec<u8>,
+    file: File,
+}
+
+impl Edit {
+    fn new(mount: &Path, name: String, contents: Vec<u8>) -> Self {
+        let file = File::options().write(true).open(mount.join(&name)).unwrap();
+        Self {
+            name,
+            contents,
+            file,
+        }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.contents[at..at + bytes.len()].copy_from_slice(bytes);
+        self.file.write_all_at(bytes, at as u64)?;
+        self.file.sync_all()
+    }
+}
+
+#[test]
+fn an_edit_whose_first_note_a_full_disk_refused_is_whole_after_the_next_fsync_and_a_kill() {
+    let disk = SmallDisk::new(90 * MIB);
+    let vault = Vault::new(On::Local);
+    let point = vault.point("a");
+    let mount = |options: &[&str]| {
+        let mut command = vault.skrin(&["mount", &vault.address(), "--words-file"]);
+        command
+            .arg(vault.words_file())
+            .arg("--state-dir")
+            .arg(disk.at.join("state"))
+            .arg(&point)
+            .args(options)
+            .output_ok();
+        Mount::adopt(&vault, point.clone())
+    };
+    let names: Vec<String> = (10..50).map(|number| format!("e{number}")).collect();
+    let before = |name: &str| Dice(name[1..].parse().unwrap()).bytes(200_000);
+    mount(&[]).unmount();
+    let offline = mount(&["--offline"]);
+    for name in &names {
+        write_synced(&offline.join(name), &before(name)).unwrap();
+    }
+    let mut written = Acknowledged::default();
+    let refused = written.fill(offline.path());
+    assert_eq!(refused.raw_os_error(), Some(ENOSPC), "{refused}");
+    // What room is left goes in smaller pieces, until the first note of some file is refused.
+    let most_of_a_block = Dice(72).bytes(60_000);
+    let mut edits = Vec::new();
+    let refused = names.iter().find_map(|name| {
+        let mut edit = Edit::new(offline.path(), name.clone(), before(name));
+        let done = edit.write(70_000, &most_of_a_block);
+        edits.push(edit);
+        done.err()
+    });
+    let refused = refused.expect("never refused");
+    assert_eq!(refused.raw_os_error(), Some(ENOSPC), "{refused}");
+    disk.resize(ROOMY);
+    let last = edits.last_mut().unwrap();
+    last.file.sync_all().unwrap();
+    last.write(80_000, b"within the same block").unwrap();
+    let files: Vec<(String, Vec<u8>)> = edits
+        .drain(..)
+        .map(|edit| (edit.name, edit.contents))
+        .collect();
+    offline.crash();
+    let assert_there = |mount: &Path| {
+        for (name, contents) in &files {
+            let back = std::fs::read(mount.join(name)).unwrap();
+            assert!(back == *contents, "{name} is not what fsync acknowledged");
+        }
+        for name in &names[files.len()..] {
+            assert!(std::fs::read(mount.join(name)).unwrap() == before(name));
+        }
+        written.assert_there(mount);
+        let copies = std::fs::read_dir(mount).unwrap().filter(|entry| {
+            let name = entry.as_ref().unwrap().file_name();
+            name.to_str().unwrap().contains("conflict")
+        });
+        assert_eq!(copies.count(), 0);
+    };
+    let online = mount(&[]);
+    assert_there(online.path());
+    online.unmount();
+    let other = vault.mount("b");
+    assert_there(other.path());
     other.unmount();
     vault.verify_clean();
 }

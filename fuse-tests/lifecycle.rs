@@ -1,9 +1,13 @@
 //! How mounts begin and end.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::harness::{Dice, Mount, Run, Vault, is_alive, is_mounted, kill, wait_for};
+use crate::harness::{
+    Dice, Mount, Run, Vault, command, files_below, is_alive, is_mounted, kill, wait_for,
+};
+use crate::relay::Distant;
 use crate::storages::On;
 use skrin_servers::{Kind, Server};
 
@@ -46,6 +50,35 @@ fn sigterm_unmounts_cleanly() {
         assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), signal);
         mount.unmount();
     }
+}
+
+#[test]
+fn a_second_sigterm_ends_a_mount_that_waits_for_a_server_which_does_not_answer() {
+    let distant = Distant::new();
+    let mount = distant.mount("a");
+    let body = Dice(61).bytes(3_000_000);
+    distant.relay.shut();
+    std::fs::write(mount.join("file"), &body).unwrap();
+    let logs = files_below(&distant.vault.state("a"));
+    let log = logs.iter().find(|file| file.ends_with("log")).unwrap();
+    let logged = |words: &str| std::fs::read_to_string(log).unwrap().contains(words);
+    kill(mount.pid(), "TERM");
+    wait_for("the first signal to be heard", || logged("asked to end"));
+    assert!(is_alive(mount.pid()) && is_mounted(mount.path()));
+    kill(mount.pid(), "TERM");
+    wait_for("the process to end", || !is_alive(mount.pid()));
+    // By the signal, not because its patience was over.
+    assert!(logged("asked to end again"));
+    assert!(logged("left in the journal for the next mount"));
+    assert!(!is_mounted(mount.path()));
+    drop(mount);
+    distant.relay.open();
+    let mount = distant.mount("a");
+    assert!(std::fs::read(mount.join("file")).unwrap() == body);
+    mount.unmount();
+    let other = distant.mount("b");
+    assert!(std::fs::read(other.join("file")).unwrap() == body);
+    other.unmount();
 }
 
 #[test]
@@ -243,7 +276,7 @@ fn local_files_are_for_their_owner_alone() {
     let mount = vault.mount("a");
     std::fs::write(mount.join("file"), "x").unwrap();
     mount.sync();
-    let files = crate::harness::files_below(&vault.state("a"));
+    let files = files_below(&vault.state("a"));
     for name in ["heads", "meta.db", "meta.db-wal", "device", "lock", "log"] {
         let mut found = files.iter().filter(|file| file.ends_with(name));
         let file = found
@@ -252,6 +285,49 @@ fn local_files_are_for_their_owner_alone() {
         let mode = std::fs::metadata(file).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
     }
+    mount.unmount();
+}
+
+#[test]
+fn the_disk_cache_and_the_journal_are_for_their_owner_alone_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let vault = Vault::new(On::WebDav);
+    let body = Dice(62).bytes(3_000_000);
+    let writer = vault.mount("b");
+    std::fs::write(writer.join("file"), &body).unwrap();
+    writer.unmount();
+    let point = vault.point("a");
+    let mount = vault.mount_command("a", &point, &[]);
+    let mut lax = command("sh");
+    lax.args(["-c", "umask 0; exec \"$@\"", "sh"])
+        .arg(mount.get_program())
+        .args(mount.get_args())
+        .envs(
+            mount
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .output_ok();
+    let mount = Mount::adopt(&vault, point);
+    assert!(std::fs::read(mount.join("file")).unwrap() == body);
+    std::fs::write(mount.join("new"), &body).unwrap();
+    let mut seen = BTreeMap::new();
+    let mut rest = vec![vault.state("a")];
+    while let Some(path) = rest.pop() {
+        let (meta, way) = (std::fs::metadata(&path).unwrap(), path.display());
+        let mode = meta.permissions().mode() & 0o7777;
+        let expected = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, expected, "{way}: {mode:o}");
+        for part in ["cache", "journal"] {
+            let inside = path.components().any(|name| name.as_os_str() == part);
+            *seen.entry((part, meta.is_dir())).or_insert(0) += u32::from(inside);
+        }
+        if meta.is_dir() {
+            let entries = std::fs::read_dir(&path).unwrap();
+            rest.extend(entries.map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(seen.values().all(|count| *count > 0), "{seen:?}");
     mount.unmount();
 }
 

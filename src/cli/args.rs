@@ -13,7 +13,8 @@ use crate::exit::{Exit, Failure, Outcome};
 #[command(
     after_help = "VAULT is a path or file:///path, webdavs://user@host/path, webdav://... (no TLS), \
     s3://bucket/prefix?endpoint=https://...&region=...\n\
-    Exit codes: 0 done, 1 other, 2 usage, 3 wrong passphrase or words, 4 storage unreachable, 5 integrity, 6 busy, 7 nothing there"
+    Exit codes: 0 done, 1 other, 2 usage, 3 wrong passphrase or words, 4 storage unreachable, 5 integrity, 6 busy, 7 nothing there\n\
+    With --json: one JSON object a line on standard output; docs/exit-codes.md lists the fields. Errors stay text on standard error"
 )]
 pub(crate) struct Typed {
     #[command(subcommand)]
@@ -77,6 +78,9 @@ pub(crate) struct InitArgs {
     /// A name for this vault's owner, as other devices show it
     #[arg(long, value_name = "NAME")]
     pub owner: Option<String>,
+    /// One JSON object, for scripts; without --words-file it holds the words
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -123,6 +127,9 @@ pub(crate) struct MountArgs {
     /// Do not talk to the storage: use what is cached, keep what is written in the journal
     #[arg(long)]
     pub offline: bool,
+    /// One JSON object when the mount answers, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -135,12 +142,18 @@ pub(crate) struct UnmountArgs {
     /// Detach a busy mount point; the process ends when the last open file is closed
     #[arg(long)]
     pub lazy: bool,
+    /// What is left as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct SyncArgs {
     /// The mount point, or anything below it
     pub dir: PathBuf,
+    /// What is left as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]
@@ -174,6 +187,9 @@ pub(crate) struct ExportArgs {
     pub dest: PathBuf,
     #[command(flatten)]
     pub unlock: UnlockArgs,
+    /// What was written as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

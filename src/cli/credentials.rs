@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::exit::{Exit, Failure, Outcome};
 
-mod ini;
-mod netrc;
+pub(crate) mod ini;
+pub(crate) mod netrc;
 
 /// What the usual files and variables say about S3.
 pub(crate) struct AwsSettings {

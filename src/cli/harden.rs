@@ -1,5 +1,6 @@
-//! What keeps keys out of core dumps and swap.
+//! What keeps keys out of core dumps and swap, and other users out of files.
 
+use rustix::fs::Mode;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
@@ -25,6 +26,11 @@ pub(crate) fn no_dumps() {
         maximum: Some(0),
     };
     let _ = setrlimit(Resource::Core, none);
+}
+
+/// Files and directories that this program makes are for its user alone, whoever makes them and however it was started.
+pub(crate) fn private_files() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
 /// Locks the process into memory, page by page as it is used, so that what `--memory` bounds is not raised. Done only

@@ -24,6 +24,22 @@ mod state_dir;
 mod store;
 mod unlock;
 
+/// What reads the files in which people keep credentials, for the fuzz targets.
+#[cfg(feature = "testutil")]
+pub mod testutil {
+    use crate::credentials::{ini, netrc};
+
+    /// User and password that a .netrc has for a host, and for this user if one is wanted.
+    pub fn netrc(text: &str, host: &str, user: Option<&str>) -> Option<(String, String)> {
+        netrc::find(text, host, user)
+    }
+
+    /// The value of a key in a section of a file of ~/.aws.
+    pub fn ini(text: &str, section: &str, key: &str) -> Option<String> {
+        ini::parse(text).get(section, key)
+    }
+}
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -34,6 +50,7 @@ use exit::{Exit, Outcome};
 /// Runs the program.
 pub fn main() -> ExitCode {
     harden::no_dumps();
+    harden::private_files();
     let arguments: Vec<_> = std::env::args_os().collect();
     let outcome =
         args::refuse_secrets(&arguments).and_then(|()| match Typed::try_parse_from(&arguments) {

@@ -63,6 +63,11 @@ impl Counter {
         self.bar
             .set_message(format!("{count}, {}", HumanBytes(bytes)));
     }
+
+    /// Says something while the spinner is away: it shares its line with nothing.
+    pub(crate) fn beside<T>(&self, say: impl FnOnce() -> T) -> T {
+        self.bar.suspend(say)
+    }
 }
 
 impl Drop for Counter {

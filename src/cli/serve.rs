@@ -14,7 +14,7 @@ use skrin_storage::Store;
 use skrin_vault::{Device, Room, Unlocked, VaultError};
 
 use crate::args;
-use crate::commands::mount::{Plan, Word};
+use crate::commands::mount::{Plan, Ready, Word};
 use crate::control::{self, LaneStatus, Pending, Served};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
@@ -112,6 +112,9 @@ struct Info {
     /// Whether the storage answered when the vault was opened; `None` if it was not asked.
     answered: Option<bool>,
     cache: Option<std::path::PathBuf>,
+    state_dir: std::path::PathBuf,
+    /// Never seen here before.
+    fresh: bool,
 }
 
 impl Serving {
@@ -136,7 +139,8 @@ impl Serving {
                     _state: state,
                 };
                 // Whoever asked for the mount is gone: nobody knows that it is there.
-                if !say(Word::Ready) {
+                let ready = Box::new(serving.mounted.ready());
+                if !say(Word::Ready(ready)) {
                     serving.mounted.end(Shutdown::LeaveInJournal)?;
                     serving.point.remove();
                     return Err(Failure::new(
@@ -180,6 +184,7 @@ impl Serving {
             && Instant::now() < until
         {
             if let Ok(Event::Signal) = self.events.try_recv() {
+                tracing::info!("asked to end again");
                 break;
             }
         }
@@ -268,6 +273,8 @@ fn mount(
             since: Instant::now(),
             answered,
             cache: (!local).then(|| state.path().join("cache")),
+            state_dir: state.path().to_owned(),
+            fresh,
         },
     });
     let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
@@ -424,6 +431,21 @@ fn signals(runtime: &tokio::runtime::Runtime, events: Sender<Event>) -> Outcome 
 }
 
 impl Mounted {
+    fn ready(&self) -> Ready {
+        let info = &self.info;
+        Ready {
+            vault: info.vault.clone(),
+            vault_id: info.vault_id.clone(),
+            mount_point: info.point.display().to_string(),
+            state_dir: info.state_dir.display().to_string(),
+            pid: std::process::id(),
+            read_only: info.read_only,
+            online: info.answered,
+            new_device: info.fresh,
+            heads_code: self.replica.status().heads_code(),
+        }
+    }
+
     fn left(&self) -> Pending {
         let pending = self.fs.pending();
         Pending {

@@ -15,6 +15,7 @@ pub use block::{Block, BlockRef, Gain};
 pub use error::{DataError, Flaw};
 pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment, Room};
 pub use read_ahead::ReadAhead;
+pub use skrin_crypto::FileKey;
 pub use store::{
     BlockRead, DataConfig, DataCounters, DataParts, DataStore, PendingSummary, Verified,
 };

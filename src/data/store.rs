@@ -1,6 +1,6 @@
 //! Writes blocks into segments, keeps what is not yet on the storage, uploads it, and reads everything back.
 
-mod disk;
+pub mod disk;
 mod fetch;
 mod flight;
 mod open;

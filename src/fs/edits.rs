@@ -12,6 +12,9 @@ use skrin_meta::{Kind, state};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
+/// All records of one number.
+type Noted = (u64, Vec<Edits>);
+
 impl Fs {
     /// Notes in the journal what an open file holds in memory only; where that was noted. `None` if the tree has to be told.
     ///
@@ -117,7 +120,7 @@ impl Fs {
         noted: Vec<(u64, Vec<u8>)>,
         removed: &HashSet<Ino>,
     ) -> Result<(), FsError> {
-        let mut files: Vec<(u64, Vec<Edits>)> = Vec::new();
+        let mut files: Vec<Noted> = Vec::new();
         for (number, bytes) in noted {
             let edits = Edits::from_bytes(&bytes).map_err(|error| {
                 tracing::error!(number, %error, "edits in the journal do not decode");
@@ -128,10 +131,41 @@ impl Fs {
                 None => files.push((number, vec![edits])),
             }
         }
+        if self.options.read_only {
+            files = self.one_branch_each(files)?;
+        }
         for (number, edits) in files {
             self.restore_file(number, edits, removed)?;
         }
         Ok(())
+    }
+
+    /// A mount that makes no copies has one place for the branches of a file: the one of its present contents goes there, which would
+    /// keep the name, or else the oldest. The others wait in the journal.
+    fn one_branch_each(&self, files: Vec<Noted>) -> Result<Vec<Noted>, FsError> {
+        let mut shown: Vec<(Noted, bool)> = Vec::new();
+        for (number, edits) in files {
+            let Some(Edits { ino, base, .. }) = edits.first() else {
+                continue;
+            };
+            let inode = state::inode(&self.replica.tree(), *ino)?;
+            let is_present = inode.is_some_and(|inode| inode.version == *base);
+            let is_same =
+                |((_, other), _): &&mut (Noted, bool)| other.first().is_some_and(|e| e.ino == *ino);
+            match shown.iter_mut().find(is_same) {
+                None => shown.push(((number, edits), is_present)),
+                Some(other) => {
+                    tracing::warn!(
+                        ino = ino.0,
+                        "a branch of a file waits in the journal; mount without --read-only to see it as a copy"
+                    );
+                    if is_present && !other.1 {
+                        *other = ((number, edits), true);
+                    }
+                }
+            }
+        }
+        Ok(shown.into_iter().map(|(file, _)| file).collect())
     }
 
     fn restore_file(

@@ -4,7 +4,6 @@ use skrin_base::Errno;
 use skrin_data::DataError;
 use skrin_meta::RowsError;
 use skrin_meta::replica::ReplicaError;
-use skrin_storage::ErrorKind;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -145,7 +144,7 @@ impl FsError {
 
 fn replica_errno(e: &ReplicaError) -> Errno {
     match e {
-        ReplicaError::Store(e) if e.kind() == ErrorKind::Full => Errno::ENOSPC,
+        e if e.is_full() => Errno::ENOSPC,
         ReplicaError::Store(e) if e.is_transient() => Errno::ETIMEDOUT,
         ReplicaError::ReadOnly | ReplicaError::Newer => Errno::EROFS,
         ReplicaError::Store(_)

@@ -150,6 +150,31 @@ pub const TARGETS: &[Target] = &[
         run: targets::data::journal_file,
         seeds: seeds::data::log_files,
     },
+    Target {
+        name: "disk_cache",
+        run: targets::data::disk_cache,
+        seeds: seeds::data::cache_entries,
+    },
+    Target {
+        name: "device_file",
+        run: targets::vault::device_file,
+        seeds: seeds::vault::device_files,
+    },
+    Target {
+        name: "error_document",
+        run: targets::storage::error_document,
+        seeds: seeds::storage::error_documents,
+    },
+    Target {
+        name: "netrc",
+        run: targets::cli::netrc,
+        seeds: seeds::cli::netrc,
+    },
+    Target {
+        name: "ini",
+        run: targets::cli::ini,
+        seeds: seeds::cli::ini,
+    },
 ];
 
 /// Feeds the target of that name.

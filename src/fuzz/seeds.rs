@@ -1,6 +1,7 @@
 //! Good inputs to start from: made here with fixed randomness, and the frozen vectors of docs/format/vectors.
 
 pub mod base;
+pub mod cli;
 pub mod crypto;
 pub mod data;
 pub mod meta;

@@ -1,6 +1,7 @@
 //! One function for each decoder. They return for every input; what decodes is encoded again and compared.
 
 pub mod base;
+pub mod cli;
 pub mod crypto;
 pub mod data;
 pub mod meta;

@@ -189,11 +189,17 @@ impl Folder {
     }
 
     fn make_root(&self) -> io::Result<()> {
+        let was_there = self.root.is_dir();
         make_dir(&self.root)?;
-        match self.root.parent() {
+        let synced = match self.root.parent() {
             Some(parent) if parent.as_os_str().is_empty() => sync_dir(Path::new(".")),
             Some(parent) => sync_dir(parent),
             None => Ok(()),
+        };
+        match synced {
+            // A folder that somebody made for us where we may pass and not look.
+            Err(error) if was_there && error.kind() == Io::PermissionDenied => Ok(()),
+            other => other,
         }
     }
 

@@ -14,8 +14,7 @@ use quick_xml::events::Event;
 use quick_xml::name::ResolveResult;
 use quick_xml::reader::NsReader;
 
-pub(crate) use list_objects::parse_error_code;
-pub use list_objects::{ListObjects, parse_list_objects, read_list_objects};
+pub use list_objects::{ListObjects, parse_error_code, parse_list_objects, read_list_objects};
 pub use multistatus::{DavEntry, parse_multistatus, read_multistatus};
 
 /// Elements inside one another; real answers have seven.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use serde::Serialize;
 use skrin_base::{Ino, Timestamp};
 use skrin_fs::{Attr, Fs, FsError, FsOptions, Kind, NodeId, OpenMode, Seek};
 
@@ -23,6 +24,17 @@ const PIECE: usize = 1 << 20;
 /// Entries listed at a time.
 const BATCH: usize = 1000;
 
+/// What `--json` says. These names are a stable interface: fields are added, never renamed.
+#[derive(Serialize)]
+struct Exported {
+    vault: String,
+    vault_id: String,
+    dest: String,
+    files: u64,
+    bytes: u64,
+    damaged: u64,
+}
+
 /// Exports.
 ///
 /// # Errors
@@ -31,10 +43,8 @@ const BATCH: usize = 1000;
 pub(crate) fn run(args: &ExportArgs) -> Outcome {
     prepare(&args.dest)?;
     let runtime = super::runtime()?;
-    let (mut layers, _dir) = runtime.block_on(async {
-        let target = Target::open(&args.vault, &args.unlock).await?;
-        target.layers().await
-    })?;
+    let target = runtime.block_on(Target::open(&args.vault, &args.unlock))?;
+    let (mut layers, _dir) = runtime.block_on(target.layers())?;
     let _context = runtime.enter();
     let fs = layers.file_system(FsOptions {
         read_only: true,
@@ -48,13 +58,26 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
         files,
         bytes,
         damaged,
+        counter,
         ..
     } = export;
-    print::line(format!(
-        "{files} files and {} were written to {}",
-        indicatif::HumanBytes(bytes),
-        args.dest.display()
-    ));
+    drop(counter);
+    if args.json {
+        print::json(&Exported {
+            vault: target.store.place(),
+            vault_id: target.unlocked.vault().to_string(),
+            dest: args.dest.display().to_string(),
+            files,
+            bytes,
+            damaged,
+        });
+    } else {
+        print::line(format!(
+            "{files} files and {} were written to {}",
+            indicatif::HumanBytes(bytes),
+            args.dest.display()
+        ));
+    }
     match damaged {
         0 => Ok(()),
         n => Err(Failure::new(Exit::Integrity, format!("{n} files are not whole; each was named above"))
@@ -215,7 +238,7 @@ impl Export {
                     Err(error) if error.is_transient() => return Err(error.into()),
                     Err(error) => {
                         whole = false;
-                        print::note(format!(
+                        self.note(format!(
                             "{}: {len} bytes from {at} on: {error}",
                             path.display()
                         ));
@@ -253,6 +276,10 @@ impl Export {
         rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)
     }
 
+    fn note(&self, text: String) {
+        self.counter.beside(|| print::note(text));
+    }
+
     /// Attributes that the target cannot take are said, and no reason to stop.
     fn xattrs(&self, attr: &Attr, path: &Path) -> Outcome {
         let names = self.fs.listxattr(attr.node)?;
@@ -263,7 +290,7 @@ impl Export {
             let value = self.fs.getxattr(attr.node, name)?;
             if let Err(error) = rustix::fs::lsetxattr(path, name, &value, XattrFlags::empty()) {
                 let name = String::from_utf8_lossy(name);
-                print::note(format!(
+                self.note(format!(
                     "{}: the extended attribute {name} is not kept there: {error}",
                     path.display()
                 ));

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::args::InitArgs;
@@ -12,6 +13,18 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::machine::{OsEntropy, SystemClock};
 use crate::store::{SHORT_PATIENCE, StoreSpec};
 use crate::{print, secret};
+
+/// What `--json` says. These names are a stable interface: fields are added, never renamed.
+#[derive(Serialize)]
+struct Initialized<'a> {
+    vault: String,
+    vault_id: String,
+    /// The file that holds the words.
+    words_file: Option<String>,
+    /// The words, where no file does: there is no second chance to learn them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<&'a str>,
+}
 
 /// Makes a vault.
 ///
@@ -36,18 +49,26 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
         &OsEntropy,
     ));
     let made = made.map_err(Failure::from)?;
-    print::line(format!(
-        "made vault {} at {}",
-        made.anchor.vault,
-        store.place()
-    ));
-    match words_file {
-        Some(file) => file.keep(&made.words),
-        None => {
-            show(&made.words);
-            Ok(())
-        }
+    let (vault, vault_id) = (store.place(), made.anchor.vault.to_string());
+    if !args.json {
+        print::line(format!("made vault {vault_id} at {vault}"));
     }
+    // Where they cannot be written they are told instead, for there is no second chance.
+    let kept = words_file.and_then(|file| file.keep(&made.words));
+    let words = kept.is_none().then_some(made.words.as_str());
+    if args.json {
+        print::json(&Initialized {
+            vault,
+            vault_id,
+            words_file: kept.map(|path| path.display().to_string()),
+            words,
+        });
+    } else if let Some(path) = kept {
+        print::line(format!("the twelve words are in {}", path.display()));
+    } else {
+        show(&made.words);
+    }
+    Ok(())
 }
 
 fn owner(args: &InitArgs) -> String {
@@ -103,8 +124,8 @@ impl<'a> WordsFile<'a> {
         })
     }
 
-    /// Writes the words; where that fails they are shown instead, for there is no second chance.
-    fn keep(mut self, words: &str) -> Outcome {
+    /// Writes the words; where to. `None` if that fails, which is said.
+    fn keep(mut self, words: &str) -> Option<&'a Path> {
         let written = self.file.take().map(|mut file| {
             file.write_all(words.as_bytes())?;
             file.write_all(b"\n")?;
@@ -113,13 +134,9 @@ impl<'a> WordsFile<'a> {
         match written {
             Some(Err(error)) => {
                 print::note(Failure::io(self.path, "cannot write the words", &error));
-                show(words);
-                Ok(())
+                None
             }
-            _ => {
-                print::line(format!("the twelve words are in {}", self.path.display()));
-                Ok(())
-            }
+            _ => Some(self.path),
         }
     }
 }

@@ -51,9 +51,75 @@ pub(crate) enum Word {
     /// A person should know.
     Note(String),
     /// The mount answers.
-    Ready,
+    Ready(Box<Ready>),
     /// It will not.
     Failed(Failure),
+}
+
+/// A mount that answers, as `--json` tells it. These names are a stable interface: fields are added, never renamed.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ready {
+    /// Address of the vault, without secrets.
+    pub(crate) vault: String,
+    /// Its id.
+    pub(crate) vault_id: String,
+    /// The mount point.
+    pub(crate) mount_point: String,
+    /// Where this vault's local state lies.
+    pub(crate) state_dir: String,
+    /// The process behind the mount.
+    pub(crate) pid: u32,
+    /// Whether writing is refused.
+    pub(crate) read_only: bool,
+    /// Whether the storage answered; `None` if it was not asked.
+    pub(crate) online: Option<bool>,
+    /// Whether this state directory has never seen the vault before.
+    pub(crate) new_device: bool,
+    /// To compare with another device: equal codes have seen the same.
+    pub(crate) heads_code: String,
+}
+
+/// Tells what a mount says on its way, as people or as scripts want it.
+struct Teller {
+    json: bool,
+    /// Held until there is an object to put them in.
+    notes: Vec<String>,
+}
+
+impl Teller {
+    fn new(json: bool) -> Self {
+        Self {
+            json,
+            notes: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        match self.json {
+            true => self.notes.push(text),
+            false => print::line(text),
+        }
+    }
+
+    fn ready(&mut self, ready: &Ready) {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            #[serde(flatten)]
+            ready: &'a Ready,
+            notes: Vec<String>,
+        }
+        if self.json {
+            let notes = std::mem::take(&mut self.notes);
+            print::json(&Document { ready, notes });
+        }
+    }
+}
+
+impl Drop for Teller {
+    /// The mount never answered: what it said before is what is known.
+    fn drop(&mut self) {
+        self.notes.drain(..).for_each(print::note);
+    }
 }
 
 /// Mounts.
@@ -62,11 +128,17 @@ pub(crate) enum Word {
 /// Everything that a mount can meet.
 pub(crate) fn run(args: &MountArgs) -> Outcome {
     let plan = plan(args)?;
+    let mut teller = Teller::new(args.json);
     if args.foreground {
         return serve::run(plan, &mut |word| {
             match word {
-                Word::Note(text) => print::line(text),
-                Word::Ready => print::line(format!("mounted at {}", args.dir.display())),
+                Word::Note(text) => teller.note(text),
+                Word::Ready(ready) => {
+                    teller.ready(&ready);
+                    if !args.json {
+                        print::line(format!("mounted at {}", args.dir.display()));
+                    }
+                }
                 Word::Failed(failure) => print::failure(&failure),
             }
             true
@@ -74,7 +146,7 @@ pub(crate) fn run(args: &MountArgs) -> Outcome {
     }
     let mut child = start(&plan)?;
     drop(plan);
-    follow(&mut child)
+    follow(&mut child, &mut teller)
 }
 
 fn plan(args: &MountArgs) -> Outcome<Plan> {
@@ -129,8 +201,8 @@ fn start(plan: &Plan) -> Outcome<Child> {
 }
 
 /// Repeats what the child says, until the mount answers or the child gives up.
-fn follow(child: &mut Child) -> Outcome {
-    let _spinner = Counter::new("mounting");
+fn follow(child: &mut Child, teller: &mut Teller) -> Outcome {
+    let spinner = Counter::new("mounting");
     let lines = child
         .stdout
         .take()
@@ -139,8 +211,12 @@ fn follow(child: &mut Child) -> Outcome {
         .flat_map(BufRead::lines);
     for line in lines.map_while(Result::ok) {
         match serde_json::from_str(&line) {
-            Ok(Word::Note(text)) => print::line(text),
-            Ok(Word::Ready) => return Ok(()),
+            Ok(Word::Note(text)) => spinner.beside(|| teller.note(text)),
+            Ok(Word::Ready(ready)) => {
+                drop(spinner);
+                teller.ready(&ready);
+                return Ok(());
+            }
             Ok(Word::Failed(failure)) => {
                 let _ = child.wait();
                 return Err(failure);

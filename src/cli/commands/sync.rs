@@ -2,11 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::args::SyncArgs;
-use crate::control::{Request, ask};
+use crate::control::{Answer, Pending, Request, ask};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::mount_table;
 use crate::progress::Uploads;
+use crate::{mount_table, print};
+
+/// What `--json` says. These names are a stable interface: fields are added, never renamed.
+#[derive(Serialize)]
+struct Synced {
+    mount_point: String,
+    pending: Pending,
+}
 
 /// Waits until everything written before is on the storage.
 ///
@@ -15,8 +24,20 @@ use crate::progress::Uploads;
 pub(crate) fn run(args: &SyncArgs) -> Outcome {
     let point = mount_of(&args.dir)?;
     let mut bar = Uploads::new();
-    match ask(&point, &Request::Sync, &mut |left| bar.report(left))? {
-        Some(_) => Ok(()),
+    let answer = ask(&point, &Request::Sync, &mut |left| bar.report(left))?;
+    drop(bar);
+    match answer {
+        Some(Answer::Done(pending)) => {
+            if args.json {
+                let mount_point = point.display().to_string();
+                print::json(&Synced {
+                    mount_point,
+                    pending,
+                });
+            }
+            Ok(())
+        }
+        Some(_) => Err(senseless()),
         None => Err(silent(&point)),
     }
 }
@@ -38,6 +59,15 @@ pub(crate) fn mount_of(dir: &Path) -> Outcome<PathBuf> {
             format!("{}: no vault is mounted there", path.display()),
         )),
     }
+}
+
+/// An answer to another question than was asked.
+pub(crate) fn senseless() -> Failure {
+    Failure::new(
+        Exit::Other,
+        "the process behind the mount gave an answer that makes no sense",
+    )
+    .remedy("it may be of another version; stop it with SIGTERM")
 }
 
 /// A mount that nobody answers for.

@@ -3,13 +3,23 @@
 use std::path::Path;
 
 use indicatif::HumanBytes;
+use serde::Serialize;
 
+use super::sync::senseless;
 use crate::args::UnmountArgs;
 use crate::control::{Answer, Pending, Request, ask};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_table;
 use crate::progress::Uploads;
 use crate::{mount_point, print};
+
+/// What `--json` says. These names are a stable interface: fields are added, never renamed.
+#[derive(Serialize)]
+struct Unmounted {
+    mount_point: String,
+    /// What is left in the journal; nobody can tell where the process behind the mount had ended before.
+    pending: Option<Pending>,
+}
 
 /// Ends a mount.
 ///
@@ -33,20 +43,22 @@ pub(crate) fn run(args: &UnmountArgs) -> Outcome {
     drop(bar);
     match answer {
         Some(Answer::Done(left)) => {
-            say_left(left);
+            match args.json {
+                true => say_json(&point, Some(left)),
+                false => say_left(left),
+            }
             Ok(())
         }
-        Some(_) => Err(Failure::new(
-            Exit::Other,
-            "the process behind the mount gave an answer that makes no sense",
-        )
-        .remedy("it may be of another version; stop it with SIGTERM")),
+        Some(_) => Err(senseless()),
         None if mount_point::is_dead(&point) => {
             mount_point::detach(&point, true)?;
             print::note(format!(
                 "{}: the process behind this mount had ended; what it had not uploaded is in the journal, and goes on when the vault is mounted again",
                 point.display()
             ));
+            if args.json {
+                say_json(&point, None);
+            }
             Ok(())
         }
         None => Err(Failure::new(
@@ -67,6 +79,14 @@ fn not_ours(point: &Path) -> Failure {
         Exit::Absent,
         format!("{}: no vault is mounted there", point.display()),
     )
+}
+
+fn say_json(point: &Path, pending: Option<Pending>) {
+    let mount_point = point.display().to_string();
+    print::json(&Unmounted {
+        mount_point,
+        pending,
+    });
 }
 
 fn say_left(left: Pending) {

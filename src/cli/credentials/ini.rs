@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 /// Sections by name, each with its keys.
 #[derive(Default)]
-pub(super) struct Sections(HashMap<String, HashMap<String, String>>);
+pub(crate) struct Sections(HashMap<String, HashMap<String, String>>);
 
 impl Sections {
-    pub(super) fn has(&self, section: &str) -> bool {
+    pub(crate) fn has(&self, section: &str) -> bool {
         self.0.contains_key(section)
     }
 
-    pub(super) fn get(&self, section: &str, key: &str) -> Option<String> {
+    pub(crate) fn get(&self, section: &str, key: &str) -> Option<String> {
         self.0
             .get(section)?
             .get(key)
@@ -22,7 +22,7 @@ impl Sections {
 
 /// Reads everything that makes sense and passes over the rest, as the AWS tools do. Indented lines belong to a
 /// nested block that we do not use.
-pub(super) fn parse(text: &str) -> Sections {
+pub(crate) fn parse(text: &str) -> Sections {
     let mut sections = Sections::default();
     let mut current = String::new();
     for line in text.lines() {

@@ -1,7 +1,7 @@
 //! ~/.netrc, as ftp(1) and curl read it: `machine`, `default`, `login`, `password`, `account`, `macdef`, quotes, comments.
 
 /// User and password of the first entry for `host` (and `user`, where one is wanted); `default` last.
-pub(super) fn find(text: &str, host: &str, user: Option<&str>) -> Option<(String, String)> {
+pub(crate) fn find(text: &str, host: &str, user: Option<&str>) -> Option<(String, String)> {
     entries(text).into_iter().find_map(|entry| {
         let host_fits = entry
             .machine
@@ -52,9 +52,10 @@ fn tokens(text: &str) -> Vec<String> {
         }
         let mut rest = line.trim_start();
         while !rest.is_empty() && !rest.starts_with('#') {
+            let is_quoted = rest.starts_with('"');
             let (token, after) = token(rest);
             rest = after.trim_start();
-            if token == "macdef" {
+            if token == "macdef" && !is_quoted {
                 in_macro = true;
                 break;
             }
@@ -92,6 +93,12 @@ mod tests {
         assert_eq!((user.as_str(), password.as_str()), ("a", "p \" w"));
         assert_eq!(find(text, "no", None).unwrap().0, "d");
         assert!(find(text, "h", Some("z")).is_none());
+    }
+
+    #[test]
+    fn a_quoted_word_is_no_command() {
+        let text = "machine h login a password \"macdef\"";
+        assert_eq!(find(text, "h", None).unwrap().1, "macdef");
     }
 
     #[test]

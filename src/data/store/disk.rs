@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 use skrin_base::SegmentId;
 use skrin_crypto::hash;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ use std::time::SystemTime;
 const HEADER_LEN: usize = 32;
 
 /// The cache: a file for each range of slots that was fetched at once, and one for each table.
-pub(super) struct DiskCache {
+pub struct DiskCache {
     dir: PathBuf,
     bound: u64,
     index: Mutex<Index>,
@@ -87,7 +87,10 @@ fn header(segment: SegmentId, first: u32, end: u32) -> [u8; HEADER_LEN] {
 
 impl DiskCache {
     /// Opens the cache, with what an earlier run left.
-    pub(super) fn open(dir: PathBuf, bound: u64) -> Result<Self, DataError> {
+    ///
+    /// # Errors
+    /// `LocalDisk`.
+    pub fn open(dir: PathBuf, bound: u64) -> Result<Self, DataError> {
         let made = std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -117,23 +120,23 @@ impl DiskCache {
     }
 
     /// The sealed table of a segment, unchecked.
-    pub(super) fn table(&self, segment: SegmentId) -> Option<Vec<u8>> {
+    pub fn table(&self, segment: SegmentId) -> Option<Vec<u8>> {
         self.index.lock().touch(segment, Kind::Table)?;
         std::fs::read(self.path(segment, Kind::Table)).ok()
     }
 
     /// A table turned out to be damaged.
-    pub(super) fn bad_table(&self, segment: SegmentId) {
+    pub fn bad_table(&self, segment: SegmentId) {
         self.drop_bad(segment, Kind::Table);
     }
 
     /// Keeps a sealed table.
-    pub(super) fn put_table(&self, segment: SegmentId, sealed: &[u8]) {
+    pub fn put_table(&self, segment: SegmentId, sealed: &[u8]) {
         self.store(segment, Kind::Table, &[], sealed);
     }
 
     /// A sealed block whose hash is that of the table.
-    pub(super) fn block(&self, table: &Table, slot: u32) -> Option<Vec<u8>> {
+    pub fn block(&self, table: &Table, slot: u32) -> Option<Vec<u8>> {
         let segment = table.place().segment;
         let wanted = Kind::Slots(slot, slot + 1);
         let kind = self.index.lock().touch(segment, wanted)?;
@@ -176,7 +179,7 @@ impl DiskCache {
     }
 
     /// The slots of a segment that are here, in no order.
-    pub(super) fn kept(&self, segment: SegmentId) -> Vec<Range<u32>> {
+    pub fn kept(&self, segment: SegmentId) -> Vec<Range<u32>> {
         let index = self.index.lock();
         let entries = index.segments.get(&segment).into_iter().flatten();
         let ranges = entries.filter_map(|entry| match entry.kind {
@@ -187,7 +190,7 @@ impl DiskCache {
     }
 
     /// Keeps the sealed blocks of consecutive slots. A cache that cannot be written is only slower.
-    pub(super) fn put(&self, segment: SegmentId, slots: Range<u32>, bytes: &[u8]) {
+    pub fn put(&self, segment: SegmentId, slots: Range<u32>, bytes: &[u8]) {
         if slots.is_empty() || bytes.len() as u64 > self.bound / 4 {
             return;
         }
@@ -248,7 +251,7 @@ impl DiskCache {
     }
 
     /// Damaged entries met, and blocks given.
-    pub(super) fn counters(&self) -> (u64, u64) {
+    pub fn counters(&self) -> (u64, u64) {
         (
             self.bad.load(Ordering::Relaxed),
             self.hits.load(Ordering::Relaxed),
@@ -320,7 +323,12 @@ fn write_file(path: &Path, header: &[u8], bytes: &[u8]) -> io::Result<()> {
             .mode(0o700)
             .create(dir)?;
     }
-    let mut file = File::create(path)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     let written = file.write_all(header).and_then(|()| file.write_all(bytes));
     if written.is_err() {
         // Half an entry would be found bad later; better none.

@@ -305,6 +305,43 @@ fn edits_that_go_on_in_a_conflict_copy_come_back_there() {
 }
 
 #[test]
+fn of_two_edited_branches_a_read_only_mount_shows_the_one_that_has_the_name_and_keeps_both() {
+    for ours_last in [true, false] {
+        let vault = TestVault::in_memory(6).unwrap();
+        let (at, ours, mut our_bytes) = many_edits(&vault);
+        let (_other, mut their_bytes) = change_elsewhere(&vault, 2 * BLOCK as u64);
+        at.fs.poll().unwrap();
+        at.fs.sync(|_| ()).unwrap();
+        // The old file goes on as a conflict copy; its name leads to the other device's contents.
+        let theirs = open(&at.fs);
+        let mut edits = [
+            (theirs, &mut their_bytes, b"of theirs"),
+            (ours, &mut our_bytes, b"once more"),
+        ];
+        if !ours_last {
+            edits.reverse();
+        }
+        for (handle, bytes, edit) in edits {
+            at.fs.write(handle, 500, edit).unwrap();
+            at.fs.fsync(handle).unwrap();
+            bytes[500..509].copy_from_slice(edit);
+        }
+        assert_eq!(at.fs.pending().operations, 0, "they are noted only");
+        drop(at);
+        let read_only = FsOptions {
+            read_only: true,
+            ..options()
+        };
+        let at = vault.open(0, read_only).unwrap();
+        assert!(contents(&at.fs) == their_bytes, "ours last: {ours_last}");
+        at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+        drop(at);
+        let at = vault.open(0, options()).unwrap();
+        assert_both(&at, &our_bytes, &their_bytes);
+    }
+}
+
+#[test]
 fn edits_of_a_file_that_another_device_removed_bring_it_back() {
     for polled in [true, false] {
         let vault = TestVault::in_memory(6).unwrap();

@@ -33,6 +33,19 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
+/// Opens a device; a failure says which program led to it.
+fn open(vault: &TestVault, device: usize, seed: u64, after: &str) -> Opened {
+    let opened = vault.open(device, options());
+    opened.unwrap_or_else(|e| {
+        panic!("SKRIN_SEED={seed}: device {device} does not open after {after}: {e} ({e:?})")
+    })
+}
+
+fn shut_down(at: &Opened, how: Shutdown, seed: u64, after: &str) {
+    let ended = at.fs.shutdown(how);
+    ended.unwrap_or_else(|e| panic!("SKRIN_SEED={seed}: no end after {after}: {e} ({e:?})"));
+}
+
 fn upload_all() -> Shutdown {
     Shutdown::UploadAll {
         progress: Box::new(|_| ()),
@@ -57,7 +70,7 @@ fn random_programs_do_what_posix_says_also_across_remounts() {
     for seed in seeds(12) {
         let vault = TestVault::in_memory(seed).unwrap();
         let mut p = Program::new(seed);
-        let mut at = vault.open(0, options()).unwrap();
+        let mut at = open(&vault, 0, seed, "nothing");
         for step in 0..150 {
             let what = format!("step {step}, {}", p.step(&at.fs));
             check(&mut p, &at, seed, &what);
@@ -67,19 +80,18 @@ fn random_programs_do_what_posix_says_also_across_remounts() {
             p.close_all(&at.fs);
             let inos = sut::tree(&at.fs).1;
             let how = p.below(3);
-            at.fs
-                .shutdown(if how == 0 {
-                    Shutdown::LeaveInJournal
-                } else {
-                    upload_all()
-                })
-                .unwrap();
+            let mode = match how {
+                0 => Shutdown::LeaveInJournal,
+                _ => upload_all(),
+            };
+            let what = format!("remount {how} after {what}");
+            shut_down(&at, mode, seed, &what);
             drop(at);
             if how == 2 {
                 delete_cache(&vault, 0);
             }
-            at = vault.open(0, options()).unwrap();
-            check(&mut p, &at, seed, &format!("remount {how} after {what}"));
+            at = open(&vault, 0, seed, &what);
+            check(&mut p, &at, seed, &what);
             assert!(
                 sut::tree(&at.fs).1 == inos,
                 "SKRIN_SEED={seed}: inode numbers changed"
@@ -115,7 +127,7 @@ fn a_crash_leaves_a_prefix_that_is_not_shorter_than_the_last_fsync() {
     for seed in seeds(16) {
         let vault = TestVault::in_memory(seed).unwrap();
         let mut p = Program::new(seed);
-        let mut at = vault.open(0, options()).unwrap();
+        let mut at = open(&vault, 0, seed, "nothing");
         let mut history = History {
             states: Vec::new(),
             floor: 0,
@@ -150,7 +162,7 @@ fn a_crash_leaves_a_prefix_that_is_not_shorter_than_the_last_fsync() {
                     if p.below(3) == 0 {
                         delete_cache(&vault, 0);
                     }
-                    at = vault.open(0, options()).unwrap();
+                    at = open(&vault, 0, seed, &format!("a crash after {what}"));
                     let tree = sut::tree(&at.fs).0;
                     let Some(model) = history.find(&tree) else {
                         let last = history.states.last().unwrap().tree();
@@ -177,10 +189,7 @@ fn two_devices_that_share_only_the_storage_converge() {
     for seed in seeds(8) {
         let vault = TestVault::in_memory(seed).unwrap();
         // The programs are checked against no model here: each sees what the other does.
-        let devices = [
-            vault.open(0, options()).unwrap(),
-            vault.open(1, options()).unwrap(),
-        ];
+        let devices = [0, 1].map(|n| open(&vault, n, seed, "nothing"));
         let random = Program::new(seed);
         for round in 0..12 {
             for (n, device) in devices.iter().enumerate() {
@@ -211,11 +220,11 @@ fn two_devices_that_share_only_the_storage_converge() {
         }
         let (before, _) = sut::tree(&devices[0].fs);
         let [first, second] = devices;
-        first.fs.shutdown(upload_all()).unwrap();
-        second.fs.shutdown(upload_all()).unwrap();
+        shut_down(&first, upload_all(), seed, "all rounds");
+        shut_down(&second, upload_all(), seed, "all rounds");
         drop(first);
         delete_cache(&vault, 0);
-        let again = vault.open(0, options()).unwrap();
+        let again = open(&vault, 0, seed, "all rounds");
         let after = sut::tree(&again.fs).0;
         assert!(
             after == before,

@@ -1,5 +1,6 @@
 //! Tables, segments, journal records.
 
+use super::choose;
 use crate::targets::crypto::VAULT;
 use crate::targets::data::{PLACE, TABLE_KEY, journal_key, scratch};
 use crate::targets::vault::ROOM;
@@ -9,6 +10,7 @@ use skrin_base::wire::Encode;
 use skrin_crypto::{TableKey, hash};
 use skrin_data::journal::record::Record;
 use skrin_data::segment::{Entry, Table, header};
+use skrin_data::store::disk::DiskCache;
 use skrin_data::{Journal, JournalConfig};
 use std::sync::{Arc, LazyLock};
 
@@ -114,6 +116,51 @@ pub fn records() -> Vec<Vec<u8>> {
         .map(Encode::to_bytes)
         .chain([marked])
         .collect()
+}
+
+/// The table of the entries of `cache_entries`.
+pub fn cached_table() -> Table {
+    table(vec![entry(100), entry(7)])
+}
+
+/// The file name of such an entry in the cache, for both slots of the table.
+pub fn cached_name() -> String {
+    format!("{}.0-2", PLACE.segment)
+}
+
+static CACHED: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| {
+    let dir = scratch()?;
+    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20).ok()?;
+    let blocks = vec![
+        1;
+        cached_table()
+            .entries()
+            .iter()
+            .map(|e| e.sealed_len as usize)
+            .sum()
+    ];
+    cache.put(PLACE.segment, 0..2, &blocks);
+    let name = cached_name();
+    std::fs::read(dir.path().join(&name[..2]).join(&name)).ok()
+});
+
+/// An entry of the disk cache as the program writes it.
+pub fn cached() -> &'static [u8] {
+    match &*CACHED {
+        Some(bytes) => bytes,
+        None => unreachable!("the cache can be written"),
+    }
+}
+
+/// For `targets::data::disk_cache`: contents of an entry, and names of one.
+pub fn cache_entries() -> Vec<Vec<u8>> {
+    let name = cached_name();
+    let table = name.replace("0-2", "table");
+    vec![
+        choose(0, cached()),
+        choose(1, name.as_bytes()),
+        choose(1, table.as_bytes()),
+    ]
 }
 
 static LOG: LazyLock<Option<(String, Vec<u8>)>> = LazyLock::new(|| {

@@ -32,6 +32,19 @@ pub fn list_objects() -> Vec<Vec<u8>> {
     ])
 }
 
+/// For `targets::storage::error_document`.
+pub fn error_documents() -> Vec<Vec<u8>> {
+    all([
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message><Key>a&amp;b</Key><RequestId>7</RequestId></Error>"#,
+        r#"<Error xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Message>x</Message><Code> SlowDown
+</Code></Error>"#,
+        "<Error><Code><![CDATA[AccessDenied]]></Code></Error>",
+        "<html><body><h1>502 Bad Gateway</h1></body></html>",
+        "<Error><Code></Code><Code>Second</Code></Error>",
+    ])
+}
+
 /// For `targets::storage::address`.
 pub fn addresses() -> Vec<Vec<u8>> {
     all([

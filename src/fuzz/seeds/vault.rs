@@ -14,7 +14,9 @@ use skrin_storage::{MemoryStore, ObjectName, Prefix, Store};
 use skrin_vault::control::open_record;
 use skrin_vault::record::{Body, Grant, Recipient, Record, SignerRef, SlotEntry};
 use skrin_vault::slot::Slot;
-use skrin_vault::{HEADER_NAME, InitOptions, init};
+use skrin_vault::{
+    Device, HEADER_NAME, InitOptions, Secret, Unlocked, init, seal_device_file, unlock,
+};
 use std::sync::LazyLock;
 
 /// Objects of a vault, by name, and its words.
@@ -75,6 +77,53 @@ fn objects_in(dir: &str) -> impl Iterator<Item = &'static (String, Vec<u8>)> {
     made.objects
         .iter()
         .filter(move |(name, _)| name.contains(&dir))
+}
+
+/// The vault, open, and two device files of it.
+pub struct Devices {
+    /// What opens them.
+    pub unlocked: Unlocked,
+    /// Their bytes.
+    pub files: Vec<Vec<u8>>,
+}
+
+static DEVICES: LazyLock<Devices> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let made = runtime
+        .ok()
+        .and_then(|runtime| runtime.block_on(make_devices()));
+    match made {
+        Some(made) => made,
+        None => unreachable!("the words open the vault"),
+    }
+});
+
+async fn make_devices() -> Option<Devices> {
+    let store = MemoryStore::default();
+    for (name, bytes) in &MADE.objects {
+        let name = ObjectName::new(name.as_str()).ok()?;
+        store.put(&name, bytes.clone().into()).await.ok()?;
+    }
+    let words = Secret::Words(MADE.words.clone().into());
+    let unlocked = unlock(&store, &words).await.ok()?;
+    let room = unlocked.load_room(&store).await.ok()?;
+    let entropy = SeededEntropy::new(12);
+    let file = |_| {
+        let device = Device::make(&unlocked, &room, &entropy);
+        seal_device_file(&unlocked, &device, &entropy)
+    };
+    let files = (0..2).map(file).collect();
+    Some(Devices { unlocked, files })
+}
+
+/// The vault of the device files.
+pub fn devices() -> &'static Devices {
+    &DEVICES
+}
+
+/// For `targets::vault::device_file`.
+pub fn device_files() -> Vec<Vec<u8>> {
+    devices().files.clone()
 }
 
 /// For `targets::vault::header`.

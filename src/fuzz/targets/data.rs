@@ -1,8 +1,8 @@
 //! Segments and the journal.
 
-use super::canonical;
 use super::crypto::VAULT;
 use super::vault::ROOM;
+use super::{canonical, chosen};
 use skrin_base::SegmentInfo;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::ids::{LaneId, SegmentId};
@@ -10,6 +10,7 @@ use skrin_base::wire::{Encode, Reader};
 use skrin_crypto::{LocalKey, TableAad, TableKey, hash, seal};
 use skrin_data::journal::record::{FileId, Framing, decode_record};
 use skrin_data::segment::{Place, Table, check_frame, table_part};
+use skrin_data::store::disk::DiskCache;
 use skrin_data::{Journal, JournalConfig};
 use std::sync::Arc;
 
@@ -167,4 +168,51 @@ pub fn journal_file(data: &[u8]) {
         counters.is_sorted(),
         "operations come back out of order: {counters:?}"
     );
+}
+
+/// An entry of the cache on the local disk, under its name or under any: whatever lies there, a block is given only as the table of
+/// its segment has it.
+pub fn disk_cache(data: &[u8]) {
+    cached_blocks(data);
+}
+
+/// How many blocks such an entry gives.
+pub fn cached_blocks(data: &[u8]) -> usize {
+    let Some(scratch) = scratch() else {
+        return 0;
+    };
+    let good = crate::seeds::data::cached_name();
+    let (which, rest) = chosen(data);
+    let (name, contents) = match which % 2 {
+        0 => (good.clone(), rest),
+        _ => {
+            let name = String::from_utf8_lossy(rest.get(..80).unwrap_or(rest));
+            (name.replace(['/', '\0'], "_"), crate::seeds::data::cached())
+        }
+    };
+    let dir = scratch.path().join(&good[..2]);
+    let written = std::fs::create_dir(&dir).and_then(|()| std::fs::write(dir.join(name), contents));
+    if written.is_err() {
+        return 0;
+    }
+    let Ok(cache) = DiskCache::open(scratch.path().to_owned(), 1 << 20) else {
+        unreachable!("a cache opens, whatever is in it");
+    };
+    let table = crate::seeds::data::cached_table();
+    let mut given = 0;
+    for slot in 0..3 {
+        if let Some(bytes) = cache.block(&table, slot) {
+            let expected = table.entry(slot).map(|entry| entry.hash);
+            given += 1;
+            assert_eq!(
+                Some(hash(&bytes)),
+                expected,
+                "a block that is not of the table"
+            );
+        }
+    }
+    if let Some(bytes) = cache.table(PLACE.segment) {
+        assert_eq!(bytes, contents);
+    }
+    given
 }

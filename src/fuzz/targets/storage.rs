@@ -2,7 +2,7 @@
 
 use skrin_storage::VaultUrl;
 use skrin_storage::xml::{
-    parse_list_objects, parse_multistatus, read_list_objects, read_multistatus,
+    parse_error_code, parse_list_objects, parse_multistatus, read_list_objects, read_multistatus,
 };
 use std::io::BufReader;
 
@@ -33,6 +33,23 @@ pub fn list_objects(data: &[u8]) {
         let read = read_list_objects(BufReader::with_capacity(piece, data)).ok();
         assert_eq!(read, whole, "in pieces of {piece}");
     }
+}
+
+/// The document of an S3 error: what it is called is never empty, stands in it, and is told by nothing that ends before it is named.
+pub fn error_document(data: &[u8]) {
+    let Some(code) = parse_error_code(data) else {
+        return;
+    };
+    assert!(!code.is_empty() && code.trim() == code && code.len() <= data.len());
+    assert_eq!(
+        parse_error_code(&data[..data.len() / 2]).unwrap_or(code.clone()),
+        code
+    );
+    // What comes behind the code says nothing about it.
+    assert_eq!(
+        parse_error_code(&[data, b"<!-- and more"].concat()),
+        Some(code)
+    );
 }
 
 /// An address: what is shown for it is an address of the same kind, and never holds a password.

@@ -9,11 +9,11 @@ use skrin_crypto::passphrase::derive_words_slot;
 use skrin_crypto::{
     ControlAad, ControlKey, SlotAad, WordsEntropy, control_id, hash, pad_pow2, seal,
 };
-use skrin_vault::Header;
 use skrin_vault::control::open_record;
 use skrin_vault::epoch::{decode_envelopes, encode_envelopes};
 use skrin_vault::record::{Body, Record};
 use skrin_vault::slot::{Slot, SlotKind};
+use skrin_vault::{Header, open_device_file};
 
 /// The room of all sealed targets.
 pub const ROOM: RoomId = RoomId([0x22; 16]);
@@ -79,6 +79,15 @@ pub fn slot_payload(data: &[u8]) {
         if let Ok(payload) = slot.open_words("slots/x", &words) {
             assert!(payload.is_some_and(|payload| payload.vault == VAULT));
         }
+    }
+}
+
+/// A device file: none opens but those that this vault sealed.
+pub fn device_file(data: &[u8]) {
+    let devices = crate::seeds::vault::devices();
+    if open_device_file(&devices.unlocked, data).is_ok() {
+        let is_ours = devices.files.iter().any(|file| file == data);
+        assert!(is_ours, "a forged device file opens");
     }
 }
 

@@ -30,6 +30,25 @@ fn every_seed_is_good_input() {
     decodes(seeds::crypto::words(), |b| {
         skrin_crypto::words::parse_words(&String::from_utf8_lossy(b)).is_ok()
     });
+    decodes(seeds::data::cache_entries()[..2].to_vec(), |b| {
+        skrin_fuzz::targets::data::cached_blocks(b) == 2
+    });
+    decodes(seeds::vault::device_files(), |b| {
+        skrin_vault::open_device_file(&seeds::vault::devices().unlocked, b).is_ok()
+    });
+    decodes(seeds::storage::error_documents()[..3].to_vec(), |b| {
+        skrin_storage::xml::parse_error_code(b).is_some()
+    });
+    decodes(seeds::cli::netrc()[..2].to_vec(), |b| {
+        let text = String::from_utf8_lossy(b);
+        skrin_cli::testutil::netrc(&text, "dav.example", Some("anna")).is_some()
+    });
+    decodes(seeds::cli::ini()[..2].to_vec(), |b| {
+        let (text, ini) = (String::from_utf8_lossy(&b[1..]), skrin_cli::testutil::ini);
+        let keys = ini(&text, "default", "aws_access_key_id");
+        keys.or_else(|| ini(&text, "profile work", "region"))
+            .is_some()
+    });
     let bodies = seeds::vault::control_bodies();
     let good = bodies
         .iter()

@@ -107,7 +107,7 @@ impl Page {
 }
 
 /// The `Code` of an S3 error, if these bytes are one.
-pub(crate) fn parse_error_code(bytes: &[u8]) -> Option<String> {
+pub fn parse_error_code(bytes: &[u8]) -> Option<String> {
     let mut walker = Walker::new(bytes);
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();

@@ -1,0 +1,29 @@
+//! Files as people write them.
+
+use super::choose;
+
+/// For `targets::cli::netrc`.
+pub fn netrc() -> Vec<Vec<u8>> {
+    let texts = [
+        "machine dav.example login anna password secret\ndefault login bert password x",
+        "# c\nmacdef init\ncd /\nmachine no login x password y\n\nmachine dav.example\n login anna # c\n password \"p \\\" w\"\n account z",
+        "machine dav.example login",
+        "machine other login a password \"",
+        "macdef",
+    ];
+    texts.map(|text| text.as_bytes().to_vec()).to_vec()
+}
+
+/// For `targets::cli::ini`: which section is asked for, then the file.
+pub fn ini() -> Vec<Vec<u8>> {
+    let texts = [
+        "[default]\naws_access_key_id = AK\naws_secret_access_key=a=b\n",
+        "# c\n[ profile  work ]\nRegion = eu-north-1\ns3 =\n  region = nested\nnoise\n; c\n",
+        "[work]\nregion =\n[",
+        "region = before any section",
+    ];
+    let numbered = texts.iter().zip(0..);
+    numbered
+        .map(|(text, which)| choose(which, text.as_bytes()))
+        .collect()
+}
