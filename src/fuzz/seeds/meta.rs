@@ -416,6 +416,10 @@ pub fn roots() -> Vec<Vec<u8>> {
         time: Timestamp(3),
         closed: (n == 2).then_some(4),
     };
+    let branch = CoveredLane {
+        seq: 5,
+        ..covered(2)
+    };
     let root = Root {
         optional: 1,
         vault: VAULT,
@@ -431,7 +435,7 @@ pub fn roots() -> Vec<Vec<u8>> {
             hash: Hash32([2; 32]),
             floor: 3,
         }),
-        covered: vec![covered(1), covered(2)],
+        covered: vec![covered(1), covered(2), branch],
         control: vec![Hash32([1; 32])],
         rules: skrin_meta::RULE_SET,
         rows: 3,
@@ -480,6 +484,16 @@ pub fn heads() -> Vec<Vec<u8>> {
     let heads = Heads {
         lanes: lanes.into(),
         control: vec![Hash32([1; 32])],
+        refuting: vec![Verdict {
+            opinion: Opinion::Refute,
+            checkpoint: CheckpointRef {
+                name: [2; 16],
+                hash: Hash32([2; 32]),
+                floor: 3,
+            },
+            digest: Hash32([4; 32]),
+        }],
+        unjudged: vec![Hash32([5; 32])],
         last_counter: 77,
         incarnation: 3,
     };

@@ -181,6 +181,38 @@ fn a_sealed_root_opens_to_what_was_sealed() {
 }
 
 #[test]
+fn a_root_names_each_branch_of_a_lane_once_and_in_order() {
+    let root = a_root(&World::new(8));
+    let end = root.covered[0].clone();
+    let decode = |covered: Vec<CoveredLane>| {
+        let root = Root {
+            covered,
+            ..root.clone()
+        };
+        Root::from_bytes(&root.to_bytes()).is_ok()
+    };
+    let with = |change: fn(&mut CoveredLane)| {
+        let mut next = end.clone();
+        change(&mut next);
+        next
+    };
+    let branch = with(|end| end.hash = Hash32([2; 32]));
+    let later = with(|end| end.seq = 10);
+    assert!(decode(vec![end.clone(), branch.clone(), later.clone()]));
+    assert!(!decode(vec![end.clone(), end.clone()]));
+    assert!(!decode(vec![branch, end.clone()]));
+    assert!(!decode(vec![later, end.clone()]));
+    // All of one device, with one end of the lane.
+    for other in [
+        with(|end| (end.seq, end.closed) = (10, None)),
+        with(|end| (end.seq, end.incarnation) = (10, 3)),
+        with(|end| (end.seq, end.device) = (10, skrin_base::DeviceId([9; 16]))),
+    ] {
+        assert!(!decode(vec![end.clone(), other]));
+    }
+}
+
+#[test]
 fn a_flipped_byte_in_any_region_of_a_root_is_refused_with_its_reason() {
     let world = World::new(3);
     let (reference, sealed) = seal_root(
