@@ -276,6 +276,30 @@ async fn a_checkpoint_that_would_replace_the_chain_from_below_is_refuted() {
     assert_repelled(&vault, vec![a, reader], stands, before).await;
 }
 
+/// It voids nothing that anybody misses, but those who began with the chain do not know where it forks, and would not follow.
+#[tokio::test]
+async fn a_checkpoint_that_would_replace_the_chain_and_voids_nothing_is_refuted_too() {
+    let (vault, a, reader) = with_history(931, true).await;
+    let (before, stands) = (a.digest(), a.replica().status().checkpoint);
+    let mut liar = Liar::new(1, 0);
+    liar.rise(&vault, 9).await;
+    let all = opened(&vault);
+    let last = |device: usize| {
+        let device = vault.world.device(device);
+        let up_to = |c: &&CheckedCommit| c.commit().lamport <= 8 && c.commit().device == device;
+        end_of(all.iter().rfind(up_to).unwrap())
+    };
+    let mut covered = vec![last(0), last(1)];
+    covered.sort_by_key(|end| end.lane);
+    let verdicts = vec![put_checkpoint(&vault, 1, 8, None, covered).await];
+    let lie = Lie {
+        verdicts,
+        ..Lie::default()
+    };
+    liar.say(&vault, lie).await;
+    assert_repelled(&vault, vec![a, reader], stands, before).await;
+}
+
 #[tokio::test]
 async fn a_first_checkpoint_by_a_device_that_pretends_to_have_seen_nobody_is_refuted() {
     let (vault, a, reader) = with_history(921, false).await;
@@ -590,7 +614,7 @@ async fn a_branch_that_leaves_its_lane_below_a_checkpoint_is_the_same_for_who_be
     let mut rng = Rng(929);
     let mut liar = Liar::new(1, 0);
     let mut told = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..5 {
         a.act(&mut rng);
         let heads = vec![a.publish().await.unwrap().head.unwrap()];
         told.push(
@@ -613,7 +637,8 @@ async fn a_branch_that_leaves_its_lane_below_a_checkpoint_is_the_same_for_who_be
     a.publish().await.unwrap();
     let checkpoint = a.replica().status().checkpoint.unwrap();
     let began = vault.open(3).await;
-    assert!(began.replica().core.lock().graph.is_below(&told[0]));
+    // The second commit is no end of the lane there, but lies before it.
+    assert!(began.replica().core.lock().graph.is_below(&told[1]));
     // The second commit once more, later than the checkpoint.
     let tip = a.publish().await.unwrap().head.unwrap();
     let device = vault.world.device(1);
