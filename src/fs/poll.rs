@@ -5,6 +5,7 @@ use crate::error::FsError;
 use skrin_base::{Ino, Name};
 use skrin_meta::replica::MergeDiff;
 use skrin_meta::{Kind, state};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,6 +27,7 @@ const SPACE_EVERY: u64 = 60_000_000_000;
 /// What the kernel is told of one inode.
 enum Told {
     Attributes(Ino),
+    Listing(Ino),
     Entries(Vec<(Ino, Name)>),
 }
 
@@ -33,6 +35,7 @@ enum Told {
 struct Outdated {
     entries: Vec<(Ino, Name)>,
     attributes: Vec<Ino>,
+    listings: BTreeSet<Ino>,
 }
 
 impl Fs {
@@ -165,16 +168,21 @@ impl Fs {
             self.suspect_everything(&mut diff)?;
         }
         let mut entries: Vec<(Ino, Name)> = diff.entries.into_iter().collect();
-        let mut attributes = Vec::new();
+        let (mut attributes, mut listings) = (Vec::new(), BTreeSet::new());
         for ino in diff.inodes {
             match self.outdate(ino)? {
                 Told::Attributes(ino) => attributes.push(ino),
+                Told::Listing(dir) => {
+                    listings.insert(dir);
+                }
                 Told::Entries(names) => entries.extend(names),
             }
         }
+        listings.extend(entries.iter().map(|(dir, _)| *dir));
         Ok(Outdated {
             entries,
             attributes,
+            listings,
         })
     }
 
@@ -187,6 +195,9 @@ impl Fs {
         }
         for ino in outdated.attributes {
             notify.attributes(self.nodes.known_as(ino));
+        }
+        for dir in outdated.listings {
+            notify.listing(self.nodes.known_as(dir));
         }
     }
 
@@ -207,8 +218,10 @@ impl Fs {
     fn outdate(&self, ino: Ino) -> Result<Told, FsError> {
         self.tell_edits(ino);
         let inode = state::inode(&self.replica.tree(), ino)?;
-        let Some(inode) = inode.filter(|i| i.kind == Kind::File) else {
-            return Ok(Told::Attributes(ino));
+        let inode = match inode {
+            Some(inode) if inode.kind == Kind::File => inode,
+            Some(inode) if inode.kind == Kind::Dir => return Ok(Told::Listing(ino)),
+            _ => return Ok(Told::Attributes(ino)),
         };
         if let Some(file) = self.files.get(self.nodes.known_as(ino))
             && file.state.lock().base == inode.version

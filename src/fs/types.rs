@@ -202,4 +202,7 @@ pub trait Notify: Send + Sync + 'static {
     fn entry(&self, dir: NodeId, name: &Name);
     /// The attributes of the node changed.
     fn attributes(&self, node: NodeId);
+    /// What the directory lists changed, and its attributes. Told behind the entries: a listing that was answered from the old
+    /// state is in the kernel's cache by then, so that it is dropped as well.
+    fn listing(&self, dir: NodeId);
 }

@@ -57,6 +57,8 @@ pub(crate) struct Adapter {
     writes: Pool,
     /// Those who wait until something is durable.
     syncs: Pool,
+    /// Whether the kernel opens and closes directories without us, and keeps what they list.
+    lists_alone: bool,
 }
 
 /// Runs a handler. One that panics drops its reply, which answers EIO; the thread that takes requests goes on.
@@ -77,6 +79,7 @@ impl Adapter {
             reads: Pool::new(WORKERS),
             writes: Pool::new(WORKERS),
             syncs: Pool::new(WORKERS),
+            lists_alone: false,
         }
     }
 
@@ -112,6 +115,8 @@ impl Filesystem for Adapter {
                 tracing::info!(?capability, "this kernel does not have it");
             }
         }
+        let offered = config.capabilities();
+        self.lists_alone = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         let refused = |n| io::Error::other(format!("the kernel takes requests of {n} bytes only"));
         config.set_max_write(MAX_WRITE).map_err(refused)?;
         config
@@ -426,6 +431,9 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         guarded(|| match self.fs.opendir(node(ino)) {
+            // Remembered for this mount: no directory is opened or closed with a message any more, and a listing stays in the
+            // kernel's cache until the directory changes. Listings need no handle.
+            Ok(()) if self.lists_alone => reply.error(raw_errno(Errno::ENOSYS)),
             Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
             Err(e) => reply.error(errno(&e)),
         });

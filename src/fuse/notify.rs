@@ -29,4 +29,8 @@ impl Notify for KernelNotify {
         // A negative offset leaves the contents cached.
         log(self.0.inval_inode(INodeNo(node.0), -1, 0), "attributes");
     }
+
+    fn listing(&self, dir: NodeId) {
+        log(self.0.inval_inode(INodeNo(dir.0), 0, 0), "listing");
+    }
 }

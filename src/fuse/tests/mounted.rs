@@ -10,10 +10,12 @@ mod harness;
 
 use harness::{Device, Mounted, options};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, SeekFrom as RawSeek, XattrFlags};
+use skrin_fs::{Caller, Kind, NodeId, NodeSpec};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 fn pattern(len: usize, salt: u64) -> Vec<u8> {
@@ -426,6 +428,74 @@ fn a_second_device_sees_changes_within_the_poll_interval_also_of_a_cached_file()
     fs::create_dir(m.path("new-dir")).unwrap();
     after_an_interval(m.device());
     assert!(other.path("new-dir").exists());
+}
+
+#[test]
+fn a_listing_that_the_kernel_keeps_is_made_anew_when_this_or_another_device_changes_the_directory()
+{
+    let m = Mounted::new(21);
+    let other = m.passive_second();
+    let names = |dir: PathBuf| -> BTreeSet<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    let set = |names: &[&str]| -> BTreeSet<String> { names.iter().map(|&n| n.into()).collect() };
+    fs::create_dir_all(m.path("dir/inner")).unwrap();
+    fs::write(m.path("dir/old"), b"").unwrap();
+    // What the first device has is on the storage; then the second one takes it in and tells its kernel.
+    let exchange = |from: &Device, to: &Device| {
+        from.opened.fs.sync(|_| ()).unwrap();
+        to.opened.fs.poll().unwrap();
+    };
+    exchange(m.device(), &other);
+    for _ in 0..2 {
+        assert_eq!(names(other.path("dir")), set(&["inner", "old"]));
+    }
+
+    // A name that the other kernel never asked for, so that only the listing can tell of it.
+    fs::write(m.path("dir/new"), b"").unwrap();
+    exchange(m.device(), &other);
+    assert_eq!(names(other.path("dir")), set(&["inner", "new", "old"]));
+    fs::rename(m.path("dir/old"), m.path("dir/inner/moved")).unwrap();
+    fs::remove_file(m.path("dir/new")).unwrap();
+    exchange(m.device(), &other);
+    assert_eq!(names(other.path("dir")), set(&["inner"]));
+    assert_eq!(names(other.path("dir/inner")), set(&["moved"]));
+
+    // Changes of its own.
+    fs::write(other.path("dir/own"), b"").unwrap();
+    assert_eq!(names(other.path("dir")), set(&["inner", "own"]));
+    fs::rename(other.path("dir/own"), other.path("dir/renamed")).unwrap();
+    assert_eq!(names(other.path("dir")), set(&["inner", "renamed"]));
+    fs::remove_file(other.path("dir/renamed")).unwrap();
+    fs::remove_file(other.path("dir/inner/moved")).unwrap();
+    assert_eq!(names(other.path("dir/inner")), set(&[]));
+    assert_eq!(names(other.path("dir")), set(&["inner"]));
+
+    // Made behind the kernel's back and not told: that it is missing shows that nobody was asked. (A listing from us changes the time of
+    // access as the kernel sees it, so that the next one fetches the attributes.)
+    assert_eq!(names(other.path("dir")), set(&["inner"]));
+    let spec = NodeSpec {
+        kind: Kind::File,
+        mode: 0o644,
+        rdev: 0,
+    };
+    let caller = Caller {
+        uid: 0,
+        gid: 0,
+        pid: 1,
+    };
+    let fs = &other.opened.fs;
+    let dir = fs.lookup(NodeId::ROOT, b"dir").unwrap().node;
+    fs.mknod(dir, b"behind", spec, &caller).unwrap();
+    assert_eq!(names(other.path("dir")), set(&["inner"]));
+    fs::write(other.path("dir/before"), b"").unwrap();
+    assert_eq!(
+        names(other.path("dir")),
+        set(&["before", "behind", "inner"])
+    );
 }
 
 #[test]

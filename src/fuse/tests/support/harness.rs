@@ -104,6 +104,16 @@ impl Mounted {
         mount_device(&self.vault, 1, options())
     }
 
+    /// The same, and it does nothing by itself.
+    pub(crate) fn passive_second(&self) -> Device {
+        let options = FsOptions {
+            poll_interval: None,
+            background: false,
+            ..FsOptions::default()
+        };
+        mount_device(&self.vault, 1, options)
+    }
+
     /// Unmounts, leaving in the journal what is not on the storage, and mounts again.
     pub(crate) fn remount(&mut self) {
         self.device.take().unwrap().end(Shutdown::LeaveInJournal);
