@@ -11,8 +11,11 @@ use skrin_crypto::keys::{
 use skrin_crypto::{DeviceSeed, DeviceSigner, RoomKeys, Roster, RosterDevice};
 use skrin_data::store::DataParts;
 use skrin_data::{DataConfig, DataStore, Journal, JournalConfig};
+use skrin_meta::checkpoint::{DigestOfRows, Root, seal_root};
+use skrin_meta::commit::{Commit, Decided, Opinion, Verdict, seal_commit};
+use skrin_meta::lane::RoomNames;
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig};
-use skrin_storage::{LocalStore, MemoryStore, Store};
+use skrin_storage::{LocalStore, MemoryStore, ObjectName, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,7 +91,7 @@ pub struct Opened {
 }
 
 impl TestVault {
-    /// A vault in memory with two devices.
+    /// A vault in memory with three devices.
     ///
     /// # Errors
     /// When there is no room for temporary files.
@@ -109,7 +112,7 @@ impl TestVault {
         Self::new(seed, Arc::new(store), Arc::new(SystemClock::default()))
     }
 
-    /// A vault with two devices.
+    /// A vault with three devices.
     ///
     /// # Errors
     /// When there is no room for temporary files.
@@ -129,7 +132,7 @@ impl TestVault {
                 seed,
             }
         };
-        let devices = (0..2).map(device).collect();
+        let devices = (0..3).map(device).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -229,6 +232,79 @@ impl TestVault {
             options,
         })?;
         Ok(Opened { fs, replica, data })
+    }
+
+    /// Writes commits of a device by hand that name nobody; the last one proposes a checkpoint of nothing above all others, so
+    /// that what other devices wrote at these Lamport times would be void.
+    ///
+    /// # Errors
+    /// When they cannot be sealed or put.
+    pub fn pretend_to_have_seen_nobody(&self, device: usize, commits: u64) -> Result<(), Anything> {
+        let me = self.devices.get(device).ok_or("no such device")?;
+        let (keys, entropy) = (&self.keys, &*self.entropy);
+        let (epoch, commitment) = keys.current();
+        let (rows, digest) = DigestOfRows::default().finish();
+        let root = Root {
+            optional: 0,
+            vault: keys.vault(),
+            room: keys.room(),
+            name: random(entropy),
+            epoch,
+            commitment,
+            device: me.id,
+            time: self.clock.now(),
+            floor: commits.saturating_sub(1),
+            parent: None,
+            covered: Vec::new(),
+            control: self.roster().control_heads,
+            rules: skrin_meta::RULE_SET,
+            rows,
+            digest,
+            pages: Vec::new(),
+        };
+        let names = RoomNames(keys.room());
+        let put = |name: &ObjectName, bytes| self.runtime.block_on(self.store.put(name, bytes));
+        let (checkpoint, bytes) = seal_root(&root, keys, &me.signer, entropy)?;
+        put(&names.checkpoint(&root.name)?, bytes)?;
+        let mut prev = Hash32::default();
+        for seq in 0..commits {
+            let proposal = Verdict {
+                opinion: Opinion::Propose,
+                checkpoint,
+                digest,
+            };
+            let verdicts = match seq + 1 == commits {
+                true => vec![proposal],
+                false => Vec::new(),
+            };
+            let commit = Commit {
+                optional: 0,
+                vault: keys.vault(),
+                room: keys.room(),
+                lane: keys.lane_id(me.id, 0),
+                incarnation: 0,
+                seq,
+                prev,
+                epoch,
+                commitment,
+                control: self.roster().control_heads,
+                device: me.id,
+                lamport: seq + 1,
+                heads: Vec::new(),
+                time: self.clock.now(),
+                standing: None,
+                decided: Decided::default(),
+                verdicts,
+                segments: Vec::new(),
+                closes: Vec::new(),
+                ops: Vec::new(),
+            };
+            let sealed = seal_commit(&commit, keys, &me.signer, entropy)?;
+            prev = sealed.head.hash;
+            put(&names.commit(&sealed.head)?, sealed.bytes)?;
+            put(&names.tip(&sealed.head)?, (&b"\n"[..]).into())?;
+        }
+        Ok(())
     }
 
     fn space(&self) -> Arc<crate::SpaceSource> {

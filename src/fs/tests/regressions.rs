@@ -21,6 +21,7 @@ mod sut;
 use skrin_base::Errno;
 use skrin_fs::testutil::{SystemClock, TestVault};
 use skrin_fs::{Durability, Fs, FsOptions, NodeId, OpenMode, Shutdown};
+use skrin_meta::replica::FindingKind;
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
 use skrin_storage::{ErrorKind, MemoryStore, ObjectName, Store, Verb};
 use std::sync::{Arc, Mutex};
@@ -499,4 +500,42 @@ fn a_clean_unmount_leaves_the_next_mount_no_journal_to_read() {
     let at = vault.open(0, manual()).unwrap();
     let node = at.fs.lookup(NodeId::ROOT, b"large").unwrap().node;
     assert!(read_all(&at.fs, node) == random_bytes(3 << 20));
+}
+
+/// Its user writes nothing, and the others must hear of it.
+#[test]
+fn a_mount_that_only_looks_on_says_that_it_refutes_a_checkpoint_that_would_take_from_others() {
+    let store = Arc::new(MemoryStore::new());
+    let clock = Arc::new(SystemClock::default());
+    let vault = TestVault::new(77, Arc::clone(&store) as Arc<dyn Store>, clock).unwrap();
+    let writer = vault.open(0, manual()).unwrap();
+    for n in 0..4u8 {
+        write(&writer.fs, &[b'a' + n], b"what was there").unwrap();
+        writer.fs.sync(|_| ()).unwrap();
+    }
+    let on_looker = FsOptions {
+        poll_interval: Some(Duration::from_millis(100)),
+        ..FsOptions::default()
+    };
+    let looker = vault.open(1, on_looker).unwrap();
+    let before = looker.replica.digest().unwrap();
+    vault.pretend_to_have_seen_nobody(2, 5).unwrap();
+    let refuted = || {
+        let findings = looker.replica.status().findings;
+        let refuted = findings.iter().any(|f| f.kind == FindingKind::Refuted);
+        refuted && !looker.replica.tree().has_to_refute()
+    };
+    for _ in 0..3000 {
+        if refuted() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(refuted(), "it looks every 100 ms");
+    assert_eq!(looker.replica.digest().unwrap(), before);
+    looker.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    drop(writer);
+    let fresh = vault.open(0, manual()).unwrap();
+    assert_eq!(fresh.replica.digest().unwrap(), before);
+    assert_eq!(fresh.replica.status().checkpoint, None);
 }
