@@ -21,6 +21,7 @@ const EEXIST: i32 = 17;
 const ENOTDIR: i32 = 20;
 const EISDIR: i32 = 21;
 const EROFS: i32 = 30;
+const EMLINK: i32 = 31;
 const ENAMETOOLONG: i32 = 36;
 const ENOTEMPTY: i32 = 39;
 
@@ -372,5 +373,25 @@ fn a_directory_without_permission_is_closed() {
         .arg(mount.join("closed/file"))
         .code();
     assert_eq!(code, EACCES, "{said}");
+    mount.unmount();
+}
+
+#[test]
+fn an_inode_has_4096_names_and_no_more() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let first = mount.join("0");
+    std::fs::write(&first, "x").unwrap();
+    for number in 1..4096 {
+        std::fs::hard_link(&first, mount.join(number.to_string())).unwrap();
+    }
+    assert_eq!(
+        error(std::fs::hard_link(&first, mount.join("4096"))),
+        EMLINK
+    );
+    assert_eq!(std::fs::metadata(&first).unwrap().nlink(), 4096);
+    std::fs::remove_file(mount.join("7")).unwrap();
+    assert_eq!(std::fs::metadata(&first).unwrap().nlink(), 4095);
+    std::fs::hard_link(&first, mount.join("4096")).unwrap();
     mount.unmount();
 }
