@@ -9,7 +9,7 @@ use skrin_data::{Gain, Lsn, ReadAhead};
 use skrin_meta::NamedKey;
 use skrin_meta::replica::holds_tree;
 use skrin_meta::state::{Inode, Link};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,8 +24,8 @@ pub(crate) struct OpenFile {
     pub(crate) ino: Ino,
     /// Contents and what belongs to them.
     pub(crate) state: Mutex<FileState>,
-    /// The inode as it was when its last name went here: nothing more is told to the tree.
-    pub(crate) gone: Mutex<Option<Inode>>,
+    /// What there is of the inode since its last name went here: nothing more is told to the tree.
+    pub(crate) gone: Mutex<Option<Gone>>,
     /// The number of its edits in the journal, 0 if it has none. Becomes another under the lock of `gone` only: edits are never noted
     /// behind the operation that takes the last name.
     pub(crate) noted: AtomicU64,
@@ -52,6 +52,15 @@ impl OpenFile {
     pub(crate) fn take_noted(&self) -> Option<u64> {
         Some(self.noted.swap(0, Ordering::AcqRel)).filter(|n| *n != 0)
     }
+}
+
+/// An inode that has no name any more.
+#[derive(Clone)]
+pub(crate) struct Gone {
+    /// Its attributes.
+    pub(crate) inode: Inode,
+    /// Its extended attributes.
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What an open file holds in memory.

@@ -33,6 +33,8 @@ pub struct Caller {
     pub gid: u32,
     /// Process, for the log.
     pub pid: u32,
+    /// Permissions that new files do not get, unless their directory says what they get.
+    pub umask: u16,
 }
 
 /// What `stat` tells.
@@ -106,7 +108,7 @@ pub struct OpenMode {
 pub struct NodeSpec {
     /// Anything but a directory or a symbolic link.
     pub kind: Kind,
-    /// Permission bits, the umask already taken away.
+    /// Permission bits as asked for: the umask is taken away here.
     pub mode: u16,
     /// Device number of a device, else 0.
     pub rdev: u64,

@@ -20,7 +20,7 @@ impl Fs {
 
     /// Attributes of an open file, whether or not it still has a name.
     pub(crate) fn open_attr(&self, file: &OpenFile) -> Result<Attr, FsError> {
-        let gone = file.gone.lock().clone();
+        let gone = file.gone.lock().as_ref().map(|gone| gone.inode.clone());
         let found = match gone {
             Some(inode) => Some(inode),
             None => state::inode(&self.replica.tree(), file.ino)?,

@@ -1,7 +1,8 @@
+use super::xattr::attributes;
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::OpenFile;
+use crate::file::{Gone, OpenFile};
 use crate::types::NodeId;
 use skrin_base::{Ino, Name};
 use skrin_meta::op::Place;
@@ -25,16 +26,24 @@ fn removal(dir: Ino, name: Name, entry: &Entry, inode: &Inode) -> OpKind {
 /// If the inode is about to lose its last name, the open files that will outlive it.
 pub(super) struct Survivors {
     files: Vec<Arc<OpenFile>>,
-    inode: Inode,
+    left: Gone,
 }
 
 impl Survivors {
-    pub(super) fn of(files: Vec<Arc<OpenFile>>, inode: &Inode) -> Option<Self> {
-        let last = inode.links.len() <= 1 && !files.is_empty();
-        last.then(|| Self {
-            files,
+    pub(super) fn of(
+        files: Vec<Arc<OpenFile>>,
+        rows: &dyn Rows,
+        ino: Ino,
+        inode: &Inode,
+    ) -> Result<Option<Self>, FsError> {
+        if inode.links.len() > 1 || files.is_empty() {
+            return Ok(None);
+        }
+        let left = Gone {
             inode: inode.clone(),
-        })
+            xattrs: attributes(rows, ino, inode)?,
+        };
+        Ok(Some(Self { files, left }))
     }
 
     /// The name is gone: from now on these files live in memory only.
@@ -42,10 +51,10 @@ impl Survivors {
         if state::inode(rows, ino)?.is_some() {
             return Ok(());
         }
-        self.inode.links.clear();
-        self.inode.ctime = fs.now();
+        self.left.inode.links.clear();
+        self.left.inode.ctime = fs.now();
         for file in self.files {
-            *file.gone.lock() = Some(self.inode.clone());
+            *file.gone.lock() = Some(self.left.clone());
             // Right behind the operation, so that they hold no log file for as long as the file stays open.
             fs.settle(&file)?;
         }
@@ -69,7 +78,7 @@ impl Fs {
                 return Err(FsError::IsDirectory);
             }
             let (ino, inode) = inode_of(&tree, entry.ino)?;
-            let survivors = Survivors::of(open(ino), &inode);
+            let survivors = Survivors::of(open(ino), &tree, ino, &inode)?;
             self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
             survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
         })

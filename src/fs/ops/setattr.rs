@@ -96,7 +96,7 @@ impl Fs {
             }
         }
         let mut gone = file.gone.lock();
-        let Some(inode) = gone.as_mut() else {
+        let Some(inode) = gone.as_mut().map(|gone| &mut gone.inode) else {
             return change.is_empty();
         };
         inode.mode = change.mode.unwrap_or(inode.mode);
