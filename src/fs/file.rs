@@ -11,7 +11,7 @@ use skrin_meta::replica::holds_tree;
 use skrin_meta::state::{Inode, Link};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// An open file.
 ///
@@ -26,6 +26,8 @@ pub(crate) struct OpenFile {
     pub(crate) state: Mutex<FileState>,
     /// What there is of the inode since its last name went here: nothing more is told to the tree.
     pub(crate) gone: Mutex<Option<Gone>>,
+    /// Handles that may write: while there are some, the kernel may hold contents that it has not told yet.
+    pub(crate) writers: AtomicUsize,
     /// The number of its edits in the journal, 0 if it has none. Becomes another under the lock of `gone` only: edits are never noted
     /// behind the operation that takes the last name.
     pub(crate) noted: AtomicU64,
@@ -39,6 +41,7 @@ impl OpenFile {
             ino,
             state: Mutex::new(state),
             gone: Mutex::new(None),
+            writers: AtomicUsize::new(0),
             noted: AtomicU64::new(0),
         }
     }
@@ -251,6 +254,7 @@ impl Files {
     /// Hands out a handle.
     pub(crate) fn add_handle(&self, file: Arc<OpenFile>, write: bool) -> HandleId {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        file.writers.fetch_add(usize::from(write), Ordering::AcqRel);
         let handle = Handle {
             file,
             write,
@@ -271,6 +275,9 @@ impl Files {
 
     /// Takes a handle back.
     pub(crate) fn remove_handle(&self, id: HandleId) -> Option<Arc<Handle>> {
-        self.handles.write().remove(&id.0)
+        let handle = self.handles.write().remove(&id.0)?;
+        let writes = usize::from(handle.write);
+        handle.file.writers.fetch_sub(writes, Ordering::AcqRel);
+        Some(handle)
     }
 }

@@ -58,6 +58,8 @@ pub struct Attr {
     pub rdev: u64,
     /// Length in bytes.
     pub size: u64,
+    /// Bytes that are stored: the length without the holes.
+    pub stored: u64,
     /// Last access as far as it is kept: set explicitly, never by reading.
     pub atime: Timestamp,
     /// Last change of contents.
@@ -204,4 +206,6 @@ pub trait Notify: Send + Sync + 'static {
     fn entry(&self, dir: NodeId, name: &Name);
     /// The attributes of the node changed.
     fn attributes(&self, node: NodeId);
+    /// What programs wrote to the node is to be written here now, as far as the kernel still keeps it to itself. Returns when it is.
+    fn write_back(&self, node: NodeId);
 }

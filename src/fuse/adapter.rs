@@ -609,9 +609,14 @@ impl Filesystem for Adapter {
             let Ok(from) = u64::try_from(offset) else {
                 return reply.error(raw_errno(Errno::ENXIO));
             };
-            match self.fs.seek(handle(fh), from, what) {
+            let id = handle(fh);
+            let work = move |fs: &Fs| match fs.seek(id, from, what) {
                 Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
                 Err(e) => reply.error(errno(&e)),
+            };
+            match self.fs.is_written_to(id) {
+                Ok(true) => self.later(&self.reads, work),
+                _ => work(&self.fs),
             }
         });
     }

@@ -99,7 +99,7 @@ fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
         size: attr.size,
-        blocks: attr.size.div_ceil(512),
+        blocks: attr.stored.div_ceil(512),
         atime: system_time(attr.atime),
         mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),

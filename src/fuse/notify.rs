@@ -29,4 +29,9 @@ impl Notify for KernelNotify {
         // A negative offset leaves the contents cached.
         log(self.0.inval_inode(INodeNo(node.0), -1, 0), "attributes");
     }
+
+    fn write_back(&self, node: NodeId) {
+        // Before the kernel drops pages it writes them; there is no message that asks for that alone.
+        log(self.0.inval_inode(INodeNo(node.0), 0, 0), "contents");
+    }
 }

@@ -157,7 +157,7 @@ impl Fs {
             }
             (ino, state::inode(&tree, ino)?.ok_or(FsError::NotFound)?)
         };
-        Ok(self.entry_attr(ino, &inode, true))
+        Ok(self.entry_attr((ino, &inode), inode.size, true))
     }
 
     fn creation(&self, dir: Ino, name: Name, ino: Ino, node: NewNode) -> OpKind {

@@ -14,8 +14,11 @@ impl Fs {
         if let Some(file) = self.files.get(node) {
             return self.open_attr(&file);
         }
-        let (ino, inode) = inode_of(&self.replica.tree(), self.nodes.ino(node))?;
-        Ok(Self::attr_of(node, ino, &inode))
+        let tree = self.replica.tree();
+        let (ino, inode) = inode_of(&tree, self.nodes.ino(node))?;
+        let mut attr = Self::attr_of(node, ino, &inode);
+        attr.stored = self.stored_bytes(&tree, ino, &inode)?;
+        Ok(attr)
     }
 
     /// Attributes of an open file, whether or not it still has a name.
@@ -35,6 +38,7 @@ impl Fs {
             }
         };
         let mut attr = Self::attr_of(file.node, file.ino, &inode);
+        attr.stored = file.state.lock().content.stored_bytes();
         self.overlay(&mut attr, inode.version);
         Ok(attr)
     }

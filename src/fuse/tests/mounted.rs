@@ -578,3 +578,48 @@ fn many_threads_on_two_devices_neither_hang_nor_lose_what_they_wrote() {
         assert!(of(&roots[0]) == of(&roots[1]), "thread {n}");
     }
 }
+
+#[test]
+fn holes_are_not_looked_for_where_the_kernel_has_data_that_it_has_not_told_yet() {
+    let m = Mounted::new(40);
+    let mut f = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(m.path("f"))
+        .unwrap();
+    f.write_all(&pattern(1_000_000, 5)).unwrap();
+    f.write_all_at(b"far", 10 << 20).unwrap();
+    // Others copy what the writer still has open.
+    let reader = File::open(m.path("f")).unwrap();
+    let seek = |what| rustix::fs::seek(&reader, what).unwrap();
+    assert_eq!(seek(RawSeek::Data(0)), 0);
+    assert_eq!(seek(RawSeek::Hole(0)), 16 * 65536);
+    assert_eq!(seek(RawSeek::Data(2_000_000)), 10 << 20);
+    f.write_all_at(b"between", 5 << 20).unwrap();
+    assert_eq!(seek(RawSeek::Data(2_000_000)), 5 << 20);
+}
+
+#[test]
+fn stat_tells_what_is_stored_of_a_sparse_file() {
+    let mut m = Mounted::new(41);
+    let f = File::create_new(m.path("sparse")).unwrap();
+    f.set_len(1 << 30).unwrap();
+    f.write_all_at(&[1; 65536], 10 << 20).unwrap();
+    drop(f);
+    fs::write(m.path("full"), pattern(1_000_000, 6)).unwrap();
+    fs::write(m.path("small"), b"abc").unwrap();
+    for _ in 0..2 {
+        let blocks = |name: &str| fs::metadata(m.path(name)).unwrap().blocks();
+        assert_eq!(blocks("sparse"), 65536 / 512);
+        assert_eq!(blocks("full"), 1_000_000_u64.div_ceil(512));
+        assert_eq!(blocks("small"), 1);
+        m.remount();
+    }
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .args([m.path("sparse"), m.path("copy")])
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(fs::metadata(m.path("copy")).unwrap().blocks(), 65536 / 512);
+}
