@@ -66,6 +66,29 @@ pub(crate) struct Gone {
     pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+impl Gone {
+    /// Takes note of new attributes.
+    pub(crate) fn change(&mut self, change: &Change, now: Timestamp) {
+        let inode = &mut self.inode;
+        inode.mode = change.mode.unwrap_or(inode.mode);
+        inode.uid = change.uid.unwrap_or(inode.uid);
+        inode.gid = change.gid.unwrap_or(inode.gid);
+        inode.atime = change.atime.unwrap_or(inode.atime);
+        inode.mtime = change.mtime.unwrap_or(inode.mtime);
+        inode.ctime = now;
+    }
+}
+
+/// Attributes that the tree keeps, times resolved.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Change {
+    pub(crate) mode: Option<u16>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) atime: Option<Timestamp>,
+    pub(crate) mtime: Option<Timestamp>,
+}
+
 /// What an open file holds in memory.
 pub(crate) struct FileState {
     /// Contents: those of the branch that was opened, with the changes made here.

@@ -75,9 +75,23 @@ pub(crate) fn timestamp(t: SystemTime) -> Timestamp {
     }
 }
 
+/// A time as fuser passes it on. Before 1970 the kernel counts seconds down and nanoseconds up from there, and fuser 0.18 takes both as
+/// down.
+fn received(t: SystemTime) -> Timestamp {
+    const SECOND: i64 = 1_000_000_000;
+    match SystemTime::UNIX_EPOCH.duration_since(t) {
+        Ok(before) if !before.is_zero() => {
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            let whole = seconds.saturating_mul(-SECOND);
+            Timestamp(whole.saturating_add(i64::from(before.subsec_nanos())))
+        }
+        _ => timestamp(t),
+    }
+}
+
 pub(crate) fn set_time(t: TimeOrNow) -> SetTime {
     match t {
-        TimeOrNow::SpecificTime(t) => SetTime::At(timestamp(t)),
+        TimeOrNow::SpecificTime(t) => SetTime::At(received(t)),
         TimeOrNow::Now => SetTime::Now,
     }
 }

@@ -17,7 +17,11 @@ impl Fs {
     /// # Errors
     /// `NotFound`, `NotDirectory`.
     pub fn opendir(&self, node: NodeId) -> Result<(), FsError> {
-        dir_of(&self.replica.tree(), self.nodes.ino(node)).map(drop)
+        match dir_of(&self.replica.tree(), self.nodes.ino(node)) {
+            // There is nothing in it, and the kernel asks for no more.
+            Err(FsError::NotFound) if self.nodes.with_removed(node, |_| ()).is_some() => Ok(()),
+            found => found.map(drop),
+        }
     }
 
     /// Up to `limit` entries behind the cookie `after`, 0 for the first; none at the end. Entries that exist all the while are listed exactly

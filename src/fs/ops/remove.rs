@@ -23,7 +23,7 @@ fn removal(dir: Ino, name: Name, entry: &Entry, inode: &Inode) -> OpKind {
     }
 }
 
-/// If the inode is about to lose its last name, the open files that will outlive it.
+/// If the inode is about to lose its last name, what will outlive it here.
 pub(super) struct Survivors {
     files: Vec<Arc<OpenFile>>,
     left: Gone,
@@ -36,7 +36,7 @@ impl Survivors {
         ino: Ino,
         inode: &Inode,
     ) -> Result<Option<Self>, FsError> {
-        if inode.links.len() > 1 || files.is_empty() {
+        if inode.links.len() > 1 {
             return Ok(None);
         }
         let left = Gone {
@@ -46,7 +46,7 @@ impl Survivors {
         Ok(Some(Self { files, left }))
     }
 
-    /// The name is gone: from now on these files live in memory only.
+    /// The name is gone: from now on the inode lives in memory only, for those who have it open and for as long as the kernel knows it.
     pub(super) fn detach(mut self, rows: &dyn Rows, ino: Ino, fs: &Fs) -> Result<(), FsError> {
         if state::inode(rows, ino)?.is_some() {
             return Ok(());
@@ -58,6 +58,8 @@ impl Survivors {
             // Right behind the operation, so that they hold no log file for as long as the file stays open.
             fs.settle(&file)?;
         }
+        self.left.inode.inline = None;
+        fs.nodes.keep_removed(ino, self.left);
         Ok(())
     }
 }
@@ -90,15 +92,16 @@ impl Fs {
     /// `NotFound`, `NotDirectory`, `NotEmpty`, `ReadOnly`.
     pub fn rmdir(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
         let name = name_of(name)?;
-        self.commit(|tree| {
-            let (dir, _) = dir_of(tree, self.nodes.ino(dir))?;
-            let entry = entry_of(tree, dir, &name)?;
-            let (ino, inode) = dir_of(tree, entry.ino)?;
-            if !state::is_empty(tree, ino)? {
-                return Err(FsError::NotEmpty);
-            }
-            Ok(removal(dir, name, &entry, &inode))
-        })?;
-        Ok(())
+        self.check_writable()?;
+        let mut tree = self.replica.tree();
+        let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
+        let entry = entry_of(&tree, dir, &name)?;
+        let (ino, inode) = dir_of(&tree, entry.ino)?;
+        if !state::is_empty(&tree, ino)? {
+            return Err(FsError::NotEmpty);
+        }
+        let survivors = Survivors::of(Vec::new(), &tree, ino, &inode)?;
+        self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
+        survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
     }
 }

@@ -63,9 +63,10 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
     if name.len() > XATTR_NAME_MAX {
         return Err(FsError::NameTooLong);
     }
-    let known = NAMESPACES
-        .iter()
-        .any(|space| name.starts_with(space) && name.len() > space.len());
+    if NAMESPACES.contains(&name) {
+        return Err(FsError::Invalid("the name of the attribute is empty"));
+    }
+    let known = NAMESPACES.iter().any(|space| name.starts_with(space));
     if known || is_acl(name) {
         Ok(())
     } else {
@@ -92,6 +93,13 @@ fn shown(name: &[u8], value: &[u8], mode: u16) -> Result<Vec<u8>, FsError> {
     Ok(list.with_mode(mode).to_bytes())
 }
 
+impl Gone {
+    fn shown(&self, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        let value = self.xattrs.get(name).ok_or(FsError::NoAttribute)?;
+        shown(name, value, self.inode.mode)
+    }
+}
+
 fn check_room(there: &Attributes, name: &[u8], value: &[u8]) -> Result<(), FsError> {
     let others = there.iter().filter(|(n, _)| *n != name);
     let others: usize = others.map(|(n, v)| n.len() + v.len()).sum();
@@ -114,12 +122,16 @@ impl Fs {
         if let Some(file) = &file
             && let Some(gone) = &*file.gone.lock()
         {
-            let value = gone.xattrs.get(name).ok_or(FsError::NoAttribute)?;
-            return shown(name, value, gone.inode.mode);
+            return gone.shown(name);
         }
         let (ino, inode) = match inode_of(&tree, self.nodes.ino(node)) {
             // Of a file that another device removed nothing but contents is kept.
             Err(FsError::NotFound) if file.is_some() => return Err(FsError::NoAttribute),
+            Err(FsError::NotFound) => {
+                let kept = |gone: &mut Gone| gone.shown(name);
+                let kept = self.nodes.with_removed(node, kept);
+                return kept.unwrap_or(Err(FsError::NotFound));
+            }
             found => found?,
         };
         if inode.xattrs == 0 {

@@ -120,6 +120,7 @@ fn what_is_no_list_or_has_no_place_is_refused() {
     assert_eq!(set(ACCESS, &list(8, 6, 4, 6, 1)), Some(Errno::EINVAL));
     assert_eq!(set(DEFAULT, &list(7, 6, 4, 6, 1)), Some(Errno::EOPNOTSUPP));
     assert_eq!(set(b"system.other", b"x"), Some(Errno::EOPNOTSUPP));
+    assert_eq!(set(b"user.", b"x"), Some(Errno::EINVAL));
     assert_eq!(fs.listxattr(f).unwrap(), b"");
     assert_eq!(mode(fs, f), 0o640);
     end(&at);
