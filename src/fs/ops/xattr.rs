@@ -4,8 +4,8 @@ use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::Gone;
 use crate::types::{NodeId, XattrMode};
-use skrin_base::Ino;
 use skrin_base::limits::{XATTR_NAME_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
+use skrin_base::{Ino, Timestamp};
 use skrin_meta::state::{self, Inode};
 use skrin_meta::{Kind, OpKind, Rows};
 use std::collections::BTreeMap;
@@ -98,6 +98,18 @@ impl Gone {
         let value = self.xattrs.get(name).ok_or(FsError::NoAttribute)?;
         shown(name, value, self.inode.mode)
     }
+
+    fn change_xattrs(
+        &mut self,
+        plan: impl FnOnce(&Inode, &Attributes) -> Result<Vec<Change>, FsError>,
+        now: Timestamp,
+    ) -> Result<(), FsError> {
+        for change in plan(&self.inode, &self.xattrs)? {
+            change.apply(self);
+        }
+        self.inode.ctime = now;
+        Ok(())
+    }
 }
 
 fn check_room(there: &Attributes, name: &[u8], value: &[u8]) -> Result<(), FsError> {
@@ -155,6 +167,10 @@ impl Fs {
             Some(all) => all,
             None => match inode_of(&tree, self.nodes.ino(node)) {
                 Err(FsError::NotFound) if file.is_some() => Attributes::new(),
+                Err(FsError::NotFound) => {
+                    let kept = self.nodes.with_removed(node, |gone| gone.xattrs.clone());
+                    kept.ok_or(FsError::NotFound)?
+                }
                 found => {
                     let (ino, inode) = found?;
                     attributes(&tree, ino, &inode)?
@@ -258,12 +274,16 @@ impl Fs {
         if let Some(file) = &file
             && let Some(gone) = &mut *file.gone.lock()
         {
-            let changes = plan(&gone.inode, &gone.xattrs)?;
-            changes.into_iter().for_each(|c| c.apply(gone));
-            gone.inode.ctime = self.now();
-            return Ok(());
+            return gone.change_xattrs(plan, self.now());
         }
-        let (ino, inode) = inode_of(&tree, self.nodes.ino(node))?;
+        let (ino, inode) = match inode_of(&tree, self.nodes.ino(node)) {
+            Err(FsError::NotFound) => {
+                let change = |gone: &mut Gone| gone.change_xattrs(plan, self.now());
+                let changed = self.nodes.with_removed(node, change);
+                return changed.unwrap_or(Err(FsError::NotFound));
+            }
+            found => found?,
+        };
         for change in plan(&inode, &attributes(&tree, ino, &inode)?)? {
             self.execute(&mut tree, change.operation(ino))?;
         }

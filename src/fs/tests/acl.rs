@@ -199,3 +199,21 @@ fn an_open_file_without_a_name_keeps_its_attributes_and_takes_new_ones() {
     fs.release(handle).unwrap();
     end(&at);
 }
+
+#[test]
+fn a_directory_that_was_removed_while_the_kernel_knows_it_keeps_its_attributes() {
+    let vault = TestVault::in_memory(6).unwrap();
+    let at = open(&vault, 0);
+    let fs = &at.fs;
+    let dir = fs.mkdir(NodeId::ROOT, b"d", 0o755, &CALLER).unwrap().node;
+    fs.setxattr(dir, b"user.a", b"1", XattrMode::Any).unwrap();
+    fs.rmdir(NodeId::ROOT, b"d").unwrap();
+    assert_eq!(fs.getxattr(dir, b"user.a").unwrap(), b"1");
+    fs.setxattr(dir, b"user.b", b"2", XattrMode::Any).unwrap();
+    assert_eq!(fs.listxattr(dir).unwrap(), b"user.a\0user.b\0");
+    assert_eq!(fs.getattr(dir).unwrap().nlink, 0);
+    fs.opendir(dir).unwrap();
+    fs.forget(dir, 1);
+    assert_eq!(errno(fs.getattr(dir)), Some(Errno::ENOENT));
+    end(&at);
+}
