@@ -11,6 +11,7 @@
 mod bad_input;
 mod big_file;
 mod cgroup;
+mod conformance;
 mod crash;
 mod damage;
 mod devices;

@@ -21,6 +21,7 @@ const EEXIST: i32 = 17;
 const ENOTDIR: i32 = 20;
 const EISDIR: i32 = 21;
 const EROFS: i32 = 30;
+const EMLINK: i32 = 31;
 const ENAMETOOLONG: i32 = 36;
 const ENOTEMPTY: i32 = 39;
 
@@ -373,4 +374,87 @@ fn a_directory_without_permission_is_closed() {
         .code();
     assert_eq!(code, EACCES, "{said}");
     mount.unmount();
+}
+
+#[test]
+fn an_inode_has_4096_names_and_no_more() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let first = mount.join("0");
+    std::fs::write(&first, "x").unwrap();
+    for number in 1..4096 {
+        std::fs::hard_link(&first, mount.join(number.to_string())).unwrap();
+    }
+    assert_eq!(
+        error(std::fs::hard_link(&first, mount.join("4096"))),
+        EMLINK
+    );
+    assert_eq!(std::fs::metadata(&first).unwrap().nlink(), 4096);
+    std::fs::remove_file(mount.join("7")).unwrap();
+    assert_eq!(std::fs::metadata(&first).unwrap().nlink(), 4095);
+    std::fs::hard_link(&first, mount.join("4096")).unwrap();
+    mount.unmount();
+}
+
+#[test]
+fn access_lists_are_enforced_inherited_and_the_same_on_another_device() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount_with("a", &["--allow-other"]);
+    let open = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    open(&vault.path(""));
+    open(mount.path());
+    let (point, other_point) = (mount.path().to_owned(), vault.point("b"));
+    let acl = |args: &[&str], path: &Path| {
+        command("setfacl").args(args).arg(path).output_ok();
+    };
+    // A user who is neither the owner nor of the group, with a group of his own beside it.
+    let as_user = |user: &str, args: &[&str]| {
+        let ids = ["--reuid", user, "--regid", user, "--groups", "4321"];
+        let mut command = command("setpriv");
+        command.args(ids).args(args).current_dir("/").code().0
+    };
+    let at = |name: &str| point.join(name).to_str().unwrap().to_owned();
+    std::fs::write(mount.join("f"), "x").unwrap();
+    std::fs::set_permissions(mount.join("f"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert_ne!(as_user("1001", &["cat", &at("f")]), 0);
+    acl(&["-m", "u:1001:r"], &mount.join("f"));
+    assert_eq!(as_user("1001", &["cat", &at("f")]), 0);
+    assert_ne!(as_user("1001", &["tee", "-a", &at("f")]), 0);
+    assert_ne!(as_user("1002", &["cat", &at("f")]), 0);
+    acl(&["-m", "g:4321:r"], &mount.join("f"));
+    assert_eq!(as_user("1002", &["cat", &at("f")]), 0);
+    acl(&["-m", "u:1002:-"], &mount.join("f"));
+    assert_ne!(
+        as_user("1002", &["cat", &at("f")]),
+        0,
+        "a user is named before his groups"
+    );
+    command("chmod").arg("g-r").arg(mount.join("f")).output_ok();
+    assert_ne!(as_user("1001", &["cat", &at("f")]), 0, "the mask binds");
+    command("chmod").arg("g+r").arg(mount.join("f")).output_ok();
+    assert_eq!(as_user("1001", &["cat", &at("f")]), 0);
+    std::fs::create_dir(mount.join("d")).unwrap();
+    acl(&["-m", "u:1001:rwx,d:u:1001:rwx,d:o::-"], &mount.join("d"));
+    assert_eq!(as_user("1001", &["mkdir", &at("d/below")]), 0);
+    let script = format!("umask 077; echo x > {}", at("d/below/f"));
+    assert_eq!(as_user("1001", &["sh", "-c", &script]), 0);
+    let told = |root: &Path| {
+        let mut command = command("getfacl");
+        command
+            .args(["-R", "-n", "--omit-header", "."])
+            .current_dir(root)
+            .output_ok()
+    };
+    let before = told(mount.path());
+    assert!(before.contains("user:1001:rwx\t#effective:rw-"), "{before}");
+    let made = std::fs::metadata(mount.join("d/below/f")).unwrap().mode();
+    assert_eq!(made & 0o777, 0o660, "the umask has no part in it");
+    mount.unmount();
+    let other = vault.mount("b");
+    assert_eq!(told(&other_point), before);
+    acl(&["-b", "-k"], &other.join("d"));
+    assert!(!told(&other.join("d")).starts_with("user::rwx\nuser:1001"));
+    other.unmount();
 }

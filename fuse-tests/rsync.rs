@@ -1,10 +1,14 @@
 //! rsync, and the whole tree from nothing but the words.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::harness::{Run, Vault, command};
 use crate::storages::On;
-use crate::tree::real_tree;
+use crate::tree::{real_tree, small_tree};
+
+/// Checks that `conformance/copies` makes.
+const COPY_CHECKS: usize = 21;
 
 /// What rsync would still have to do; nothing at all where the copy is true.
 pub(crate) fn differences(from: &Path, to: &Path) -> String {
@@ -45,4 +49,55 @@ fn a_real_tree_comes_back_from_the_words_alone(on: On) {
     vault.verify_clean();
 }
 
-crate::on_every_storage! { a_real_tree_comes_back_from_the_words_alone; }
+fn rsync_cp_tar_and_mv_keep_everything_also_after_interruptions(on: On) {
+    let vault = Vault::new(on);
+    let mount = vault.mount("a");
+    let checks = concat!(env!("CARGO_MANIFEST_DIR"), "/fuse-tests/conformance/copies");
+    let said = command(checks)
+        .arg(mount.path())
+        .arg(vault.path("scratch"))
+        .output_ok();
+    let ok = said.lines().filter(|line| line.starts_with("ok "));
+    assert_eq!(ok.count(), COPY_CHECKS, "{said}");
+    mount.unmount();
+    vault.verify_clean();
+}
+
+/// With options that change how rsync writes, over a remount between two runs, and seen from another device.
+#[test]
+fn a_backup_that_another_device_goes_on_with_transfers_only_what_is_new() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let first = mount.join("first");
+    // Without lists: with --link-dest rsync forgets some of a directory, on any file system.
+    let all = ["-aHXS", "--numeric-ids", "--itemize-changes"];
+    let run = |options: &[&str], to: &Path| {
+        let mut command = command("rsync");
+        command.args(all).args(options).arg(small_tree().join(""));
+        command.arg(to.join("")).output_ok()
+    };
+    run(&["--delay-updates"], &first);
+    mount.unmount();
+    let other = vault.mount("b");
+    let first = other.join("first");
+    assert_eq!(run(&["--delete"], &first), "");
+    let second = other.join("second");
+    let link_dest = format!("--link-dest={}", first.display());
+    run(&["--inplace", &link_dest], &second);
+    for name in ["odd/large", "odd/one block", "odd/sparse"] {
+        let inode = |root: &Path| std::fs::metadata(root.join(name)).unwrap().ino();
+        assert_eq!(inode(&first), inode(&second), "{name}");
+    }
+    other.unmount();
+    let mount = vault.mount("a");
+    for name in ["first", "second"] {
+        assert_eq!(run(&["--delete", "--checksum"], &mount.join(name)), "");
+    }
+    mount.unmount();
+    vault.verify_clean();
+}
+
+crate::on_every_storage! {
+    a_real_tree_comes_back_from_the_words_alone;
+    rsync_cp_tar_and_mv_keep_everything_also_after_interruptions;
+}

@@ -136,6 +136,14 @@ fn odd_ones(dir: &Path) {
         .args(["-n", "user.mime", "-v", "text/plain"])
         .arg(dir.join("empty directory"))
         .output_ok();
+    command("setfacl")
+        .args(["-m", "u:1001:rw,g:1002:r"])
+        .arg(dir.join("large"))
+        .output_ok();
+    command("setfacl")
+        .args(["-m", "u:1001:rx,d:u:1001:rwx,d:o::-"])
+        .arg(dir.join("empty directory"))
+        .output_ok();
     command("touch")
         .args(["-h", "-d", "1985-10-26 01:21:00.123456789 UTC"])
         .arg(dir.join("link"))

@@ -25,6 +25,13 @@ pub(crate) fn blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK)
 }
 
+/// Bytes of a file of length `size` that its extents hold, without the holes.
+pub(crate) fn stored_bytes(extents: &[Extent], size: u64) -> u64 {
+    let held = extents.iter().filter(|e| e.content != Held::Hole);
+    let end = |block: u64| size.min(block.saturating_mul(BLOCK));
+    held.map(|e| end(e.end()) - end(e.first_block)).sum()
+}
+
 /// Stores one block of the file and tells where it went.
 pub(crate) trait Sealer {
     /// Seals `plain` as block `block`.
@@ -125,6 +132,20 @@ impl Content {
     /// Length in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes of it that are stored or in memory: its length without the holes.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let only_here = |block: &&u64| self.extents.get(**block).is_none();
+        let in_memory = self.resident.keys().filter(only_here).count() as u64;
+        let whole = (self.extents.held() + in_memory) * BLOCK;
+        // The last block may end behind the file.
+        let last = self.size.saturating_sub(1) / BLOCK;
+        let behind = blocks(self.size) * BLOCK - self.size;
+        match self.resident.contains_key(&last) || self.extents.get(last).is_some() {
+            true => whole.saturating_sub(behind),
+            false => whole,
+        }
     }
 
     /// Whether the tree has to be told.

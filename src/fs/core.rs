@@ -9,12 +9,12 @@ use crate::publish::Publisher;
 use crate::types::{Notify, Space};
 use parking_lot::Mutex;
 use skrin_base::wire::Decode;
-use skrin_base::{Clock, Entropy, Ino, Timestamp};
+use skrin_base::{Clock, Entropy, Ino, OpId, Timestamp};
 use skrin_data::{DataStore, Journal};
 use skrin_meta::commit::Decided;
 use skrin_meta::replica::Replica;
 use skrin_meta::{Op, OpKind, state};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,6 +37,8 @@ pub struct Fs {
     pub(crate) dirty: AtomicUsize,
     /// Bytes of edits in the journal that are not settled.
     pub(crate) noted: AtomicUsize,
+    /// What is stored of files with many extents, by the version that was looked at.
+    pub(crate) counted: Mutex<HashMap<Ino, (OpId, u64)>>,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
@@ -102,6 +104,7 @@ impl Fs {
             files: Files::default(),
             dirty: AtomicUsize::new(0),
             noted: AtomicUsize::new(0),
+            counted: Mutex::default(),
             committed: Committed::default(),
             publisher: Publisher::default(),
             notify: Mutex::new(None),

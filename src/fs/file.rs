@@ -9,9 +9,9 @@ use skrin_data::{Gain, Lsn, ReadAhead};
 use skrin_meta::NamedKey;
 use skrin_meta::replica::holds_tree;
 use skrin_meta::state::{Inode, Link};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// An open file.
 ///
@@ -24,8 +24,10 @@ pub(crate) struct OpenFile {
     pub(crate) ino: Ino,
     /// Contents and what belongs to them.
     pub(crate) state: Mutex<FileState>,
-    /// The inode as it was when its last name went here: nothing more is told to the tree.
-    pub(crate) gone: Mutex<Option<Inode>>,
+    /// What there is of the inode since its last name went here: nothing more is told to the tree.
+    pub(crate) gone: Mutex<Option<Gone>>,
+    /// Handles that may write: while there are some, the kernel may hold contents that it has not told yet.
+    pub(crate) writers: AtomicUsize,
     /// The number of its edits in the journal, 0 if it has none. Becomes another under the lock of `gone` only: edits are never noted
     /// behind the operation that takes the last name.
     pub(crate) noted: AtomicU64,
@@ -39,6 +41,7 @@ impl OpenFile {
             ino,
             state: Mutex::new(state),
             gone: Mutex::new(None),
+            writers: AtomicUsize::new(0),
             noted: AtomicU64::new(0),
         }
     }
@@ -52,6 +55,38 @@ impl OpenFile {
     pub(crate) fn take_noted(&self) -> Option<u64> {
         Some(self.noted.swap(0, Ordering::AcqRel)).filter(|n| *n != 0)
     }
+}
+
+/// An inode that has no name any more.
+#[derive(Clone)]
+pub(crate) struct Gone {
+    /// Its attributes.
+    pub(crate) inode: Inode,
+    /// Its extended attributes.
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Gone {
+    /// Takes note of new attributes.
+    pub(crate) fn change(&mut self, change: &Change, now: Timestamp) {
+        let inode = &mut self.inode;
+        inode.mode = change.mode.unwrap_or(inode.mode);
+        inode.uid = change.uid.unwrap_or(inode.uid);
+        inode.gid = change.gid.unwrap_or(inode.gid);
+        inode.atime = change.atime.unwrap_or(inode.atime);
+        inode.mtime = change.mtime.unwrap_or(inode.mtime);
+        inode.ctime = now;
+    }
+}
+
+/// Attributes that the tree keeps, times resolved.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Change {
+    pub(crate) mode: Option<u16>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) atime: Option<Timestamp>,
+    pub(crate) mtime: Option<Timestamp>,
 }
 
 /// What an open file holds in memory.
@@ -242,6 +277,7 @@ impl Files {
     /// Hands out a handle.
     pub(crate) fn add_handle(&self, file: Arc<OpenFile>, write: bool) -> HandleId {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        file.writers.fetch_add(usize::from(write), Ordering::AcqRel);
         let handle = Handle {
             file,
             write,
@@ -262,6 +298,9 @@ impl Files {
 
     /// Takes a handle back.
     pub(crate) fn remove_handle(&self, id: HandleId) -> Option<Arc<Handle>> {
-        self.handles.write().remove(&id.0)
+        let handle = self.handles.write().remove(&id.0)?;
+        let writes = usize::from(handle.write);
+        handle.file.writers.fetch_sub(writes, Ordering::AcqRel);
+        Some(handle)
     }
 }

@@ -5,6 +5,7 @@
 //! docs/semantics.md.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod commit;
 mod config;
 mod content;

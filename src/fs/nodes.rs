@@ -3,6 +3,7 @@
 //! With its write-back cache on, the kernel believes its own length and times of a regular file for as long as it knows the node. So a file
 //! that another device changed must come back under another number while the old one is known.
 
+use crate::file::Gone;
 use crate::types::NodeId;
 use parking_lot::Mutex;
 use skrin_base::Ino;
@@ -18,6 +19,8 @@ struct State {
     inode: HashMap<NodeId, Ino>,
     /// Nodes whose contents in the kernel are those of another branch than the tree's.
     stale: HashSet<NodeId>,
+    /// What the kernel still knows of inodes that have no name any more: open directories and pipes, and times that it has yet to tell.
+    removed: HashMap<NodeId, Gone>,
     made: u64,
 }
 
@@ -86,6 +89,7 @@ impl Nodes {
         }
         state.known.remove(&node);
         state.stale.remove(&node);
+        state.removed.remove(&node);
         if let Some(ino) = state.inode.remove(&node)
             && state.alias.get(&ino) == Some(&node)
         {
@@ -102,6 +106,24 @@ impl Nodes {
         }
         state.stale.insert(node);
         Some(node)
+    }
+
+    /// The last name of an inode went here: what it was is kept for as long as the kernel knows it.
+    pub(crate) fn keep_removed(&self, ino: Ino, gone: Gone) {
+        let mut state = self.0.lock();
+        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
+        if state.known.contains_key(&node) {
+            state.removed.insert(node, gone);
+        }
+    }
+
+    /// Looks at, or changes, what is kept of an inode whose last name went here.
+    pub(crate) fn with_removed<T>(
+        &self,
+        node: NodeId,
+        act: impl FnOnce(&mut Gone) -> T,
+    ) -> Option<T> {
+        self.0.lock().removed.get_mut(&node).map(act)
     }
 
     /// Whether the node stands for a branch that is no longer the tree's.

@@ -18,14 +18,19 @@ mod sync;
 mod write;
 mod xattr;
 
+use crate::content;
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::types::{Attr, NodeId};
-use skrin_base::limits::NAME_MAX;
+use skrin_base::limits::{BLOCK_LEN, NAME_MAX};
 use skrin_base::{EntryId, Ino, Name, OpId, clock};
 use skrin_meta::op::Place;
 use skrin_meta::state::{self, Entry, Inode};
 use skrin_meta::{Kind, Rows};
+
+/// Of a file with more extents it is remembered what they add up to, of so many files at once.
+const EXTENTS_CHEAP: usize = 128;
+const COUNTED_MAX: usize = 1024;
 
 /// Checks the bytes of a name that a program gave.
 pub(crate) fn name_of(bytes: &[u8]) -> Result<Name, FsError> {
@@ -77,6 +82,32 @@ impl Fs {
         }
     }
 
+    /// Bytes of an inode that are stored: its length without the holes, which only files of more than one block have.
+    pub(crate) fn stored_bytes(
+        &self,
+        rows: &dyn Rows,
+        ino: Ino,
+        inode: &Inode,
+    ) -> Result<u64, FsError> {
+        if inode.kind != Kind::File || inode.inline.is_some() || inode.size <= BLOCK_LEN as u64 {
+            return Ok(inode.size);
+        }
+        let counted = self.counted.lock().get(&ino).copied();
+        if let Some((_, stored)) = counted.filter(|(version, _)| *version == inode.version) {
+            return Ok(stored);
+        }
+        let extents = state::extents(rows, ino, 0, u64::MAX)?;
+        let stored = content::stored_bytes(&extents, inode.size);
+        if extents.len() > EXTENTS_CHEAP {
+            let mut counted = self.counted.lock();
+            if counted.len() >= COUNTED_MAX {
+                counted.clear();
+            }
+            counted.insert(ino, (inode.version, stored));
+        }
+        Ok(stored)
+    }
+
     /// A number that no inode has.
     pub(crate) fn new_ino(&self, rows: &dyn Rows) -> Result<Ino, FsError> {
         loop {
@@ -87,7 +118,7 @@ impl Fs {
         }
     }
 
-    /// Attributes as the tree has them.
+    /// Attributes as the tree has them, holes counted as stored.
     pub(crate) fn attr_of(node: NodeId, ino: Ino, inode: &Inode) -> Attr {
         Attr {
             node,
@@ -99,6 +130,7 @@ impl Fs {
             gid: inode.gid,
             rdev: inode.rdev,
             size: inode.size,
+            stored: inode.size,
             atime: inode.atime,
             mtime: inode.mtime,
             ctime: inode.ctime,
@@ -108,12 +140,13 @@ impl Fs {
 
     /// Attributes of an inode for an entry: under its present node, with the changes of an open file laid over.
     /// Counts a look-up if `count`.
-    pub(crate) fn entry_attr(&self, ino: Ino, inode: &Inode, count: bool) -> Attr {
+    pub(crate) fn entry_attr(&self, (ino, inode): (Ino, &Inode), stored: u64, count: bool) -> Attr {
         let node = self.nodes.current(ino);
         if count {
             self.nodes.looked_up(node);
         }
         let mut attr = Self::attr_of(node, ino, inode);
+        attr.stored = stored;
         if inode.kind == Kind::File {
             self.overlay(&mut attr, inode.version);
         }
@@ -130,6 +163,7 @@ impl Fs {
             return;
         }
         attr.size = state.content.size();
+        attr.stored = state.content.stored_bytes();
         attr.mtime = state.mtime.unwrap_or(state.inode.mtime);
         attr.ctime = attr.ctime.max(attr.mtime);
     }

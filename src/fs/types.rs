@@ -33,6 +33,8 @@ pub struct Caller {
     pub gid: u32,
     /// Process, for the log.
     pub pid: u32,
+    /// Permissions that new files do not get, unless their directory says what they get.
+    pub umask: u16,
 }
 
 /// What `stat` tells.
@@ -56,6 +58,8 @@ pub struct Attr {
     pub rdev: u64,
     /// Length in bytes.
     pub size: u64,
+    /// Bytes that are stored: the length without the holes.
+    pub stored: u64,
     /// Last access as far as it is kept: set explicitly, never by reading.
     pub atime: Timestamp,
     /// Last change of contents.
@@ -106,7 +110,7 @@ pub struct OpenMode {
 pub struct NodeSpec {
     /// Anything but a directory or a symbolic link.
     pub kind: Kind,
-    /// Permission bits, the umask already taken away.
+    /// Permission bits as asked for: the umask is taken away here.
     pub mode: u16,
     /// Device number of a device, else 0.
     pub rdev: u64,
@@ -205,4 +209,6 @@ pub trait Notify: Send + Sync + 'static {
     /// What the directory lists changed, and its attributes. Told behind the entries: a listing that was answered from the old
     /// state is in the kernel's cache by then, so that it is dropped as well.
     fn listing(&self, dir: NodeId);
+    /// What programs wrote to the node is to be written here now, as far as the kernel still keeps it to itself. Returns when it is.
+    fn write_back(&self, node: NodeId);
 }

@@ -1,8 +1,9 @@
 //! fuser's trait over the file system: convert, call, convert, reply.
 
 use crate::convert::{
-    NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, node, node_spec,
-    open_mode, permissions, raw_errno, rename_mode, set_time, xattr_mode,
+    NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, is_acl,
+    keeps_set_gid, listed_for, node, node_spec, open_mode, permissions, raw_errno, rename_mode,
+    set_time, xattr_mode,
 };
 use crate::pool::Pool;
 use crate::reply::{
@@ -36,9 +37,12 @@ const LIST_BATCH: usize = 128;
 
 /// What we ask the kernel for, if it has it. What is not here we could not honour:
 /// - locks: they stay local to this kernel;
-/// - ACLs and security contexts: fuser does not pass them on;
+/// - security contexts of what is made: fuser does not pass them on;
 /// - opens without a message: open is where a stale branch is noticed.
-const CAPABILITIES: [InitFlags; 7] = [
+const CAPABILITIES: [InitFlags; 9] = [
+    // The umask comes along, as it has no part where a directory has a default list.
+    InitFlags::FUSE_DONT_MASK,
+    InitFlags::FUSE_POSIX_ACL,
     InitFlags::FUSE_WRITEBACK_CACHE,
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -193,7 +197,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -201,7 +205,7 @@ impl Filesystem for Adapter {
             let Some(spec) = node_spec(mode, rdev) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
             self.make(move |fs| reply_entry(reply, fs.mknod(dir, &name, spec, &caller)));
         });
     }
@@ -212,11 +216,11 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
             let mode = permissions(mode);
             self.make(move |fs| reply_entry(reply, fs.mkdir(dir, &name, mode, &caller)));
         });
@@ -244,7 +248,8 @@ impl Filesystem for Adapter {
     ) {
         guarded(|| {
             let target = target.as_os_str().as_bytes().to_vec();
-            let (dir, name, caller) = (node(parent), link_name.as_bytes().to_vec(), caller(req));
+            let (dir, name) = (node(parent), link_name.as_bytes().to_vec());
+            let caller = caller(req, 0);
             self.make(move |fs| reply_entry(reply, fs.symlink(dir, &name, &target, &caller)));
         });
     }
@@ -310,7 +315,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
@@ -318,7 +323,7 @@ impl Filesystem for Adapter {
             let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
             let exclusive = flags & libc::O_EXCL != 0;
             let how = OpenMode { write, truncate };
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req));
+            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
             let mode = permissions(mode);
             self.make(
                 move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
@@ -533,7 +538,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -542,6 +547,13 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         guarded(|| match xattr_mode(flags) {
+            Some(_) if is_acl(name) => {
+                let set = self.fs.getattr(node(ino)).and_then(|attr| {
+                    let keep = keeps_set_gid(req, &attr);
+                    self.fs.set_acl(node(ino), name.as_bytes(), value, keep)
+                });
+                reply_empty(reply, set);
+            }
             Some(mode) => reply_empty(
                 reply,
                 self.fs.setxattr(node(ino), name.as_bytes(), value, mode),
@@ -556,9 +568,10 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
-            reply_xattr(reply, size, self.fs.listxattr(node(ino)));
+            let list = self.fs.listxattr(node(ino));
+            reply_xattr(reply, size, list.map(|list| listed_for(req, list)));
         });
     }
 
@@ -604,9 +617,14 @@ impl Filesystem for Adapter {
             let Ok(from) = u64::try_from(offset) else {
                 return reply.error(raw_errno(Errno::ENXIO));
             };
-            match self.fs.seek(handle(fh), from, what) {
+            let id = handle(fh);
+            let work = move |fs: &Fs| match fs.seek(id, from, what) {
                 Ok(found) => reply.offset(i64::try_from(found).unwrap_or(i64::MAX)),
                 Err(e) => reply.error(errno(&e)),
+            };
+            match self.fs.is_written_to(id) {
+                Ok(true) => self.later(&self.reads, work),
+                _ => work(&self.fs),
             }
         });
     }

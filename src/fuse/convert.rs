@@ -6,6 +6,8 @@ use skrin_fs::{
     Allocate, Attr, Caller, FsError, Kind, NodeId, NodeSpec, OpenMode, RenameMode, SetTime,
     XattrMode,
 };
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
 /// How long the kernel may keep names and attributes: it is told when they change.
@@ -30,11 +32,13 @@ pub(crate) fn node(ino: INodeNo) -> NodeId {
     NodeId(ino.0)
 }
 
-pub(crate) fn caller(req: &Request) -> Caller {
+/// Who makes something new, with the umask that the request brings.
+pub(crate) fn caller(req: &Request, umask: u32) -> Caller {
     Caller {
         uid: req.uid(),
         gid: req.gid(),
         pid: req.pid(),
+        umask: permissions(umask),
     }
 }
 
@@ -71,9 +75,23 @@ pub(crate) fn timestamp(t: SystemTime) -> Timestamp {
     }
 }
 
+/// A time as fuser passes it on. Before 1970 the kernel counts seconds down and nanoseconds up from there, and fuser 0.18 takes both as
+/// down.
+fn received(t: SystemTime) -> Timestamp {
+    const SECOND: i64 = 1_000_000_000;
+    match SystemTime::UNIX_EPOCH.duration_since(t) {
+        Ok(before) if !before.is_zero() => {
+            let seconds = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
+            let whole = seconds.saturating_mul(-SECOND);
+            Timestamp(whole.saturating_add(i64::from(before.subsec_nanos())))
+        }
+        _ => timestamp(t),
+    }
+}
+
 pub(crate) fn set_time(t: TimeOrNow) -> SetTime {
     match t {
-        TimeOrNow::SpecificTime(t) => SetTime::At(timestamp(t)),
+        TimeOrNow::SpecificTime(t) => SetTime::At(received(t)),
         TimeOrNow::Now => SetTime::Now,
     }
 }
@@ -95,7 +113,7 @@ fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
     FileAttr {
         ino: INodeNo(ino),
         size: attr.size,
-        blocks: attr.size.div_ceil(512),
+        blocks: attr.stored.div_ceil(512),
         atime: system_time(attr.atime),
         mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),
@@ -168,6 +186,34 @@ pub(crate) fn xattr_mode(flags: i32) -> Option<XattrMode> {
         libc::XATTR_REPLACE => Some(XattrMode::Replace),
         _ => None,
     }
+}
+
+/// Whether an attribute is an access control list.
+pub(crate) fn is_acl(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"system.posix_acl_")
+}
+
+/// Whether the set-group-id bit stays when the caller sets an access control list: root and members of the group keep it. The kernel's
+/// own word on this is in a field that fuser does not read.
+pub(crate) fn keeps_set_gid(req: &Request, attr: &Attr) -> bool {
+    const SET_GID: u16 = 0o2000;
+    if attr.mode & SET_GID == 0 || req.uid() == 0 || req.gid() == attr.gid {
+        return true;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", req.pid())).unwrap_or_default();
+    let groups = status.lines().find_map(|l| l.strip_prefix("Groups:"));
+    let mut groups = groups.unwrap_or_default().split_ascii_whitespace();
+    groups.any(|group| group.parse() == Ok(attr.gid))
+}
+
+/// The names of a list that the caller may know of: those of `trusted.` are for root, and the kernel leaves that to us.
+pub(crate) fn listed_for(req: &Request, list: Vec<u8>) -> Vec<u8> {
+    if req.uid() == 0 {
+        return list;
+    }
+    let names = list.split_inclusive(|byte| *byte == 0);
+    let known = names.filter(|name| !name.starts_with(b"trusted."));
+    known.flatten().copied().collect()
 }
 
 /// What fallocate's mode asks for; `None` for what is not supported.

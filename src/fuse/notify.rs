@@ -33,4 +33,9 @@ impl Notify for KernelNotify {
     fn listing(&self, dir: NodeId) {
         log(self.0.inval_inode(INodeNo(dir.0), 0, 0), "listing");
     }
+
+    fn write_back(&self, node: NodeId) {
+        // Before the kernel drops pages it writes them; there is no message that asks for that alone.
+        log(self.0.inval_inode(INodeNo(node.0), 0, 0), "contents");
+    }
 }

@@ -5,7 +5,19 @@ use std::collections::BTreeMap;
 
 /// Extents without overlap; what no extent covers is a hole.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct ExtentMap(BTreeMap<u64, Extent>);
+pub(crate) struct ExtentMap {
+    runs: BTreeMap<u64, Extent>,
+    /// Blocks of them that are not holes.
+    held: u64,
+}
+
+/// Blocks of an extent that are not holes.
+fn held(extent: &Extent) -> u64 {
+    match extent.content {
+        Held::Hole => 0,
+        Held::Stored(_) | Held::Lost => u64::from(extent.count),
+    }
+}
 
 impl ExtentMap {
     /// The extents of a file of `blocks` blocks as the tree has them. There a missing extent is an error, never zeros: what is
@@ -38,23 +50,28 @@ impl ExtentMap {
 
     /// How many runs there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.runs.len()
+    }
+
+    /// Blocks that are not holes.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
     }
 
     /// Whether the whole file is a hole.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.runs.is_empty()
     }
 
     /// What block `block` holds: an extent of that one block.
     pub(crate) fn get(&self, block: u64) -> Option<Extent> {
-        let (_, extent) = self.0.range(..=block).next_back()?;
+        let (_, extent) = self.runs.range(..=block).next_back()?;
         extent.clip(block, block + 1)
     }
 
     /// The block behind the extent that holds `block`; behind `block` itself in a hole.
     pub(crate) fn end_of(&self, block: u64) -> u64 {
-        let found = self.0.range(..=block).next_back().map(|(_, e)| e.end());
+        let found = self.runs.range(..=block).next_back().map(|(_, e)| e.end());
         found.unwrap_or(0).max(block + 1)
     }
 
@@ -63,12 +80,12 @@ impl ExtentMap {
         if self.get(block).is_some() {
             return Some(block);
         }
-        self.0.range(block..).next().map(|(first, _)| *first)
+        self.runs.range(block..).next().map(|(first, _)| *first)
     }
 
     /// The first hole at or behind `block`.
     pub(crate) fn next_hole(&self, mut block: u64) -> u64 {
-        while let Some((_, extent)) = self.0.range(..=block).next_back() {
+        while let Some((_, extent)) = self.runs.range(..=block).next_back() {
             if extent.end() <= block {
                 break;
             }
@@ -79,15 +96,15 @@ impl ExtentMap {
 
     /// Makes a hole of blocks `from..to`.
     pub(crate) fn cut(&mut self, from: u64, to: u64) {
-        let before = self.0.range(..from).next_back().map(|(k, e)| (*k, *e));
+        let before = self.runs.range(..from).next_back().map(|(k, e)| (*k, *e));
         if let Some((key, extent)) = before.filter(|(_, e)| e.end() > from) {
-            self.0.remove(&key);
+            self.remove(key);
             self.insert(extent.clip(0, from));
             self.insert(extent.clip(to, u64::MAX));
         }
-        let inside: Vec<u64> = self.0.range(from..to).map(|(k, _)| *k).collect();
+        let inside: Vec<u64> = self.runs.range(from..to).map(|(k, _)| *k).collect();
         for key in inside {
-            if let Some(extent) = self.0.remove(&key) {
+            if let Some(extent) = self.remove(key) {
                 self.insert(extent.clip(to, u64::MAX));
             }
         }
@@ -95,28 +112,36 @@ impl ExtentMap {
 
     fn insert(&mut self, extent: Option<Extent>) {
         if let Some(extent) = extent {
-            self.0.insert(extent.first_block, extent);
+            self.held += held(&extent);
+            self.runs.insert(extent.first_block, extent);
         }
+    }
+
+    fn remove(&mut self, key: u64) -> Option<Extent> {
+        let extent = self.runs.remove(&key)?;
+        self.held -= held(&extent);
+        Some(extent)
     }
 
     /// Puts an extent in the place of what was in its range.
     pub(crate) fn put(&mut self, extent: Extent) {
         self.cut(extent.first_block, extent.end());
-        if let Some((_, last)) = self.0.range_mut(..extent.first_block).next_back()
+        if let Some((_, last)) = self.runs.range_mut(..extent.first_block).next_back()
             && let Some(joined) = last.join(&extent)
         {
             *last = joined;
+            self.held += held(&extent);
             return;
         }
-        self.0.insert(extent.first_block, extent);
+        self.insert(Some(extent));
     }
 
     /// The extents of blocks `from..to`, clipped, with explicit holes between them.
     pub(crate) fn list(&self, from: u64, to: u64) -> Vec<Extent> {
         let mut out = Vec::new();
         let mut next = from;
-        let before = self.0.range(..from).next_back().map(|(_, e)| *e);
-        let inside = self.0.range(from..to).map(|(_, e)| *e);
+        let before = self.runs.range(..from).next_back().map(|(_, e)| *e);
+        let inside = self.runs.range(from..to).map(|(_, e)| *e);
         for extent in before
             .into_iter()
             .chain(inside)
@@ -232,8 +257,10 @@ mod tests {
         );
         assert_eq!(map.next_hole(3), 10);
         assert_eq!(map.next_held(10), None);
+        assert_eq!(map.held(), 10);
         map.cut(1, 9);
         assert_eq!(map.next_held(1), Some(9));
+        assert_eq!(map.held(), 2);
     }
 
     #[test]

@@ -141,8 +141,20 @@ fn random_edits_read_as_a_plain_array_does_and_survive_reloading() {
                 }
             }
             assert!(shelf.all(&content) == model, "seed {seed} step {step}");
+            let data = by_seeking(&content);
+            assert_eq!(content.stored_bytes(), data, "seed {seed} step {step}");
         }
     }
+}
+
+/// Bytes of data, from where `seek` finds data and holes.
+fn by_seeking(content: &Content) -> u64 {
+    let (mut at, mut sum) = (0, 0);
+    while let Some(data) = content.seek(at, true) {
+        at = content.seek(data, false).unwrap();
+        sum += at - data;
+    }
+    sum
 }
 
 #[test]

@@ -1,4 +1,6 @@
+use super::xattr::set_mode;
 use super::{check_free, dir_of, name_of};
+use crate::acl::{self, Inherited};
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::types::{Attr, Caller, HandleId, NodeId, NodeSpec, OpenMode};
@@ -79,7 +81,7 @@ impl Fs {
             rdev,
             target: Vec::new(),
         };
-        self.make(dir, name, node)
+        self.make(dir, name, node, caller.umask)
     }
 
     /// Makes a directory; counts as a look-up.
@@ -101,7 +103,7 @@ impl Fs {
             rdev: 0,
             target: Vec::new(),
         };
-        self.make(dir, name, node)
+        self.make(dir, name, node, caller.umask)
     }
 
     /// Makes a symbolic link; counts as a look-up.
@@ -128,10 +130,16 @@ impl Fs {
             rdev: 0,
             target: target.to_vec(),
         };
-        self.make(dir, name, node)
+        self.make(dir, name, node, 0)
     }
 
-    fn make(&self, dir: NodeId, name: &[u8], mut node: NewNode) -> Result<Attr, FsError> {
+    fn make(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        mut node: NewNode,
+        umask: u16,
+    ) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
         self.await_room()?;
@@ -140,11 +148,16 @@ impl Fs {
             let (dir, parent) = dir_of(&tree, self.nodes.ino(dir))?;
             check_free(&tree, dir, &name)?;
             inherit_group(&parent, &mut node);
+            let inherited = acl::inherit(&tree, (dir, &parent), node.kind, node.mode, umask)?;
+            node.mode = inherited.first_mode;
             let ino = self.new_ino(&tree)?;
             self.execute(&mut tree, self.creation(dir, name, ino, node))?;
+            for op in finishing(ino, inherited) {
+                self.execute(&mut tree, op)?;
+            }
             (ino, state::inode(&tree, ino)?.ok_or(FsError::NotFound)?)
         };
-        Ok(self.entry_attr(ino, &inode, true))
+        Ok(self.entry_attr((ino, &inode), inode.size, true))
     }
 
     fn creation(&self, dir: Ino, name: Name, ino: Ino, node: NewNode) -> OpKind {
@@ -164,4 +177,23 @@ fn inherit_group(parent: &Inode, node: &mut NewNode) {
             node.mode |= SET_GID;
         }
     }
+}
+
+/// What a new entry gets from its directory behind the operation that makes it, the mode last: before the list is there the bits of the
+/// group would be the group's own.
+fn finishing(ino: Ino, inherited: Inherited) -> impl Iterator<Item = OpKind> {
+    let Inherited {
+        first_mode,
+        mode,
+        xattrs,
+    } = inherited;
+    let lists = xattrs
+        .into_iter()
+        .map(move |(name, value)| OpKind::SetXattr {
+            ino,
+            name: name.to_vec(),
+            value,
+        });
+    let widened = (mode != first_mode).then_some(mode);
+    lists.chain(widened.map(move |mode| set_mode(ino, mode)))
 }

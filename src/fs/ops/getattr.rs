@@ -1,7 +1,7 @@
 use super::inode_of;
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::OpenFile;
+use crate::file::{Gone, OpenFile};
 use crate::types::{Attr, NodeId};
 use skrin_meta::{Kind, state};
 
@@ -14,13 +14,29 @@ impl Fs {
         if let Some(file) = self.files.get(node) {
             return self.open_attr(&file);
         }
-        let (ino, inode) = inode_of(&self.replica.tree(), self.nodes.ino(node))?;
-        Ok(Self::attr_of(node, ino, &inode))
+        let tree = self.replica.tree();
+        let (ino, inode) = match inode_of(&tree, self.nodes.ino(node)) {
+            Err(FsError::NotFound) => return self.removed_attr(node),
+            found => found?,
+        };
+        let mut attr = Self::attr_of(node, ino, &inode);
+        attr.stored = self.stored_bytes(&tree, ino, &inode)?;
+        Ok(attr)
+    }
+
+    /// Attributes of what has no name any more and is no open file.
+    fn removed_attr(&self, node: NodeId) -> Result<Attr, FsError> {
+        let ino = self.nodes.ino(node);
+        let seen = |gone: &mut Gone| Attr {
+            nlink: 0,
+            ..Self::attr_of(node, ino, &gone.inode)
+        };
+        self.nodes.with_removed(node, seen).ok_or(FsError::NotFound)
     }
 
     /// Attributes of an open file, whether or not it still has a name.
     pub(crate) fn open_attr(&self, file: &OpenFile) -> Result<Attr, FsError> {
-        let gone = file.gone.lock().clone();
+        let gone = file.gone.lock().as_ref().map(|gone| gone.inode.clone());
         let found = match gone {
             Some(inode) => Some(inode),
             None => state::inode(&self.replica.tree(), file.ino)?,
@@ -35,6 +51,7 @@ impl Fs {
             }
         };
         let mut attr = Self::attr_of(file.node, file.ino, &inode);
+        attr.stored = file.state.lock().content.stored_bytes();
         self.overlay(&mut attr, inode.version);
         Ok(attr)
     }

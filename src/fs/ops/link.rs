@@ -13,7 +13,7 @@ impl Fs {
     pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
-        let (ino, inode) = {
+        let (ino, inode, stored) = {
             let mut tree = self.replica.tree();
             let (ino, inode) = inode_of(&tree, self.nodes.ino(node))?;
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
@@ -26,8 +26,10 @@ impl Fs {
             check_free(&tree, dir, &name)?;
             let place = self.new_place(dir, name);
             self.execute(&mut tree, OpKind::Link { ino, place })?;
-            (ino, state::inode(&tree, ino)?.ok_or(FsError::NotFound)?)
+            let inode = state::inode(&tree, ino)?.ok_or(FsError::NotFound)?;
+            let stored = self.stored_bytes(&tree, ino, &inode)?;
+            (ino, inode, stored)
         };
-        Ok(self.entry_attr(ino, &inode, true))
+        Ok(self.entry_attr((ino, &inode), stored, true))
     }
 }

@@ -10,13 +10,15 @@ impl Fs {
     /// `NotFound`, `NotDirectory`, `NameTooLong`.
     pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
-        let (ino, inode) = {
+        let (ino, inode, stored) = {
             let tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
             let entry = entry_of(&tree, dir, &name)?;
-            inode_of(&tree, entry.ino)?
+            let (ino, inode) = inode_of(&tree, entry.ino)?;
+            let stored = self.stored_bytes(&tree, ino, &inode)?;
+            (ino, inode, stored)
         };
-        Ok(self.entry_attr(ino, &inode, true))
+        Ok(self.entry_attr((ino, &inode), stored, true))
     }
 
     /// The kernel lets go of so many look-ups of a node.

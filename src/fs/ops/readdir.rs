@@ -17,7 +17,11 @@ impl Fs {
     /// # Errors
     /// `NotFound`, `NotDirectory`.
     pub fn opendir(&self, node: NodeId) -> Result<(), FsError> {
-        dir_of(&self.replica.tree(), self.nodes.ino(node)).map(drop)
+        match dir_of(&self.replica.tree(), self.nodes.ino(node)) {
+            // There is nothing in it, and the kernel asks for no more.
+            Err(FsError::NotFound) if self.nodes.with_removed(node, |_| ()).is_some() => Ok(()),
+            found => found.map(drop),
+        }
     }
 
     /// Up to `limit` entries behind the cookie `after`, 0 for the first; none at the end. Entries that exist all the while are listed exactly
@@ -38,6 +42,7 @@ impl Fs {
             let mut out = dots(ino, &dir, after);
             let more = limit.saturating_sub(out.len());
             let found = children(
+                self,
                 &tree,
                 ino,
                 after.max(PARENT_COOKIE),
@@ -47,8 +52,8 @@ impl Fs {
             )?;
             (out, found)
         };
-        for (entry, (ino, inode)) in out.iter_mut().rev().zip(found.iter().rev()) {
-            entry.attr = Some(self.entry_attr(*ino, inode, false));
+        for (entry, (ino, inode, stored)) in out.iter_mut().rev().zip(found.iter().rev()) {
+            entry.attr = Some(self.entry_attr((*ino, inode), *stored, false));
         }
         Ok(out)
     }
@@ -69,20 +74,24 @@ fn dots(ino: Ino, dir: &Inode, after: u64) -> Vec<DirEntry> {
     both.into_iter().filter(|e| e.cookie > after).collect()
 }
 
-/// Appends children to `out`; the inodes of the appended ones, in the same order, where they are wanted.
+/// Appends children to `out`; the inodes of the appended ones and what is stored of them, in the same order, where they are wanted.
 fn children(
+    fs: &Fs,
     rows: &dyn Rows,
     dir: Ino,
     after: u64,
     limit: usize,
     attributes: bool,
     out: &mut Vec<DirEntry>,
-) -> Result<Vec<(Ino, Inode)>, FsError> {
+) -> Result<Vec<(Ino, Inode, u64)>, FsError> {
     let mut inodes = Vec::new();
     for listed in state::list(rows, dir, after, limit)? {
         if attributes {
             match state::inode(rows, listed.entry.ino)? {
-                Some(inode) => inodes.push((listed.entry.ino, inode)),
+                Some(inode) => {
+                    let stored = fs.stored_bytes(rows, listed.entry.ino, &inode)?;
+                    inodes.push((listed.entry.ino, inode, stored));
+                }
                 None => continue,
             }
         }

@@ -1,7 +1,8 @@
+use super::xattr::attributes;
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::OpenFile;
+use crate::file::{Gone, OpenFile};
 use crate::types::NodeId;
 use skrin_base::{Ino, Name};
 use skrin_meta::op::Place;
@@ -22,33 +23,43 @@ fn removal(dir: Ino, name: Name, entry: &Entry, inode: &Inode) -> OpKind {
     }
 }
 
-/// If the inode is about to lose its last name, the open files that will outlive it.
+/// If the inode is about to lose its last name, what will outlive it here.
 pub(super) struct Survivors {
     files: Vec<Arc<OpenFile>>,
-    inode: Inode,
+    left: Gone,
 }
 
 impl Survivors {
-    pub(super) fn of(files: Vec<Arc<OpenFile>>, inode: &Inode) -> Option<Self> {
-        let last = inode.links.len() <= 1 && !files.is_empty();
-        last.then(|| Self {
-            files,
+    pub(super) fn of(
+        files: Vec<Arc<OpenFile>>,
+        rows: &dyn Rows,
+        ino: Ino,
+        inode: &Inode,
+    ) -> Result<Option<Self>, FsError> {
+        if inode.links.len() > 1 {
+            return Ok(None);
+        }
+        let left = Gone {
             inode: inode.clone(),
-        })
+            xattrs: attributes(rows, ino, inode)?,
+        };
+        Ok(Some(Self { files, left }))
     }
 
-    /// The name is gone: from now on these files live in memory only.
+    /// The name is gone: from now on the inode lives in memory only, for those who have it open and for as long as the kernel knows it.
     pub(super) fn detach(mut self, rows: &dyn Rows, ino: Ino, fs: &Fs) -> Result<(), FsError> {
         if state::inode(rows, ino)?.is_some() {
             return Ok(());
         }
-        self.inode.links.clear();
-        self.inode.ctime = fs.now();
+        self.left.inode.links.clear();
+        self.left.inode.ctime = fs.now();
         for file in self.files {
-            *file.gone.lock() = Some(self.inode.clone());
+            *file.gone.lock() = Some(self.left.clone());
             // Right behind the operation, so that they hold no log file for as long as the file stays open.
             fs.settle(&file)?;
         }
+        self.left.inode.inline = None;
+        fs.nodes.keep_removed(ino, self.left);
         Ok(())
     }
 }
@@ -69,7 +80,7 @@ impl Fs {
                 return Err(FsError::IsDirectory);
             }
             let (ino, inode) = inode_of(&tree, entry.ino)?;
-            let survivors = Survivors::of(open(ino), &inode);
+            let survivors = Survivors::of(open(ino), &tree, ino, &inode)?;
             self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
             survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
         })
@@ -81,15 +92,16 @@ impl Fs {
     /// `NotFound`, `NotDirectory`, `NotEmpty`, `ReadOnly`.
     pub fn rmdir(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
         let name = name_of(name)?;
-        self.commit(|tree| {
-            let (dir, _) = dir_of(tree, self.nodes.ino(dir))?;
-            let entry = entry_of(tree, dir, &name)?;
-            let (ino, inode) = dir_of(tree, entry.ino)?;
-            if !state::is_empty(tree, ino)? {
-                return Err(FsError::NotEmpty);
-            }
-            Ok(removal(dir, name, &entry, &inode))
-        })?;
-        Ok(())
+        self.check_writable()?;
+        let mut tree = self.replica.tree();
+        let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
+        let entry = entry_of(&tree, dir, &name)?;
+        let (ino, inode) = dir_of(&tree, entry.ino)?;
+        if !state::is_empty(&tree, ino)? {
+            return Err(FsError::NotEmpty);
+        }
+        let survivors = Survivors::of(Vec::new(), &tree, ino, &inode)?;
+        self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
+        survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
     }
 }

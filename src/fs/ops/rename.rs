@@ -129,9 +129,10 @@ impl Fs {
                 check_replace(&tree, &moved, there)?;
             }
             let replaced = there.as_ref().map(|t| t.entry.ino);
-            let survivors = there
-                .as_ref()
-                .and_then(|t| Survivors::of(open(t.entry.ino), &t.inode));
+            let survivors = match &there {
+                Some(t) => Survivors::of(open(t.entry.ino), &tree, t.entry.ino, &t.inode)?,
+                None => None,
+            };
             self.execute(
                 &mut tree,
                 movement(&moved, to_dir, &to_name, there.as_ref()),

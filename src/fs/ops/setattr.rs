@@ -1,26 +1,15 @@
 use super::inode_of;
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::OpenFile;
+use crate::file::{Change, Gone, OpenFile};
 use crate::types::{Attr, NodeId, SetAttr, SetTime};
-use skrin_base::Timestamp;
 use skrin_base::limits::FILE_LEN_MAX;
 use skrin_meta::OpKind;
 
 const MODE_BITS: u16 = 0o7777;
 
-/// Attributes that the tree keeps, times resolved.
-#[derive(Clone, Copy, Default)]
-struct Change {
-    mode: Option<u16>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    atime: Option<Timestamp>,
-    mtime: Option<Timestamp>,
-}
-
 impl Change {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let owner = self.uid.is_none() && self.gid.is_none();
         owner && self.mode.is_none() && self.atime.is_none() && self.mtime.is_none()
     }
@@ -69,7 +58,7 @@ impl Fs {
         if change.is_empty() {
             return Ok(());
         }
-        self.commit(|tree| {
+        let told = self.commit(|tree| {
             let (ino, _) = inode_of(tree, self.nodes.ino(node))?;
             Ok(OpKind::SetAttr {
                 ino,
@@ -79,8 +68,13 @@ impl Fs {
                 atime: change.atime,
                 mtime: change.mtime,
             })
-        })?;
-        Ok(())
+        });
+        let kept = |gone: &mut Gone| gone.change(&change, now);
+        match told {
+            // The kernel tells times of a file when its last name is gone already.
+            Err(FsError::NotFound) if self.nodes.with_removed(node, kept).is_some() => Ok(()),
+            told => told.map(drop),
+        }
     }
 
     /// What an open file keeps for itself until it is told to the tree: its modification time if it has changes, everything if it has no
@@ -96,15 +90,10 @@ impl Fs {
             }
         }
         let mut gone = file.gone.lock();
-        let Some(inode) = gone.as_mut() else {
+        let Some(gone) = gone.as_mut() else {
             return change.is_empty();
         };
-        inode.mode = change.mode.unwrap_or(inode.mode);
-        inode.uid = change.uid.unwrap_or(inode.uid);
-        inode.gid = change.gid.unwrap_or(inode.gid);
-        inode.atime = change.atime.unwrap_or(inode.atime);
-        inode.mtime = change.mtime.unwrap_or(inode.mtime);
-        inode.ctime = self.now();
+        gone.change(change, self.now());
         true
     }
 

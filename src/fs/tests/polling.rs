@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const CALLER: Caller = Caller {
+    umask: 0,
     uid: 0,
     gid: 0,
     pid: 1,

@@ -313,7 +313,9 @@ fn extended_attributes_are_kept_by_namespace() {
     let gone = rustix::fs::getxattr(m.path("f"), "user.a", value.as_mut_slice());
     assert_eq!(gone, Err(rustix::io::Errno::NODATA));
     let acl = rustix::fs::getxattr(m.path("f"), "system.posix_acl_access", value.as_mut_slice());
-    assert_eq!(acl, Err(rustix::io::Errno::OPNOTSUPP));
+    assert_eq!(acl, Err(rustix::io::Errno::NODATA));
+    let other = set("system.other", b"x", XattrFlags::empty());
+    assert_eq!(other, Err(rustix::io::Errno::OPNOTSUPP));
 }
 
 #[test]
@@ -645,4 +647,129 @@ fn many_threads_on_two_devices_neither_hang_nor_lose_what_they_wrote() {
         };
         assert!(of(&roots[0]) == of(&roots[1]), "thread {n}");
     }
+}
+
+#[test]
+fn holes_are_not_looked_for_where_the_kernel_has_data_that_it_has_not_told_yet() {
+    let m = Mounted::new(40);
+    let mut f = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(m.path("f"))
+        .unwrap();
+    f.write_all(&pattern(1_000_000, 5)).unwrap();
+    f.write_all_at(b"far", 10 << 20).unwrap();
+    // Others copy what the writer still has open.
+    let reader = File::open(m.path("f")).unwrap();
+    let seek = |what| rustix::fs::seek(&reader, what).unwrap();
+    assert_eq!(seek(RawSeek::Data(0)), 0);
+    assert_eq!(seek(RawSeek::Hole(0)), 16 * 65536);
+    assert_eq!(seek(RawSeek::Data(2_000_000)), 10 << 20);
+    f.write_all_at(b"between", 5 << 20).unwrap();
+    assert_eq!(seek(RawSeek::Data(2_000_000)), 5 << 20);
+}
+
+#[test]
+fn stat_tells_what_is_stored_of_a_sparse_file() {
+    let mut m = Mounted::new(41);
+    let f = File::create_new(m.path("sparse")).unwrap();
+    f.set_len(1 << 30).unwrap();
+    f.write_all_at(&[1; 65536], 10 << 20).unwrap();
+    drop(f);
+    fs::write(m.path("full"), pattern(1_000_000, 6)).unwrap();
+    fs::write(m.path("small"), b"abc").unwrap();
+    for _ in 0..2 {
+        let blocks = |name: &str| fs::metadata(m.path(name)).unwrap().blocks();
+        assert_eq!(blocks("sparse"), 65536 / 512);
+        assert_eq!(blocks("full"), 1_000_000_u64.div_ceil(512));
+        assert_eq!(blocks("small"), 1);
+        m.remount();
+    }
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .args([m.path("sparse"), m.path("copy")])
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(fs::metadata(m.path("copy")).unwrap().blocks(), 65536 / 512);
+}
+
+#[test]
+fn times_before_1970_keep_their_nanoseconds() {
+    let mut m = Mounted::new(42);
+    let name = "f";
+    File::create(m.path(name)).unwrap();
+    fs::create_dir(m.path("d")).unwrap();
+    let at = |seconds, nanos| rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos,
+    };
+    // 5.5 s and one nanosecond before.
+    let times = rustix::fs::Timestamps {
+        last_access: at(-6, 500_000_000),
+        last_modification: at(-1, 999_999_999),
+    };
+    for name in ["f", "d"] {
+        rustix::fs::utimensat(CWD, m.path(name), &times, rustix::fs::AtFlags::empty()).unwrap();
+    }
+    for _ in 0..2 {
+        for name in ["f", "d"] {
+            let meta = fs::metadata(m.path(name)).unwrap();
+            assert_eq!((meta.atime(), meta.atime_nsec()), (-6, 500_000_000));
+            assert_eq!((meta.mtime(), meta.mtime_nsec()), (-1, 999_999_999));
+        }
+        m.remount();
+    }
+}
+
+#[test]
+fn what_is_open_without_a_name_has_attributes_until_it_is_closed() {
+    use rustix::fs::{FileType, Mode, OFlags, fstat, futimens, mknodat, open};
+    let m = Mounted::new(43);
+    fs::create_dir(m.path("dir")).unwrap();
+    let mode = Mode::from_raw_mode(0o640);
+    mknodat(CWD, m.path("fifo"), FileType::Fifo, mode, 0).unwrap();
+    fs::write(m.path("file"), b"x").unwrap();
+    let names = ["dir", "fifo", "file"];
+    let open = |(name, flags)| open(m.path(name), flags, Mode::empty()).unwrap();
+    let flags = [
+        OFlags::RDONLY,
+        OFlags::RDONLY | OFlags::NONBLOCK,
+        OFlags::PATH,
+    ];
+    let all: Vec<_> = names.into_iter().zip(flags).map(open).collect();
+    let before: Vec<_> = all.iter().map(|fd| fstat(fd).unwrap()).collect();
+    fs::remove_dir(m.path("dir")).unwrap();
+    fs::remove_file(m.path("fifo")).unwrap();
+    fs::remove_file(m.path("file")).unwrap();
+    for (fd, before) in all.iter().zip(before) {
+        let now = fstat(fd).unwrap();
+        assert_eq!(now.st_nlink, 0);
+        assert_eq!((now.st_ino, now.st_mode), (before.st_ino, before.st_mode));
+    }
+    let time = rustix::fs::Timespec {
+        tv_sec: 5,
+        tv_nsec: 6,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    futimens(&all[0], &times).unwrap();
+    assert_eq!(fstat(&all[0]).unwrap().st_mtime, 5);
+    // Nothing of it comes back.
+    assert_eq!(fs::read_dir(m.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn removing_files_whose_times_the_kernel_has_not_told_is_no_error_of_writing() {
+    let m = Mounted::new(44);
+    let root = File::open(m.path("")).unwrap();
+    for number in 0..50 {
+        fs::write(m.path(&number.to_string()), b"x").unwrap();
+    }
+    for number in 0..50 {
+        fs::remove_file(m.path(&number.to_string())).unwrap();
+    }
+    rustix::fs::syncfs(&root).unwrap();
 }

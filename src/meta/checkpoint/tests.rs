@@ -206,7 +206,7 @@ fn a_root_names_each_branch_of_a_lane_once_and_in_order() {
     for other in [
         with(|end| (end.seq, end.closed) = (10, None)),
         with(|end| (end.seq, end.incarnation) = (10, 3)),
-        with(|end| (end.seq, end.device) = (10, skrin_base::DeviceId([9; 16]))),
+        with(|end| (end.seq, end.device) = (10, DeviceId([9; 16]))),
     ] {
         assert!(!decode(vec![end.clone(), other]));
     }

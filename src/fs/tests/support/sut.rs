@@ -6,6 +6,7 @@ use skrin_fs::{Attr, Caller, Fs, FsError, Kind, NodeId, OpenMode};
 use std::collections::BTreeMap;
 
 pub(crate) const CALLER: Caller = Caller {
+    umask: 0,
     uid: 1000,
     gid: 100,
     pid: 1,

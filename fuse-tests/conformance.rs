@@ -1,0 +1,169 @@
+//! The suites that file systems are measured with, on a mount: pjdfstest for what calls promise, fsx for contents.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{Mount, Run, Vault, command};
+use crate::storages::On;
+
+/// Tests of pjdfstest 0.2.2 that there are for Linux.
+const PJDFSTEST_COUNT: usize = 398;
+/// Operations of fsx for each seed.
+const FSX_OPERATIONS: u32 = 4000;
+/// Seeds of fsx.
+const FSX_SEEDS: u32 = 4;
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuse-tests/conformance")
+        .join(name)
+}
+
+/// A suite that `.ci/install-test-deps` built.
+fn suite(name: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/test-deps/suites/bin")
+        .join(name);
+    assert!(
+        path.is_file(),
+        "no {}; has .ci/install-test-deps been run?",
+        path.display()
+    );
+    command(path.to_str().unwrap())
+}
+
+/// Runs the tests of pjdfstest that match; how each ended.
+fn pjdfstest(
+    mount: &Mount<'_>,
+    config: &Path,
+    secondary: &Path,
+    only: &[&str],
+) -> BTreeMap<String, String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = suite("pjdfstest")
+        .arg("-c")
+        .arg(config)
+        .arg("-p")
+        .arg(mount.path())
+        .arg("-s")
+        .arg(secondary)
+        .args(only)
+        .env("PATH", format!("{}:{path}", file("bin").display()))
+        .env("NO_COLOR", "1")
+        .finish();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("Summary"), "{said}");
+    let mut ended = BTreeMap::new();
+    for line in said.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if let (Some(name), Some(how @ ("ok" | "FAILED" | "skipped")), None) =
+            (words.next(), words.next(), words.next())
+        {
+            ended.insert(name.to_owned(), how.to_owned());
+        }
+    }
+    if !output.status.success() {
+        eprintln!("{said}");
+    }
+    ended
+}
+
+/// Names in the exclusion list, each of which has a reason.
+fn exclusions() -> Vec<String> {
+    let text = std::fs::read_to_string(file("exclusions")).unwrap();
+    let lines = text
+        .lines()
+        .filter(|l| !l.starts_with('#') && !l.is_empty());
+    lines
+        .map(|line| {
+            let (name, reason) = line.split_once(' ').unwrap();
+            assert!(!reason.trim().is_empty(), "{name} has no reason");
+            name.to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn every_test_of_pjdfstest_passes_that_is_not_excluded_for_a_reason() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount_with("a", &["--allow-other"]);
+    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    // The suite acts as other users too.
+    open(mount.path());
+    open(&vault.path(""));
+    let secondary = vault.path("secondary");
+    std::fs::create_dir(&secondary).unwrap();
+    open(&secondary);
+    // Some tests of the suite leave a file open, after which no file system can be remounted read-only: those that do, alone.
+    let config = std::fs::read_to_string(file("pjdfstest.toml")).unwrap();
+    let never = vault.path("no-remount.toml");
+    std::fs::write(
+        &never,
+        config.replace("allow_remount = true", "allow_remount = false"),
+    )
+    .unwrap();
+    let mut ended = pjdfstest(&mount, &never, &secondary, &[]);
+    let remounted = pjdfstest(&mount, &file("pjdfstest.toml"), &secondary, &["erofs"]);
+    assert_eq!(remounted.len(), 13);
+    ended.extend(remounted);
+    assert_eq!(ended.len(), PJDFSTEST_COUNT);
+    let not_passed: Vec<String> = ended
+        .into_iter()
+        .filter(|(_, how)| how != "ok")
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(not_passed, exclusions());
+    mount.unmount();
+}
+
+fn fsx(seed: u32, artifacts: &Path, target: &Path) {
+    suite("fsx")
+        .arg("-f")
+        .arg(file("fsx.toml"))
+        .args([
+            "-N",
+            &FSX_OPERATIONS.to_string(),
+            "-S",
+            &seed.to_string(),
+            "-P",
+        ])
+        .arg(artifacts)
+        .arg(target)
+        .output_ok();
+}
+
+#[test]
+fn fsx_finds_no_wrong_byte_nor_does_a_comparison_after_a_remount_and_on_another_device() {
+    let vault = Vault::new(On::Local);
+    let native = vault.path("native");
+    std::fs::create_dir(&native).unwrap();
+    let mut mount = vault.mount("a");
+    for seed in 1..=FSX_SEEDS {
+        let name = format!("seed-{seed}");
+        // One seed makes the same file everywhere: fsx compares within the mount, the native file with what comes after it.
+        fsx(seed, &native, &native.join(&name));
+        fsx(seed, &native, &mount.join(&name));
+        mount.unmount();
+        mount = vault.mount("a");
+        let back = std::fs::read(mount.join(&name)).unwrap();
+        assert!(
+            back == std::fs::read(native.join(&name)).unwrap(),
+            "{name} after a remount"
+        );
+    }
+    mount.unmount();
+    let other = vault.mount("b");
+    for seed in 1..=FSX_SEEDS {
+        let name = format!("seed-{seed}");
+        let back = std::fs::read(other.join(&name)).unwrap();
+        assert!(
+            back == std::fs::read(native.join(&name)).unwrap(),
+            "{name} on another device"
+        );
+    }
+    other.unmount();
+    vault.verify_clean();
+}
