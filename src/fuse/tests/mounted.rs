@@ -488,6 +488,7 @@ fn a_listing_that_the_kernel_keeps_is_made_anew_when_this_or_another_device_chan
         uid: 0,
         gid: 0,
         pid: 1,
+        umask: 0,
     };
     let fs = &other.opened.fs;
     let dir = fs.lookup(NodeId::ROOT, b"dir").unwrap().node;
