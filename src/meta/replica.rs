@@ -225,7 +225,7 @@ impl TreeGuard<'_> {
 
     /// Whether a commit is due even without operations: this device refutes a checkpoint and has not said so.
     pub fn has_to_refute(&self) -> bool {
-        !self.0.meta.standing.own.is_empty()
+        !self.0.meta.standing.owed().is_empty()
     }
 
     /// Operations that are not published yet, in their order.

@@ -82,7 +82,7 @@ impl Replica {
         // Both files have it; the newer one of them, which may be either, has it all.
         let owed = heads.refuting.iter().map(|v| (v.checkpoint, v.digest));
         let mut refuting: BTreeMap<CheckpointRef, Hash32> = owed.collect();
-        for reference in &core.meta.standing.own {
+        for reference in core.meta.standing.owed() {
             refuting.entry(*reference).or_default();
         }
         refuting.retain(|reference, _| !core.meta.standing.is_refuted_by(reference, &device));
@@ -270,7 +270,7 @@ impl Replica {
                     .extend(refuted.map(|digest| (reference, digest)));
                 let mut core = self.core.lock();
                 core.meta.standing = known;
-                core.meta.standing.own.extend(refuted.map(|_| reference));
+                core.meta.standing.refute_here(refuted.map(|_| reference));
             }
             match loaded {
                 Err(ReplicaError::Checkpoint {

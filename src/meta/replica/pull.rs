@@ -5,7 +5,7 @@ use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
 use super::fetch::Inbox;
 use super::graph::{Admitted, Graph, Refusal};
 use super::load::get_root;
-use super::standing::{Candidate, Reach};
+use super::standing::Reach;
 use super::{MergeDiff, Net, Replica};
 use crate::checkpoint::DigestOfRows;
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict};
@@ -413,11 +413,16 @@ impl Replica {
         }
         {
             let core = self.core.lock();
-            let candidates = &core.meta.standing.candidates;
-            wanted.extend(candidates.iter().map(|c| (c.reference, c.digest)));
+            let (known, unknown): (Vec<_>, Vec<_>) = core
+                .meta
+                .standing
+                .candidates
+                .iter()
+                .partition(|c| c.reach.is_some());
+            wanted.extend(unknown.iter().map(|c| (c.reference, c.digest)));
+            let known: BTreeSet<CheckpointRef> = known.iter().map(|c| c.reference).collect();
             wanted.retain(|wanted, _| {
-                let believed = |c: &Candidate| c.reference == *wanted && c.reach.is_some();
-                !candidates.iter().any(believed) && !net.roots.iter().any(|root| root.0 == *wanted)
+                !known.contains(wanted) && !net.roots.iter().any(|root| root.0 == *wanted)
             });
         }
         for (reference, digest) in wanted {

@@ -8,6 +8,7 @@ use crate::order::{ORDER_LEN, OrderKey};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Hash32, LaneId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 const LOCAL_MAX: usize = 1 << 24;
 
@@ -130,10 +131,30 @@ pub(super) struct Standing {
     /// Who refuted what, in commits that count for that (docs/format/checkpoints.md, section 5).
     refuted: BTreeMap<CheckpointRef, BTreeSet<DeviceId>>,
     /// What this device refutes and no commit of it says yet.
-    pub(super) own: BTreeSet<CheckpointRef>,
+    own: BTreeSet<CheckpointRef>,
     /// Proposals of which this device has formed its opinion: the place and the root.
     judged: BTreeSet<(OrderKey, Hash32)>,
+    chain: Cached,
 }
+
+/// The places of the chain among the candidates, once somebody asked: there are many commits to each checkpoint.
+#[derive(Debug, Default)]
+struct Cached(OnceLock<Vec<usize>>);
+
+impl Clone for Cached {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Cached {
+    /// It says nothing that the rest does not say.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Cached {}
 
 impl Standing {
     /// A chain that begins with a checkpoint that was loaded, with what was known of all before.
@@ -143,6 +164,7 @@ impl Standing {
         Self {
             anchor: root.parent,
             candidates: vec![first],
+            chain: Cached::default(),
             ..self
         }
     }
@@ -155,6 +177,7 @@ impl Standing {
             refuted: self.refuted.clone(),
             own: self.own.clone(),
             judged: self.judged.clone(),
+            chain: Cached::default(),
         }
     }
 
@@ -177,11 +200,30 @@ impl Standing {
         if let Some(candidate) = self.candidates.get_mut(at) {
             candidate.places.insert(place, named);
         }
+        self.chain = Cached::default();
     }
 
     /// Notes a refutation that counts. Returns whether it is news.
     pub(super) fn refute(&mut self, reference: CheckpointRef, device: DeviceId) -> bool {
+        self.chain = Cached::default();
         self.refuted.entry(reference).or_default().insert(device)
+    }
+
+    /// Lets refutations of this device count that no commit says yet.
+    pub(super) fn refute_here(&mut self, references: impl IntoIterator<Item = CheckpointRef>) {
+        self.own.extend(references);
+        self.chain = Cached::default();
+    }
+
+    /// Notes that a commit says it.
+    pub(super) fn has_said(&mut self, reference: &CheckpointRef) {
+        self.own.remove(reference);
+        self.chain = Cached::default();
+    }
+
+    /// What this device refutes and no commit of it says yet.
+    pub(super) fn owed(&self) -> &BTreeSet<CheckpointRef> {
+        &self.own
     }
 
     /// Whether somebody refuted it, this device included.
@@ -201,6 +243,7 @@ impl Standing {
         if let Some(known) = candidates.into_iter().find(|c| c.reference == *reference) {
             known.reach.get_or_insert_with(|| reach.clone());
         }
+        self.chain = Cached::default();
     }
 
     /// The highest floor that was ever proposed, whether or not it stands.
@@ -216,10 +259,13 @@ impl Standing {
 
     /// The chain from the beginning: of several with one parent, the earliest proposed stands, unless it is refuted.
     pub(super) fn chain(&self) -> impl Iterator<Item = &Candidate> {
-        self.chain_by(|c| match c.places.is_empty() {
-            true => Some(OrderKey::after(u64::MAX)),
-            false => c.places().next().copied(),
-        })
+        let chain = self.chain.0.get_or_init(|| {
+            self.chain_by(|c| match c.places.is_empty() {
+                true => Some(OrderKey::after(u64::MAX)),
+                false => c.places().next().copied(),
+            })
+        });
+        chain.iter().filter_map(|at| self.candidates.get(*at))
     }
 
     /// The chain as it would be without the proposals of which this device has no opinion yet, and their places.
@@ -230,28 +276,36 @@ impl Standing {
                 .find(|place| self.is_judged(place, &c.reference))
                 .copied()
         };
-        let chain = self.chain_by(place);
-        chain.filter_map(move |c| Some((c, place(c)?)))
+        let chain = self.chain_by(&place).into_iter();
+        chain.filter_map(move |at| {
+            let candidate = self.candidates.get(at)?;
+            Some((candidate, place(candidate)?))
+        })
     }
 
-    fn chain_by(
-        &self,
-        place: impl Fn(&Candidate) -> Option<OrderKey>,
-    ) -> impl Iterator<Item = &Candidate> {
-        let first_child = move |parent: Option<CheckpointRef>| {
-            let children = self.candidates.iter().filter(|c| {
-                let fits = |reach: &Reach| reach.parent == parent;
-                c.reach.as_ref().is_some_and(fits)
-                    && !self.is_refuted(&c.reference)
-                    && parent.is_none_or(|p| p.floor < c.reference.floor)
-            });
-            let placed = children.filter_map(|c| Some((place(c)?, c)));
-            placed.min_by_key(|(place, _)| *place).map(|(_, c)| c)
-        };
+    fn chain_by(&self, place: impl Fn(&Candidate) -> Option<OrderKey>) -> Vec<usize> {
+        let mut first: BTreeMap<Option<CheckpointRef>, (OrderKey, usize)> = BTreeMap::new();
+        for (at, c) in self.candidates.iter().enumerate() {
+            let Some(reach) = c.reach.as_ref().filter(|_| !self.is_refuted(&c.reference)) else {
+                continue;
+            };
+            let rises = reach.parent.is_none_or(|p| p.floor < c.reference.floor);
+            if let Some(place) = place(c).filter(|_| rises) {
+                let earliest = first.entry(reach.parent).or_insert((place, at));
+                *earliest = (*earliest).min((place, at));
+            }
+        }
         // Whoever begins with the child of a refuted checkpoint leaves it.
-        let begins = self.anchor.is_none_or(|anchor| !self.is_refuted(&anchor));
-        let first = begins.then(|| first_child(self.anchor)).flatten();
-        std::iter::successors(first, move |c| first_child(Some(c.reference)))
+        if self.anchor.is_some_and(|anchor| self.is_refuted(&anchor)) {
+            return Vec::new();
+        }
+        let mut chain = Vec::new();
+        let mut next = self.anchor;
+        while let Some((_, at)) = first.get(&next) {
+            chain.push(*at);
+            next = self.candidates.get(*at).map(|c| c.reference);
+        }
+        chain
     }
 
     /// The checkpoint that stands.
@@ -402,6 +456,7 @@ impl Decode for Standing {
         Ok(Self {
             anchor: r.option()?,
             candidates: r.list("proposed checkpoints", LOCAL_MAX)?,
+            chain: Cached::default(),
             refuted: decode_map(r, set)?,
             own: {
                 let own: Vec<CheckpointRef> = r.list("own refutations", LOCAL_MAX)?;

@@ -10,7 +10,7 @@ use crate::heads::Heads;
 use crate::lane::Head;
 use crate::order::OrderKey;
 use skrin_base::{DeviceId, Hash32, LaneId};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// What this device had seen at the end of the last complete pull.
 struct Seen<'a> {
@@ -49,7 +49,7 @@ impl Replica {
             return;
         }
         let own = net.refuting.keys().copied();
-        core.meta.standing.own.extend(own);
+        core.meta.standing.refute_here(own);
         for (reference, why) in self.harmful(net, core) {
             self.refute(net, core, reference, Hash32::default(), &why);
         }
@@ -76,7 +76,7 @@ impl Replica {
         digest: Hash32,
         why: &str,
     ) {
-        core.meta.standing.own.insert(reference);
+        core.meta.standing.refute_here([reference]);
         net.refuting.insert(reference, digest);
         let text = format!("{why}; this device refutes it, so that it does not stand");
         self.report(FindingKind::Refuted, self.root_object(&reference), text);
@@ -173,7 +173,7 @@ impl Replica {
             let news = core.meta.standing.refute(reference, device);
             if device == self.env.device {
                 net.refuting.remove(&reference);
-                core.meta.standing.own.remove(&reference);
+                core.meta.standing.has_said(&reference);
             } else if news {
                 let text = format!("{} refutes it; it does not stand", self.env.label(&device));
                 self.report(FindingKind::Refuted, self.root_object(&reference), text);
@@ -193,7 +193,8 @@ pub(super) fn refutations(checked: &CheckedCommit) -> impl Iterator<Item = &Verd
 fn cannot_stand(core: &Core) -> Vec<(CheckpointRef, &'static str)> {
     let standing = &core.meta.standing;
     let chain: Vec<&Candidate> = standing.chain().collect();
-    let stands = |reference: &CheckpointRef| chain.iter().any(|c| c.reference == *reference);
+    let standing_ones: BTreeSet<CheckpointRef> = chain.iter().map(|c| c.reference).collect();
+    let stands = |reference: &CheckpointRef| standing_ones.contains(reference);
     // Who has just begun with a checkpoint does not know what came before it.
     let knows_all = standing.anchor.is_none() || standing.judged_chain().next().is_some();
     let why = |c: &Candidate| {
@@ -236,10 +237,10 @@ fn first_void(core: &Core, seen: &Seen<'_>, proposed: &Candidate, reach: &Reach)
         let closed = reach.lanes.get(&head.lane).and_then(|held| held.closed);
         below || closed.is_some_and(|last| head.seq > last)
     };
+    let chain: Vec<&Candidate> = core.meta.standing.judged_chain().map(|(c, _)| c).collect();
     let counts = |head: &Head, lamport: u64| {
-        let mut chain = core.meta.standing.judged_chain();
-        let above = chain.find(|(c, _)| lamport <= c.reference.floor);
-        let above = above.and_then(|(c, _)| c.reach.as_ref());
+        let above = chain.iter().find(|c| lamport <= c.reference.floor);
+        let above = above.and_then(|c| c.reach.as_ref());
         !core.graph.is_void(head) && above.is_none_or(|reach| reach.covers(&core.graph, head))
     };
     let mut all = core.graph.all();
