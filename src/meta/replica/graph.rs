@@ -386,7 +386,11 @@ impl Graph {
             return self.is_covered(head);
         };
         let place = self.places.get(&(head.lane, head.seq));
-        if place.is_some_and(|place| place.len() == 1) && self.nodes.contains_key(&head.hash) {
+        let lane = self.lanes.get(&head.lane);
+        let covered_to = lane.and_then(Lane::covered_to);
+        let is_only = place.is_some_and(|place| place.len() == 1)
+            && covered_to.is_none_or(|last| last < head.seq);
+        if is_only && self.nodes.contains_key(&head.hash) {
             // The only one with this number is the one that all later ones follow.
             return true;
         }
