@@ -411,16 +411,16 @@ impl Graph {
         ends.any(|end| end.seq > head.seq || end.hash == head.hash)
     }
 
-    /// The hashes of these commits and of all before them in their lanes.
-    pub(crate) fn lanes_up_to(&self, heads: impl Iterator<Item = Head>) -> HashSet<Hash32> {
+    /// The hashes of these commits and of all that they follow, as far as that was admitted here.
+    pub(crate) fn past_of(&self, heads: impl Iterator<Item = Head>) -> HashSet<Hash32> {
         let mut hashes = HashSet::new();
-        for head in heads {
-            let mut next = head.hash;
-            while let Some(node) = self.nodes.get(&next) {
-                if !hashes.insert(next) {
-                    break;
-                }
-                next = node.prev;
+        let mut queue: Vec<Hash32> = heads.map(|head| head.hash).collect();
+        while let Some(next) = queue.pop() {
+            if let Some(node) = self.nodes.get(&next)
+                && hashes.insert(next)
+            {
+                queue.push(node.prev);
+                queue.extend(node.heads.iter().map(|head| head.hash));
             }
         }
         hashes

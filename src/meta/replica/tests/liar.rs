@@ -951,3 +951,47 @@ async fn a_checkpoint_that_ends_a_lane_beyond_what_it_holds_does_not_stop_later_
     assert_eq!(reader.replica().status().checkpoint, made);
     assert!(!told(&reader), "{:?}", reader.replica().status().findings);
 }
+
+/// One head of each lane is remembered, and the proposal lies in another branch.
+#[tokio::test]
+async fn a_checkpoint_proposed_in_a_branch_is_not_refuted_by_who_had_seen_it_and_lost_the_cache() {
+    let (vault, mut a, mut reader) = with_history(942, false).await;
+    let mut rng = Rng(942);
+    let all = opened(&vault);
+    let last = all.last().unwrap();
+    let mut liar = Liar::new(1, 0);
+    let heads = vec![*last.head()];
+    let lie = Lie {
+        heads,
+        ..Lie::default()
+    };
+    let first = liar.say(&vault, lie).await;
+    let (floor, end) = (last.commit().lamport, end_of(last));
+    let verdicts = vec![put_checkpoint(&vault, 1, floor, None, vec![end]).await];
+    let lie = Lie {
+        verdicts,
+        ..Lie::default()
+    };
+    liar.say(&vault, lie).await;
+    a.act(&mut rng);
+    let heads = vec![a.publish().await.unwrap().head.unwrap()];
+    // It comes below the checkpoint, too late, and everybody sees it.
+    Liar::new(1, 1).say(&vault, Lie::default()).await;
+    reader.replica().pull().await.unwrap();
+    let stands = reader.replica().status().checkpoint;
+    assert!(stands.is_some());
+    liar.last = Some(first);
+    let lie = Lie {
+        heads,
+        ..Lie::default()
+    };
+    liar.say(&vault, lie).await;
+    a.act(&mut rng);
+    a.publish().await.unwrap();
+    reader.replica().pull().await.unwrap();
+    reader.forget_cache();
+    reader.open(&vault).await.unwrap();
+    let findings = reader.replica().status().findings;
+    assert!(!told(&reader), "{findings:?}");
+    assert_eq!(reader.replica().status().checkpoint, stands);
+}
