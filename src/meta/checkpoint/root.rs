@@ -39,7 +39,7 @@ pub struct CoveredLane {
     pub lamport: u64,
     /// When its device says that it was published.
     pub time: Timestamp,
-    /// The last number that counts, if the lane was closed by a commit up to the floor.
+    /// The last number that counts, if the lane was closed by a commit up to the floor; not above the highest that it holds.
     pub closed: Option<u64>,
 }
 
@@ -198,6 +198,14 @@ impl Decode for Root {
             pages: r.list("pages", PAGES_MAX)?,
         };
         // Parts of one row may fill several pages, so first keys may repeat.
+        let ends_within = |ends: &[CoveredLane]| {
+            let last = ends.last().map(|end| end.seq);
+            ends.iter().all(|end| end.closed <= end.closed.and(last))
+        };
+        let of_lanes = root.covered.chunk_by(|a, b| a.lane == b.lane);
+        if !of_lanes.into_iter().all(ends_within) {
+            return Err(WireError::Value("end of a lane beyond a checkpoint"));
+        }
         let in_order = root.covered.is_sorted_by(CoveredLane::precedes)
             && root.control.is_sorted_by(|a, b| a < b)
             && root.pages.is_sorted_by(|a, b| a.first_key <= b.first_key);

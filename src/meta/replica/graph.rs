@@ -386,7 +386,11 @@ impl Graph {
             return self.is_covered(head);
         };
         let place = self.places.get(&(head.lane, head.seq));
-        if place.is_some_and(|place| place.len() == 1) && self.nodes.contains_key(&head.hash) {
+        let lane = self.lanes.get(&head.lane);
+        let covered_to = lane.and_then(Lane::covered_to);
+        let is_only = place.is_some_and(|place| place.len() == 1)
+            && covered_to.is_none_or(|last| last < head.seq);
+        if is_only && self.nodes.contains_key(&head.hash) {
             // The only one with this number is the one that all later ones follow.
             return true;
         }
@@ -407,16 +411,16 @@ impl Graph {
         ends.any(|end| end.seq > head.seq || end.hash == head.hash)
     }
 
-    /// The hashes of these commits and of all before them in their lanes.
-    pub(crate) fn lanes_up_to(&self, heads: impl Iterator<Item = Head>) -> HashSet<Hash32> {
+    /// The hashes of these commits and of all that they follow, as far as that was admitted here.
+    pub(crate) fn past_of(&self, heads: impl Iterator<Item = Head>) -> HashSet<Hash32> {
         let mut hashes = HashSet::new();
-        for head in heads {
-            let mut next = head.hash;
-            while let Some(node) = self.nodes.get(&next) {
-                if !hashes.insert(next) {
-                    break;
-                }
-                next = node.prev;
+        let mut queue: Vec<Hash32> = heads.map(|head| head.hash).collect();
+        while let Some(next) = queue.pop() {
+            if let Some(node) = self.nodes.get(&next)
+                && hashes.insert(next)
+            {
+                queue.push(node.prev);
+                queue.extend(node.heads.iter().map(|head| head.hash));
             }
         }
         hashes

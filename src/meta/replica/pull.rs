@@ -253,7 +253,12 @@ impl Replica {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
             closed.extend(hold_what_stands(core, &fold)?);
         }
-        let void = self.newly_void(core, &closed, stands.filter(|_| stands != stood))?;
+        let stands_now = stands.filter(|_| stands != stood);
+        let range = stands_now.map(|now| (stood.map_or(0, |stood| stood.floor), now.floor));
+        if voids_too_deep(core, &fold, &closed, range) {
+            return Err(MergeError::TooDeep);
+        }
+        let void = self.newly_void(core, &closed, stands_now)?;
         let mut diff = core.merge(Vec::new(), &void)?;
         diff.extend(self.fold(core, fold)?);
         core.trim();
@@ -726,4 +731,36 @@ fn hold_what_stands(
         }
     }
     Ok(earlier)
+}
+
+/// Whether commits count no more that were folded so long ago that they cannot be undone: in lanes that end earlier now, or
+/// between the floors of the checkpoint that stood and of the one that stands now.
+fn voids_too_deep(
+    core: &Core,
+    fold: &[CheckedCommit],
+    closed: &BTreeSet<LaneId>,
+    range: Option<(u64, u64)>,
+) -> bool {
+    if closed.is_empty() && range.is_none() {
+        return false;
+    }
+    let (graph, undoable_from) = (&core.graph, core.meta.undoable_from);
+    let arrived: BTreeSet<Hash32> = fold.iter().map(|checked| checked.head().hash).collect();
+    let chain: Vec<&Candidate> = core.meta.standing.chain().collect();
+    let is_below = |head: &Head, lamport: u64| {
+        let above = chain.iter().find(|c| lamport <= c.reference.floor);
+        let reach = above.and_then(|c| c.reach.as_ref());
+        reach.is_some_and(|reach| !reach.covers(graph, head))
+    };
+    graph.all().any(|(head, lamport)| {
+        if lamport >= undoable_from || arrived.contains(&head.hash) || graph.is_mistimed(&head) {
+            return false;
+        }
+        let in_range = range.is_some_and(|(from, to)| from < lamport && lamport <= to);
+        match (graph.is_void(&head), closed.contains(&head.lane)) {
+            (true, true) => in_range || !is_below(&head, lamport),
+            (true, false) => false,
+            (false, _) => in_range && is_below(&head, lamport),
+        }
+    })
 }

@@ -21,7 +21,8 @@ struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     fn new(heads: &'a Heads, graph: &Graph, device: DeviceId) -> Self {
-        let commits = graph.lanes_up_to(heads.lanes.values().map(|seen| seen.head));
+        // Of a forked lane one head is remembered; those who follow the other branches name them.
+        let commits = graph.past_of(heads.lanes.values().map(|seen| seen.head));
         Self {
             heads,
             device,

@@ -248,3 +248,47 @@ fn after_a_close_nothing_counts_and_the_floor_does_not_wait() {
         hash: tip.hash
     }));
 }
+
+/// Only one commit has the number, as the other branch lies in the checkpoint there.
+#[test]
+fn a_branch_that_a_checkpoint_holds_further_is_not_taken_for_the_other_one() {
+    let world = World::new(8);
+    let first = world.first_commit(0);
+    let lane = first.lane;
+    let covered = |seq, hash, lamport| Covered {
+        seq,
+        hash: Hash32([hash; 32]),
+        lamport,
+    };
+    let ends = vec![covered(5, 1, 6), covered(7, 2, 8)];
+    let mut begun = Lane::new(first.device, first.incarnation);
+    for end in &ends {
+        begun.tips.push(Tip {
+            seq: end.seq,
+            hash: end.hash,
+            lamport: end.lamport,
+            time: Timestamp(1),
+            control: Vec::new(),
+            named: BTreeSet::new(),
+        });
+    }
+    begun.covered = ends;
+    let mut graph = Graph::default();
+    graph.cover(lane, begun);
+    let mut add = |seq, prev, lamport| {
+        let commit = Commit {
+            seq,
+            prev: Hash32([prev; 32]),
+            lamport,
+            ..first.clone()
+        };
+        let hash = skrin_crypto::hash(&commit.to_bytes());
+        let head = Head { lane, seq, hash };
+        graph.admit(&head, &commit).unwrap();
+        head
+    };
+    let (short, long) = (add(6, 1, 7), add(8, 2, 9));
+    assert!(!graph.precedes_any(&short, &[(long.seq, long.hash)]));
+    assert!(graph.precedes_any(&short, &[(short.seq, short.hash)]));
+    assert_eq!(graph.last_at(lane, 9).len(), 2);
+}

@@ -881,3 +881,142 @@ async fn two_devices_and_a_liar_converge_and_the_two_lose_nothing() {
         program(seed).await;
     }
 }
+
+/// What lies below what can be undone was folded long ago; it must not stay for those who were there and go for new devices.
+#[tokio::test]
+async fn a_close_far_below_what_was_seen_is_the_same_for_who_cannot_undo_that_far() {
+    let vault = Vault::new(940);
+    let mut rng = Rng(940);
+    let mut a = vault.open(0).await;
+    for _ in 0..100 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+    }
+    let mut b = vault.open(2).await;
+    b.act(&mut rng);
+    let heads = vec![b.publish().await.unwrap().head.unwrap()];
+    for _ in 0..2 {
+        a.act(&mut rng);
+        a.publish().await.unwrap();
+        b.act(&mut rng);
+        b.publish().await.unwrap();
+    }
+    let reader = vault.open(3).await;
+    let all = opened(&vault);
+    let mut liar = Liar::new(1, 0);
+    let closes = vec![*all[3].head()];
+    liar.say(
+        &vault,
+        Lie {
+            heads,
+            closes,
+            ..Lie::default()
+        },
+    )
+    .await;
+    reader.replica().pull().await.unwrap();
+    assert_eq!(vault.open(3).await.digest(), reader.digest());
+    let mut devices = vec![a, b];
+    settle(&vault, &mut devices).await;
+    assert_eq!(vault.fresh_digest().await, devices[0].digest());
+    reader.replica().pull().await.unwrap();
+    assert_eq!(reader.digest(), devices[0].digest());
+    for op in &devices[0].journal {
+        assert!(crate::state::is_folded(&reader.replica().tree(), op.id).unwrap());
+    }
+}
+
+/// Nobody's lane gets that far any more, and all who make checkpoints afterwards would take the end back.
+#[tokio::test]
+async fn a_checkpoint_that_ends_a_lane_beyond_what_it_holds_does_not_stop_later_ones() {
+    let (vault, mut a, reader) = with_history(941, false).await;
+    let mut rng = Rng(941);
+    let all = opened(&vault);
+    let last = all.last().unwrap();
+    let mut liar = Liar::new(1, 0);
+    let heads = vec![*last.head()];
+    liar.say(
+        &vault,
+        Lie {
+            heads,
+            ..Lie::default()
+        },
+    )
+    .await;
+    let end = CoveredLane {
+        closed: Some(last.head().seq + 5),
+        ..end_of(last)
+    };
+    let verdicts = vec![put_checkpoint(&vault, 1, last.commit().lamport, None, vec![end]).await];
+    liar.say(
+        &vault,
+        Lie {
+            verdicts,
+            ..Lie::default()
+        },
+    )
+    .await;
+    reader.replica().pull().await.unwrap();
+    for _ in 0..3 {
+        a.act(&mut rng);
+        let heads = vec![a.publish().await.unwrap().head.unwrap()];
+        let lie = Lie {
+            heads,
+            ..Lie::default()
+        };
+        liar.say(&vault, lie).await;
+    }
+    a.replica().pull().await.unwrap();
+    assert!(a.replica().checkpoint().await.unwrap());
+    a.act(&mut rng);
+    a.publish().await.unwrap();
+    let made = a.replica().status().checkpoint;
+    assert!(made.is_some_and(|made| made.floor > last.commit().lamport));
+    reader.replica().pull().await.unwrap();
+    assert_eq!(reader.replica().status().checkpoint, made);
+    assert!(!told(&reader), "{:?}", reader.replica().status().findings);
+}
+
+/// One head of each lane is remembered, and the proposal lies in another branch.
+#[tokio::test]
+async fn a_checkpoint_proposed_in_a_branch_is_not_refuted_by_who_had_seen_it_and_lost_the_cache() {
+    let (vault, mut a, mut reader) = with_history(942, false).await;
+    let mut rng = Rng(942);
+    let all = opened(&vault);
+    let last = all.last().unwrap();
+    let mut liar = Liar::new(1, 0);
+    let heads = vec![*last.head()];
+    let lie = Lie {
+        heads,
+        ..Lie::default()
+    };
+    let first = liar.say(&vault, lie).await;
+    let (floor, end) = (last.commit().lamport, end_of(last));
+    let verdicts = vec![put_checkpoint(&vault, 1, floor, None, vec![end]).await];
+    let lie = Lie {
+        verdicts,
+        ..Lie::default()
+    };
+    liar.say(&vault, lie).await;
+    a.act(&mut rng);
+    let heads = vec![a.publish().await.unwrap().head.unwrap()];
+    // It comes below the checkpoint, too late, and everybody sees it.
+    Liar::new(1, 1).say(&vault, Lie::default()).await;
+    reader.replica().pull().await.unwrap();
+    let stands = reader.replica().status().checkpoint;
+    assert!(stands.is_some());
+    liar.last = Some(first);
+    let lie = Lie {
+        heads,
+        ..Lie::default()
+    };
+    liar.say(&vault, lie).await;
+    a.act(&mut rng);
+    a.publish().await.unwrap();
+    reader.replica().pull().await.unwrap();
+    reader.forget_cache();
+    reader.open(&vault).await.unwrap();
+    let findings = reader.replica().status().findings;
+    assert!(!told(&reader), "{findings:?}");
+    assert_eq!(reader.replica().status().checkpoint, stands);
+}
