@@ -225,7 +225,9 @@ impl TreeGuard<'_> {
 
     /// Whether a commit is due even without operations: this device refutes a checkpoint and has not said so.
     pub fn has_to_refute(&self) -> bool {
-        !self.0.meta.standing.owed().is_empty()
+        let latest = self.0.graph.latest();
+        let mut owed = self.0.meta.standing.owed().iter();
+        owed.any(|reference| reference.floor <= latest)
     }
 
     /// Operations that are not published yet, in their order.

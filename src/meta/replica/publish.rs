@@ -109,9 +109,11 @@ impl Replica {
             } else {
                 0
             };
-            if count == 0 && declare.is_empty() && net.refuting.is_empty() {
+            let idle = count == 0 && declare.is_empty();
+            if idle && !self.has_to_refute(net) {
                 break;
             }
+            let owed = net.refuting.len();
             let batch = Batch {
                 count,
                 segments: declare,
@@ -124,12 +126,21 @@ impl Replica {
             )
             .await?;
             commits += 1;
+            if idle && net.refuting.len() == owed {
+                break;
+            }
         }
         Ok(Published {
             head: net.own.tip,
             commits,
             diff: std::mem::take(&mut net.undelivered),
         })
+    }
+
+    /// Whether there are refutations that the next commit can say: it must be above their floors to count.
+    fn has_to_refute(&self, net: &Net) -> bool {
+        let latest = self.core.lock().graph.latest();
+        net.refuting.keys().any(|c| c.floor <= latest)
     }
 
     /// Returns when no commit is being sealed and kept any more. Waits for the local disk only, unless somebody publishes.
@@ -279,7 +290,9 @@ impl Replica {
         let parents: Vec<Head> = heads.iter().chain(&closes).copied().collect();
         closes.extend(batch.close.then_some(own));
         closes.sort();
-        let owed = net.refuting.iter().take(VERDICTS_AT_ONCE - 1);
+        let lamport = core.graph.next_lamport(own.lane, &parents);
+        let owed = net.refuting.iter().filter(|(c, _)| c.floor < lamport);
+        let owed = owed.take(VERDICTS_AT_ONCE - 1);
         let owed = owed.map(|(checkpoint, digest)| Verdict {
             opinion: Opinion::Refute,
             checkpoint: *checkpoint,
@@ -301,7 +314,7 @@ impl Replica {
             commitment,
             control: self.env.roster.read().control_heads.clone(),
             device: self.env.device,
-            lamport: core.graph.next_lamport(own.lane, &parents),
+            lamport,
             heads,
             time: self.env.clock.now(),
             standing: core.meta.standing.current().map(|c| c.reference),

@@ -5,7 +5,7 @@ use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
 use super::fetch::Inbox;
 use super::graph::{Admitted, Graph, Refusal};
 use super::load::get_root;
-use super::standing::Reach;
+use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica};
 use crate::checkpoint::DigestOfRows;
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict};

@@ -134,6 +134,8 @@ pub(super) struct Standing {
     own: BTreeSet<CheckpointRef>,
     /// Proposals of which this device has formed its opinion: the place and the root.
     judged: BTreeSet<(OrderKey, Hash32)>,
+    /// What roots say that were believed before the state was folded again.
+    roots: BTreeMap<CheckpointRef, Reach>,
     chain: Cached,
 }
 
@@ -171,7 +173,14 @@ impl Standing {
 
     /// What stays when the state is folded again: everything but the proposals.
     pub(super) fn without_proposals(&self) -> Self {
+        let believed = self
+            .candidates
+            .iter()
+            .filter_map(|c| Some((c.reference, c.reach.clone()?)));
+        let mut roots = self.roots.clone();
+        roots.extend(believed);
         Self {
+            roots,
             anchor: None,
             candidates: Vec::new(),
             refuted: self.refuted.clone(),
@@ -194,7 +203,9 @@ impl Standing {
             .iter()
             .position(|c| c.reference == reference);
         let at = known.unwrap_or_else(|| {
-            self.candidates.push(Candidate::new(reference, digest));
+            let mut candidate = Candidate::new(reference, digest);
+            candidate.reach = self.roots.remove(&reference);
+            self.candidates.push(candidate);
             self.candidates.len() - 1
         });
         if let Some(candidate) = self.candidates.get_mut(at) {
@@ -456,6 +467,7 @@ impl Decode for Standing {
         Ok(Self {
             anchor: r.option()?,
             candidates: r.list("proposed checkpoints", LOCAL_MAX)?,
+            roots: BTreeMap::new(),
             chain: Cached::default(),
             refuted: decode_map(r, set)?,
             own: {
