@@ -222,12 +222,20 @@ impl Inbox {
     /// The commits between what is known and the tips, as the directories of the lanes show them. Listings are hints: they
     /// only let many commits be got at once instead of one after the other.
     pub(super) async fn between(
+        &self,
         env: &Env,
         tips: &[Head],
         known: impl Fn(&LaneId) -> Option<u64>,
     ) -> Result<Vec<Head>, ReplicaError> {
+        let now = env.clock.monotonic();
+        let mut newest: BTreeMap<LaneId, Head> = BTreeMap::new();
+        // Not what was fetched before and waits, or was refused.
+        for tip in tips.iter().filter(|tip| self.is_due(tip, now)) {
+            let lane = newest.entry(tip.lane).or_insert(*tip);
+            *lane = (*lane).max(*tip);
+        }
         let mut directories = Vec::new();
-        for tip in tips {
+        for tip in newest.values() {
             let from = known(&tip.lane).map_or(0, |seq| seq.saturating_add(1));
             if tip.seq.saturating_sub(from) < WALKED {
                 continue;

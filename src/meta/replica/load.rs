@@ -329,7 +329,8 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         let remembered = net.heads.lanes.values().map(|seen| seen.head);
         let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
-        want.extend(Inbox::between(&self.env, tips, |lane| graph.newest(lane)).await?);
+        let newest = |lane: &LaneId| graph.newest(lane);
+        want.extend(net.inbox.between(&self.env, tips, newest).await?);
         net.inbox
             .fetch(&self.env, want, |head| graph.knows(head))
             .await?;

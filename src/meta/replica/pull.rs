@@ -2,7 +2,6 @@
 
 use super::core::{Core, MergeError};
 use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
-use super::fetch::Inbox;
 use super::graph::{Admitted, Graph, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
@@ -112,7 +111,7 @@ impl Replica {
         let remembered = net.heads.lanes.values().map(|seen| seen.head);
         let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
         let newest = |lane: &LaneId| self.core.lock().graph.newest(lane);
-        want.extend(Inbox::between(&self.env, &tips, newest).await?);
+        want.extend(net.inbox.between(&self.env, &tips, newest).await?);
         let mut fetched = self.fetch(net, want).await;
         if fetched.is_ok() {
             fetched = self.fetch_roots(net).await;

@@ -10,6 +10,7 @@ mod requests;
 mod restart;
 mod vectors;
 mod verify;
+mod wild;
 
 use super::*;
 use crate::check::check;

@@ -4,7 +4,7 @@ use super::*;
 use skrin_storage::ErrorKind::Transient;
 use skrin_storage::Verb;
 
-fn random_fault(rng: &mut Rng, faults: &Faults) {
+pub(super) fn random_fault(rng: &mut Rng, faults: &Faults) {
     use skrin_storage::fault::{Failure, Rule};
     let rule = match rng.below(9) {
         0 => Rule::new(Failure::Before(Transient)).on(Verb::Put),

@@ -30,7 +30,7 @@ fn opened(vault: &Vault) -> Vec<CheckedCommit> {
 }
 
 /// What the device writes, one commit after the other in one lane.
-struct Liar {
+pub(super) struct Liar {
     n: usize,
     incarnation: u32,
     last: Option<Head>,
@@ -39,7 +39,7 @@ struct Liar {
     said: i64,
     /// Its lanes with a false Lamport time. Nobody may admit what follows, so nobody refutes what it proposes either, and who
     /// begins with such a checkpoint believes it: a losing case (docs/threat-model.md, section 1).
-    false_lanes: BTreeSet<LaneId>,
+    pub(super) false_lanes: BTreeSet<LaneId>,
 }
 
 #[derive(Default)]
@@ -54,7 +54,7 @@ struct Lie {
 }
 
 impl Liar {
-    fn new(n: usize, incarnation: u32) -> Self {
+    pub(super) fn new(n: usize, incarnation: u32) -> Self {
         Self {
             n,
             incarnation,
@@ -704,7 +704,7 @@ async fn a_false_time_below_that_of_what_it_follows_keeps_nothing_from_a_new_dev
 }
 
 /// A random lie: what it names, closes, proposes and refutes.
-async fn lie(vault: &Vault, liar: &mut Liar, rng: &mut Rng) {
+pub(super) async fn lie(vault: &Vault, liar: &mut Liar, rng: &mut Rng) {
     if rng.below(6) == 0 {
         let false_lanes = std::mem::take(&mut liar.false_lanes);
         *liar = Liar::new(liar.n, liar.incarnation + 1);
@@ -871,7 +871,7 @@ async fn program(seed: u64) {
 }
 
 #[tokio::test]
-async fn two_devices_and_a_liar_converge_and_the_two_lose_nothing() {
+async fn two_devices_and_liars_converge_and_the_two_lose_nothing() {
     let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let (first, seeds) = match number("SKRIN_SEED") {
         Some(seed) => (seed, 1),

@@ -5,7 +5,7 @@ use skrin_storage::ErrorKind::Transient;
 use skrin_storage::Verb;
 use skrin_storage::fault::{Failure, Rule};
 
-fn copy_dir(from: &Path, to: &Path) {
+pub(super) fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
