@@ -287,7 +287,7 @@ impl Standing {
                 .find(|place| self.is_judged(place, &c.reference))
                 .copied()
         };
-        let chain = self.chain_by(&place).into_iter();
+        let chain = self.chain_by(place).into_iter();
         chain.filter_map(move |at| {
             let candidate = self.candidates.get(at)?;
             Some((candidate, place(candidate)?))
