@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod big_file;
+mod builds;
 mod cgroup;
 mod conformance;
 mod crash;
@@ -22,6 +23,7 @@ mod harness;
 mod json;
 mod leaks;
 mod lifecycle;
+mod mail;
 mod memory;
 mod office;
 mod posix;
