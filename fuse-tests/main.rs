@@ -27,6 +27,7 @@ mod mail;
 mod memory;
 mod office;
 mod posix;
+mod postgres;
 mod relay;
 mod rsync;
 mod small_files;
