@@ -34,5 +34,6 @@ mod small_files;
 mod sqlite;
 mod storages;
 mod terminal;
+mod torture;
 mod tree;
 mod users;
