@@ -1,4 +1,5 @@
-//! The suites that file systems are measured with, on a mount: pjdfstest for what calls promise, fsx for contents.
+//! The suites that file systems are measured with, on a mount: pjdfstest for what calls promise, fsx and fio for contents, stress-ng for
+//! many programs at once.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -71,9 +72,9 @@ fn pjdfstest(
     ended
 }
 
-/// Names in the exclusion list, each of which has a reason.
-fn exclusions() -> Vec<String> {
-    let text = std::fs::read_to_string(file("exclusions")).unwrap();
+/// Names in an exclusion list, each of which has a reason.
+fn exclusions(list: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(file(list)).unwrap();
     let lines = text
         .lines()
         .filter(|l| !l.starts_with('#') && !l.is_empty());
@@ -115,7 +116,7 @@ fn every_test_of_pjdfstest_passes_that_is_not_excluded_for_a_reason() {
         .filter(|(_, how)| how != "ok")
         .map(|(name, _)| name)
         .collect();
-    assert_eq!(not_passed, exclusions());
+    assert_eq!(not_passed, exclusions("exclusions"));
     mount.unmount();
 }
 
@@ -167,3 +168,70 @@ fn fsx_finds_no_wrong_byte_nor_does_a_comparison_after_a_remount_and_on_another_
     other.unmount();
     vault.verify_clean();
 }
+
+fn fio(vault: &Vault, mount: &Mount<'_>, options: &[&str]) -> (i32, String) {
+    command("fio")
+        .args(["--output-format=terse", "--terse-version=3"])
+        .args(options)
+        .arg(file("verify.fio"))
+        .env("DIR", mount.path())
+        .current_dir(vault.path(""))
+        .code()
+}
+
+fn fio_reads_what_it_wrote_also_after_a_remount_and_on_another_device(on: On) {
+    let vault = Vault::new(on);
+    let mount = vault.mount("a");
+    assert_eq!(fio(&vault, &mount, &[]), (0, String::new()));
+    mount.unmount();
+    for device in ["a", "b"] {
+        let mount = vault.mount(device);
+        let said = fio(&vault, &mount, &["--verify_only"]);
+        assert_eq!(said, (0, String::new()), "on {device}");
+        mount.unmount();
+    }
+    vault.verify_clean();
+}
+
+/// What stress-ng calls its class of file systems, but for those that are excluded.
+fn stressors() -> Vec<String> {
+    let said = command("stress-ng")
+        .args(["--class", "filesystem?"])
+        .finish();
+    let said =
+        String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    let (_, names) = said.split_once("stressors:").unwrap();
+    let excluded = exclusions("stressors");
+    let names = names.split_ascii_whitespace().map(str::to_owned);
+    names.filter(|name| !excluded.contains(name)).collect()
+}
+
+#[test]
+fn every_stressor_of_file_systems_passes_that_is_not_excluded_for_a_reason() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let stressors = stressors();
+    assert!(stressors.len() >= 30, "{stressors:?}");
+    for name in &stressors {
+        let output = command("stress-ng")
+            .args([&format!("--{name}"), "2", &format!("--{name}-ops"), "60"])
+            .args(["--timeout", "2", "--verify", "--temp-path"])
+            .arg(mount.path())
+            .finish();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        // Where it finds something, it does not always end with an error.
+        let bad = ["fail:", "error:", "skip"];
+        let passed = output.status.success() && !bad.iter().any(|word| said.contains(word));
+        assert!(passed, "{name}: {}\n{said}", output.status);
+        let left = std::fs::read_dir(mount.path()).unwrap().count();
+        assert_eq!(left, 0, "{name} could not remove what it made");
+        // What the kernel could not write back is told here.
+        let (code, said) = command("sync").arg("-f").arg(mount.path()).code();
+        assert_eq!(code, 0, "{name}: {said}");
+    }
+    mount.unmount();
+    vault.verify_clean();
+}
+
+crate::on_every_storage! { fio_reads_what_it_wrote_also_after_a_remount_and_on_another_device; }

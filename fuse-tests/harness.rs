@@ -16,8 +16,11 @@ pub(crate) const SKRIN: &str = env!("CARGO_BIN_EXE_skrin");
 pub(crate) const PASSPHRASE: &str = "seven blue horses 42";
 /// After so long a command is killed and its test fails.
 const COMMAND_SECONDS: &str = "900";
-/// After so long the process behind a mount is killed, so that a test that waits for it fails.
-const MOUNT_LIFE: Duration = Duration::from_secs(1200);
+/// After so long the process behind a mount is killed, so that a test that waits for it fails; `SKRIN_MOUNT_SECONDS` is for long runs by hand.
+fn mount_life() -> Duration {
+    let seconds = std::env::var("SKRIN_MOUNT_SECONDS");
+    Duration::from_secs(seconds.map_or(1200, |seconds| seconds.parse().unwrap()))
+}
 
 /// A command that ends in bounded time, in an environment that says the same everywhere.
 pub(crate) fn command(program: &str) -> Command {
@@ -193,8 +196,9 @@ impl<'a> Mount<'a> {
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         let pid = status["pid"].as_u64().unwrap() as u32;
         let (life, over) = channel();
+        let seconds = mount_life();
         std::thread::spawn(move || {
-            if over.recv_timeout(MOUNT_LIFE) == Err(RecvTimeoutError::Timeout) {
+            if over.recv_timeout(seconds) == Err(RecvTimeoutError::Timeout) {
                 kill(pid, "KILL");
             }
         });

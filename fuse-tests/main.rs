@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod big_file;
+mod builds;
 mod cgroup;
 mod conformance;
 mod crash;
@@ -22,14 +23,17 @@ mod harness;
 mod json;
 mod leaks;
 mod lifecycle;
+mod mail;
 mod memory;
 mod office;
 mod posix;
+mod postgres;
 mod relay;
 mod rsync;
 mod small_files;
 mod sqlite;
 mod storages;
 mod terminal;
+mod torture;
 mod tree;
 mod users;
