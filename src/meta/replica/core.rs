@@ -32,6 +32,9 @@ const PENDING_MANY: usize = if cfg!(test) { 3 } else { 4096 };
 /// The same for the bytes of rows between two writes.
 const PENDING_RELIEF: usize = if cfg!(test) { 500 } else { RELIEF_BYTES };
 
+/// Inodes and names that a difference lists.
+const DIFF_MAX: usize = 1 << 16;
+
 /// About what an operation of the log takes in memory, with what stood before it.
 const LOGGED_OP: usize = 1024;
 
@@ -72,12 +75,17 @@ pub struct MergeDiff {
 }
 
 impl MergeDiff {
-    /// Takes in what changed later.
+    /// Takes in what changed later. Of very much, only that it is.
     pub fn extend(&mut self, later: Self) {
         self.inodes.extend(later.inodes);
         self.entries.extend(later.entries);
         self.everything |= later.everything;
         self.commits += later.commits;
+        if self.inodes.len() + self.entries.len() > DIFF_MAX {
+            self.inodes.clear();
+            self.entries.clear();
+            self.everything = true;
+        }
     }
 
     /// Whether the tree is as it was.
@@ -708,13 +716,29 @@ impl Core {
         Ok(())
     }
 
-    /// While the state is made anew, writes rows before they take too much memory. What is in the database is not a state
-    /// then, and does not say that it is one until `flush`: a crash begins anew.
+    /// While the state is made anew, writes rows and log before they take too much memory. What is in the database is not a
+    /// state then, and does not say that it is one until `flush`: a crash begins anew.
     pub(super) fn relieve(&mut self) -> Result<(), RowsError> {
-        if !self.anew || self.rows.unflushed() < RELIEF_BYTES || self.rows.is_flushing() {
+        if !self.anew || self.unflushed() < RELIEF_BYTES || self.rows.is_flushing() {
             return Ok(());
         }
-        self.rows.flush(Layer::new()).map_err(|(_, error)| error)
+        self.write_part()
+    }
+
+    /// Whether what is in the database is no state, until it is written whole.
+    pub(super) fn is_anew(&self) -> bool {
+        self.anew
+    }
+
+    /// Before so much is folded in that it must be written in parts: until the next flush, a crash makes the state anew.
+    pub(super) fn begin_in_parts(&mut self) -> Result<(), RowsError> {
+        match self.rows.is_persistent() && !self.anew {
+            true => {
+                self.anew = true;
+                self.write_part()
+            }
+            false => Ok(()),
+        }
     }
 
     /// Applies the operations that were set aside.

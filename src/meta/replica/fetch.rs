@@ -183,6 +183,14 @@ impl Inbox {
         !self.held.contains_key(&head.hash) && trouble.is_none_or(|t| t.next_try <= now)
     }
 
+    /// Whether a tip was fetched with the one before it, and both wait for others; or is not asked for now.
+    fn waits(&self, tip: &Head, now: u64) -> bool {
+        match self.held.get(&tip.hash) {
+            Some(held) => tip.seq == 0 || self.held.contains_key(&held.commit().prev),
+            None => !self.is_due(tip, now),
+        }
+    }
+
     /// Takes what a fetch brought; returns what it follows.
     fn take(
         &mut self,
@@ -229,8 +237,7 @@ impl Inbox {
     ) -> Result<Vec<Head>, ReplicaError> {
         let now = env.clock.monotonic();
         let mut newest: BTreeMap<LaneId, Head> = BTreeMap::new();
-        // Not what was fetched before and waits, or was refused.
-        for tip in tips.iter().filter(|tip| self.is_due(tip, now)) {
+        for tip in tips.iter().filter(|tip| !self.waits(tip, now)) {
             let lane = newest.entry(tip.lane).or_insert(*tip);
             *lane = (*lane).max(*tip);
         }

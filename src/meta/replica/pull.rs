@@ -18,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Commits folded at once before rows are written, so that memory stays bounded when much is new.
-const FOLD_AT_ONCE: usize = 256;
+/// Commits and operations folded at once before rows are written, so that memory stays bounded when much is new.
+const FOLD_AT_ONCE: (usize, usize) = (256, 4096);
+/// From so many operations on, what is folded in is written in parts. Few in tests, so that random programs go that way.
+const FOLD_MANY: usize = if cfg!(test) { 8 } else { 16_384 };
 /// A commit that no tip shows is asked for by its exact name again after this time.
 const PROBE_EVERY: u64 = 600_000_000_000;
 /// Pause before believing that a commit which was there is gone.
@@ -171,10 +173,12 @@ impl Replica {
 
     pub(super) async fn absorb_or_rebuild(&self, net: &mut Net) -> Result<(), ReplicaError> {
         let absorbed = {
+            // Nobody else writes the state meanwhile: this may do it in parts.
+            let _one = self.flushing.lock();
             let mut core = self.core.lock();
             match core.is_broken() {
                 true => Err(MergeError::TooDeep),
-                false => self.absorb(net, &mut core),
+                false => self.absorb_whole(net, &mut core),
             }
         };
         match absorbed {
@@ -203,6 +207,16 @@ impl Replica {
             core.fail();
         }
         absorbed
+    }
+
+    /// The same, and writes the whole state if it had to be written in parts.
+    fn absorb_whole(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
+        let was_whole = !core.is_anew();
+        let diff = self.absorb(net, core)?;
+        if was_whole && core.is_anew() {
+            core.flush()?;
+        }
+        Ok(diff)
     }
 
     fn absorb_below(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
@@ -331,8 +345,18 @@ impl Replica {
             admitted.into_iter().partition(|c| core.is_void(c));
         let mut diff = MergeDiff::default();
         fold.sort_by_key(|checked| core.key_of(checked));
+        let ops = |checked: &CheckedCommit| checked.commit().ops.len();
+        if fold.iter().map(ops).sum::<usize>() >= FOLD_MANY {
+            core.begin_in_parts()?;
+        }
         while !fold.is_empty() {
-            let rest = fold.split_off(fold.len().min(FOLD_AT_ONCE));
+            let mut sum = 0;
+            let few = fold.iter().take(FOLD_AT_ONCE.0).take_while(|checked| {
+                sum += ops(checked);
+                sum <= FOLD_AT_ONCE.1
+            });
+            let at_once = few.count().max(1);
+            let rest = fold.split_off(at_once);
             for checked in &fold {
                 core.meta.ops_since += checked.commit().ops.len() as u64;
                 core.meta.bytes_since += checked.len() as u64;

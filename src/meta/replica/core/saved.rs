@@ -54,6 +54,12 @@ impl Core {
             return Err(error);
         }
         self.anew = false;
+        self.let_go_of_saved();
+        Ok(())
+    }
+
+    /// What was just written need not be held in memory.
+    fn let_go_of_saved(&mut self) {
         for logged in self.log.values_mut().filter(|logged| logged.saving) {
             logged.saving = false;
             if !logged.dirty {
@@ -67,7 +73,6 @@ impl Core {
                 pending.held = None;
             }
         }
-        Ok(())
     }
 
     /// Both at once.
@@ -76,6 +81,20 @@ impl Core {
             Some(job) => self.end_flush(job.run()),
             None => Ok(()),
         }
+    }
+
+    /// Writes what there is, without saying that it is a state.
+    pub(in crate::replica) fn write_part(&mut self) -> Result<(), RowsError> {
+        self.collect_changes();
+        let mut side = std::mem::take(&mut self.unsaved);
+        side.insert(side::META.into(), None);
+        if let Err((mut side, error)) = self.rows.flush(side) {
+            side.append(&mut self.unsaved);
+            self.unsaved = side;
+            return Err(error);
+        }
+        self.let_go_of_saved();
+        Ok(())
     }
 
     /// Adds what changed since the last time to the entries that stand beside the rows.

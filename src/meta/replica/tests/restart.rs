@@ -98,6 +98,29 @@ async fn pending_operations_leave_the_memory_when_they_are_written_and_are_publi
 }
 
 #[tokio::test]
+async fn a_crash_while_very_much_is_folded_in_begins_anew_and_loses_nothing() {
+    let vault = Vault::new(16);
+    let mut rng = Rng(16);
+    let (mut device, mut other) = (vault.open(0).await, vault.open(1).await);
+    (0..40).for_each(|_| other.act(&mut rng));
+    other.publish().await.unwrap();
+    (0..5).for_each(|_| device.act(&mut rng));
+    device.replica().pull().await.unwrap();
+    let expected = device.digest();
+    // The state in the database is whole again after the pull.
+    assert!(!device.replica().core.lock().is_anew());
+    device.faults.add(Rule::new(Failure::Before(Transient)));
+    device.open(&vault).await.unwrap();
+    assert_eq!(device.digest(), expected);
+    device.replica().core.lock().begin_in_parts().unwrap();
+    // Nothing says that it is a state: without the storage there is none.
+    assert!(device.open(&vault).await.unwrap_err().is_transient());
+    device.faults.clear();
+    device.open(&vault).await.unwrap();
+    assert_eq!((device.digest(), device.pending()), (expected, 5));
+}
+
+#[tokio::test]
 async fn a_device_opens_offline_with_its_cache_and_goes_on() {
     let vault = Vault::new(12);
     let mut rng = Rng(12);
