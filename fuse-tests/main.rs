@@ -21,7 +21,9 @@ mod git;
 mod harness;
 mod json;
 mod leaks;
+
 mod lifecycle;
+mod machines;
 mod memory;
 mod office;
 mod posix;
