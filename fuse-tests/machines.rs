@@ -506,6 +506,49 @@ except Exception:
 }
 
 #[test]
+fn the_units_for_systemd_are_well_formed_and_name_a_program_that_is_there() {
+    // Where it looks for programs, and where a manager of one user wants to be.
+    const PLACE: &str = "set -e
+        mount -t tmpfs skrin-test-bin /usr/local/bin
+        ln -s \"$0\" /usr/local/bin/skrin
+        export XDG_RUNTIME_DIR=/usr/local/bin
+        exec \"$@\"";
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    let verify = |how: &[&str], names: &[&str]| {
+        let output = command("unshare")
+            .args(["--mount", "sh", "-c", PLACE, SKRIN, "systemd-analyze"])
+            .args(how)
+            .args(names.iter().map(|name| units.join(name)))
+            .finish();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.success() && said.is_empty(),
+            "{names:?}: {said}"
+        );
+    };
+    verify(&["verify"], &["mnt-vault.mount", "mnt-vault.automount"]);
+    verify(&["--user", "verify"], &["skrin@.service"]);
+
+    // The helper takes the options of the mount unit.
+    let unit = std::fs::read_to_string(units.join("mnt-vault.mount")).unwrap();
+    let options = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("Options="))
+        .unwrap();
+    let machine = Machine::new("noauto");
+    machine.mount(&["-f", "-o", options]).output_ok();
+    // So does the command of the service.
+    let unit = std::fs::read_to_string(units.join("skrin@.service")).unwrap();
+    for (begins, ends) in [
+        ("ExecStart=skrin mount", "-- ${VAULT} ${DIR}"),
+        ("ExecStop=skrin unmount", "-- ${DIR}"),
+    ] {
+        let line = unit.lines().find(|line| line.starts_with(begins));
+        assert!(line.is_some_and(|line| line.ends_with(ends)), "{unit}");
+    }
+}
+
+#[test]
 fn a_process_that_is_stopped_lets_programs_wait_and_goes_on_where_it_was() {
     const LOAD: &str = "i=0
         while [ ! -e \"$1\" ]; do i=$((i + 1)); echo $i > \"$0/$i\" || exit 1; done
