@@ -22,7 +22,9 @@ mod git;
 mod harness;
 mod json;
 mod leaks;
+
 mod lifecycle;
+mod machines;
 mod mail;
 mod memory;
 mod office;

@@ -127,6 +127,18 @@ pub(crate) struct MountArgs {
     /// Do not talk to the storage: use what is cached, keep what is written in the journal
     #[arg(long)]
     pub offline: bool,
+    /// Show everything as owned by this user; what the vault keeps is not changed
+    #[arg(long, value_name = "NUMBER", value_parser = parse_id)]
+    pub uid: Option<u32>,
+    /// Show everything as of this group; what the vault keeps is not changed
+    #[arg(long, value_name = "NUMBER", value_parser = parse_id)]
+    pub gid: Option<u32>,
+    /// Hide these permissions (octal); what the vault keeps is not changed
+    #[arg(long, value_name = "OCTAL", value_parser = parse_umask)]
+    pub umask: Option<u16>,
+    /// Let no program of the vault be run; an option of mount(8) only
+    #[arg(skip)]
+    pub no_exec: bool,
     /// One JSON object when the mount answers, for scripts
     #[arg(long)]
     pub json: bool,
@@ -227,6 +239,18 @@ fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The number of a user or group; 2^32 - 1 means "nobody said" to the kernel.
+fn parse_id(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|id| *id != u32::MAX);
+    number.ok_or_else(|| "a user or group is a number, as `id` shows it".into())
+}
+
+fn parse_umask(text: &str) -> Result<u16, String> {
+    let mask = u16::from_str_radix(text, 8).ok();
+    let mask = mask.filter(|mask| *mask <= 0o777);
+    mask.ok_or_else(|| "a mask looks like 022 or 077".into())
+}
+
 /// Options that people expect to take a secret. They are refused by name, so that the secret is never repeated.
 const SECRET_OPTIONS: [&str; 11] = [
     "--passphrase",
@@ -253,15 +277,24 @@ pub(crate) fn refuse_secrets(arguments: &[std::ffi::OsString]) -> Result<(), Fai
         if option == "--" {
             break;
         }
-        if SECRET_OPTIONS.contains(&option) {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!("{option}: a secret on the command line can be read by every user of this machine, and stays in the shell's history"),
-            )
-            .remedy("use --passphrase-file or --words-file, the environment, or the prompt; and change that secret"));
-        }
+        refuse_secret(option)?;
     }
     Ok(())
+}
+
+/// Refuses one option that stands for a secret.
+///
+/// # Errors
+/// Names the option.
+pub(crate) fn refuse_secret(option: &str) -> Outcome {
+    if !SECRET_OPTIONS.contains(&option) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Usage,
+        format!("{option}: a secret on the command line can be read by every user of this machine, and stays in the shell's history"),
+    )
+    .remedy("use --passphrase-file or --words-file, the environment, or the prompt; and change that secret"))
 }
 
 /// What clap has to say: help and version as they are, everything else as a failure in our form. Values are not repeated,
@@ -278,6 +311,11 @@ pub(crate) fn not_understood(error: &clap::Error) -> Outcome {
         let _ = error.print();
         return Ok(());
     }
+    Err(misunderstood(error))
+}
+
+/// The same for everything but help and version.
+pub(crate) fn misunderstood(error: &clap::Error) -> Failure {
     let mut failure = Failure::new(Exit::Usage, what_is_wrong(error));
     failure.usage = match error.kind() {
         // The message is the help itself.
@@ -290,7 +328,7 @@ pub(crate) fn not_understood(error: &clap::Error) -> Outcome {
             ))
         }
     };
-    Err(failure)
+    failure
 }
 
 fn what_is_wrong(error: &clap::Error) -> String {

@@ -65,6 +65,9 @@ pub(crate) struct Status {
     pub uptime_seconds: u64,
     /// Whether writing is refused.
     pub read_only: bool,
+    /// Whether it was begun read-only, which no remount changes.
+    #[serde(default)]
+    pub reader: bool,
     /// Whether the last exchange with the storage worked; `None` before the first.
     pub online: Option<bool>,
     /// What is not on the storage yet.
@@ -319,6 +322,7 @@ mod tests {
                 pid: 1,
                 uptime_seconds: 2,
                 read_only: false,
+                reader: false,
                 online: None,
                 pending: Pending::default(),
                 cache_bytes: 0,

@@ -25,7 +25,12 @@ pub(crate) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The real environment; empty values count as unset.
 pub(crate) fn process_env(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (name, value) {
+        // systemd sets none for the system's own units; the user has one all the same.
+        ("HOME", None) => std::env::home_dir()?.into_os_string().into_string().ok(),
+        (_, value) => value,
+    }
 }
 
 fn home(env: Env<'_>) -> Option<PathBuf> {

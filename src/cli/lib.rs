@@ -9,6 +9,7 @@ mod credentials;
 mod exit;
 mod fsck;
 mod harden;
+mod helper;
 mod log;
 mod machine;
 mod mirror;
@@ -52,6 +53,9 @@ pub fn main() -> ExitCode {
     harden::no_dumps();
     harden::private_files();
     let arguments: Vec<_> = std::env::args_os().collect();
+    if helper::is_meant(&arguments) {
+        return helper::main(&arguments);
+    }
     let outcome =
         args::refuse_secrets(&arguments).and_then(|()| match Typed::try_parse_from(&arguments) {
             Ok(typed) => run(typed.command),

@@ -93,7 +93,9 @@ fn set_immutable(dir: &File, on: bool) {
 
 fn check(dir: &Path) -> Outcome<PathBuf> {
     let path = mount_table::canonical(dir)?;
-    if let Some(line) = mount_table::at(&path)? {
+    if let Some(line) = mount_table::at(&path)?
+        && !line.is_automount()
+    {
         clear_dead(&path, &line)?;
     }
     let meta = std::fs::metadata(&path).map_err(|e| {

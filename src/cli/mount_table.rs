@@ -1,7 +1,7 @@
 //! What the kernel says about mounts and about who uses them.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Failure, Outcome};
@@ -18,12 +18,29 @@ pub(crate) struct MountLine {
     pub(crate) kind: String,
     /// From where.
     source: String,
+    /// Options of this mount, such as `rw,nosuid`.
+    options: String,
 }
 
 impl MountLine {
     /// Whether it is a vault.
     pub(crate) fn is_ours(&self) -> bool {
         self.kind.starts_with("fuse") && self.source.starts_with(SOURCE)
+    }
+
+    /// Whether it waits for something to be mounted over it.
+    pub(crate) fn is_automount(&self) -> bool {
+        self.kind == "autofs"
+    }
+
+    /// Whether it is the vault with this address.
+    pub(crate) fn is_of(&self, address: &str) -> bool {
+        self.source == source_of(address)
+    }
+
+    /// Whether it has this option.
+    pub(crate) fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|known| known == option)
     }
 }
 
@@ -57,10 +74,11 @@ fn parse(text: &[u8]) -> Vec<MountLine> {
         .collect()
 }
 
-/// proc_pid_mountinfo(5): the mount point is field 5, kind and source the first after a lone `-`.
+/// proc_pid_mountinfo(5): the mount point is field 5, its options field 6, kind and source the first after a lone `-`.
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
     let point = unescape(fields.nth(4)?);
+    let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
@@ -68,6 +86,7 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
         point: PathBuf::from(OsString::from_vec(point)),
         kind,
         source,
+        options,
     })
 }
 
@@ -134,6 +153,14 @@ pub(crate) fn holders(point: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Whether a line of proc_pid_maps(5), the path of which comes sixth, is of a file below `point`.
+fn maps(line: &[u8], point: &Path) -> bool {
+    let Some(at) = line.iter().position(|byte| *byte == b'/') else {
+        return false;
+    };
+    Path::new(OsStr::from_bytes(&line[at..])).starts_with(point)
+}
+
 /// Reads links only: touching what they point at could hang on a dead mount.
 fn uses(process: PathBuf, point: &Path) -> bool {
     let below =
@@ -145,7 +172,14 @@ fn uses(process: PathBuf, point: &Path) -> bool {
         return true;
     }
     let descriptors = std::fs::read_dir(process.join("fd"));
-    descriptors.is_ok_and(|entries| entries.flatten().any(|entry| below(entry.path())))
+    if descriptors.is_ok_and(|entries| entries.flatten().any(|entry| below(entry.path()))) {
+        return true;
+    }
+    // A file that is mapped needs no descriptor.
+    let mapped = std::fs::read(process.join("maps")).unwrap_or_default();
+    mapped
+        .split(|byte| *byte == b'\n')
+        .any(|line| maps(line, point))
 }
 
 #[cfg(test)]
@@ -160,7 +194,8 @@ mod tests {
         let lines = parse(text);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].point, Path::new("/mnt/a b\\c"));
-        assert!(lines[0].is_ours());
+        assert!(lines[0].is_ours() && lines[0].is_of("/v") && !lines[0].is_of("/"));
+        assert!(lines[0].has("rw") && !lines[0].has("ro"));
         assert!(!lines[1].is_ours());
         assert_eq!(lines[1].kind, "proc");
     }

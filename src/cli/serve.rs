@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
-use skrin_fuse::{MountError, MountHandle, MountOptions};
+use skrin_fuse::{MountError, MountHandle, MountOptions, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
 use skrin_vault::{Device, Room, Unlocked, VaultError};
@@ -77,7 +77,7 @@ struct Serving {
     point: MountPoint,
     events: Receiver<Event>,
     _control: control::Server,
-    _state: StateDir,
+    state: StateDir,
 }
 
 enum Event {
@@ -136,7 +136,7 @@ impl Serving {
                     point,
                     events,
                     _control: control,
-                    _state: state,
+                    state,
                 };
                 // Whoever asked for the mount is gone: nobody knows that it is there.
                 let ready = Box::new(serving.mounted.ready());
@@ -165,11 +165,13 @@ impl Serving {
                 Ok(Event::Signal) => break self.end_by_signal(),
                 Err(RecvTimeoutError::Timeout) if mounted.was_unmounted() => {
                     tracing::info!("unmounted from outside");
+                    self.state.ends();
                     break mounted.shut_down(Shutdown::LeaveInJournal);
                 }
                 Err(_) => {}
             }
         };
+        self.state.ends();
         self.point.remove();
         self.runtime.shutdown_timeout(Duration::from_secs(5));
         outcome
@@ -248,6 +250,12 @@ fn mount(
         name: mount_table::source_of(&place),
         allow_other: plan.allow_other,
         read_only: plan.read_only,
+        no_exec: plan.no_exec,
+        view: View {
+            uid: plan.owner.uid,
+            gid: plan.owner.gid,
+            umask: plan.owner.umask,
+        },
     };
     let handle =
         skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;
@@ -454,6 +462,12 @@ impl Mounted {
         }
     }
 
+    /// Whether the kernel refuses to write here, whatever we were told.
+    fn is_remounted_read_only(&self) -> bool {
+        let line = mount_table::at(&self.info.point).ok().flatten();
+        line.is_some_and(|line| line.has("ro"))
+    }
+
     /// Whether the kernel has let go of the mount without being asked by us.
     fn was_unmounted(&self) -> bool {
         let handle = self.handle.try_lock();
@@ -563,7 +577,8 @@ impl Served for Mounted {
             vault_id: self.info.vault_id.clone(),
             pid: std::process::id(),
             uptime_seconds: self.info.since.elapsed().as_secs(),
-            read_only: self.info.read_only,
+            read_only: self.info.read_only || self.is_remounted_read_only(),
+            reader: self.info.read_only,
             online: match (&fs.poll_error, fs.polled_ago) {
                 (Some(_), _) => Some(false),
                 (None, Some(_)) => Some(true),

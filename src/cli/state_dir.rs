@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use skrin_base::VaultId;
@@ -25,8 +26,10 @@ pub(crate) fn base(option: Option<&Path>) -> Outcome<PathBuf> {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
+    let home = std::env::home_dir().filter(|path| path.is_absolute());
     variable("XDG_STATE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        // Without HOME, as under systemd, the one that the user has.
+        .or_else(|| home.map(|home| home.join(".local/state")))
         .map(|dir| dir.join("skrin"))
         .ok_or_else(|| {
             Failure::new(Exit::Usage, "neither XDG_STATE_HOME nor HOME is set")
@@ -60,10 +63,15 @@ pub(crate) fn make_private(dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// umount(8) returns before the process behind the mount has ended. So long it may take to notice ...
+const NOTICING: Duration = Duration::from_secs(1);
+/// ... and so long to put away what it has in memory.
+const ENDING: Duration = Duration::from_secs(30);
+
 /// The state directory of one vault, locked until dropped.
 pub(crate) struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -75,7 +83,12 @@ impl StateDir {
         let path = base.join(vault.to_string());
         make_private(&path)?;
         let lock = lock(&path.join("lock"))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
+    }
+
+    /// Tells whoever wants it next that this process is about to end, and worth waiting for.
+    pub(crate) fn ends(&self) {
+        let _ = self.lock.set_len(0);
     }
 
     /// Where it is.
@@ -93,10 +106,20 @@ fn lock(path: &Path) -> Outcome<File> {
         .mode(0o600)
         .open(path)
         .map_err(|e| Failure::io(path, "cannot open the lock file", &e))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(held(path, &mut file)),
-        Err(e) => return Err(Failure::io(path, "cannot lock it", &e.into())),
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let ends = file.metadata().is_ok_and(|meta| meta.len() == 0);
+                let patience = if ends { ENDING } else { NOTICING };
+                if begun.elapsed() > patience {
+                    return Err(held(path, &mut file));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(e) => return Err(Failure::io(path, "cannot lock it", &e.into())),
+        }
     }
     // Only for the message of whoever comes second; the lock itself is what counts.
     let _ = file.set_len(0);

@@ -33,10 +33,7 @@ impl StoreSpec {
     pub(crate) fn new(typed: &str) -> Outcome<Self> {
         let url = parse(typed)?;
         warn_of_plain_text(&url);
-        let address = match &url {
-            VaultUrl::Local(path) => absolute(path)?,
-            _ => typed.to_owned(),
-        };
+        let address = address_of(&url, typed)?;
         let login = match &url {
             VaultUrl::WebDav(dav) => {
                 ask_password(dav.url.host_str().unwrap_or_default(), dav.user.as_deref())?
@@ -44,6 +41,14 @@ impl StoreSpec {
             _ => None,
         };
         Ok(Self { address, login })
+    }
+
+    /// The address that [`Self::new`] would have, without asking anybody.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn address_of(typed: &str) -> Outcome<String> {
+        address_of(&parse(typed)?, typed)
     }
 
     /// Opens the storage; a server is not asked yet. `create` makes a missing local folder.
@@ -110,6 +115,13 @@ fn warn_of_plain_text(url: &VaultUrl) {
 
 fn parse(typed: &str) -> Outcome<VaultUrl> {
     VaultUrl::parse(typed).map_err(|e| Failure::new(Exit::Usage, e))
+}
+
+fn address_of(url: &VaultUrl, typed: &str) -> Outcome<String> {
+    match url {
+        VaultUrl::Local(path) => absolute(path),
+        _ => Ok(typed.to_owned()),
+    }
 }
 
 /// Later commands and the process behind the mount have another working directory.

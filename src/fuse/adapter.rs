@@ -10,6 +10,7 @@ use crate::reply::{
     add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
     reply_xattr,
 };
+use crate::view::View;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
     InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -55,6 +56,7 @@ const CAPABILITIES: [InitFlags; 9] = [
 /// The file system as fuser sees it.
 pub(crate) struct Adapter {
     fs: Arc<Fs>,
+    view: View,
     /// Reads that wait for the storage, and what else may.
     reads: Pool,
     /// Writes, which may wait for room in the journal: apart, so that readers go on.
@@ -77,14 +79,20 @@ fn handle(fh: FileHandle) -> HandleId {
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>) -> Self {
+    pub(crate) fn new(fs: Arc<Fs>, view: View) -> Self {
         Self {
             fs,
+            view,
             reads: Pool::new(WORKERS),
             writes: Pool::new(WORKERS),
             syncs: Pool::new(WORKERS),
             lists_alone: false,
         }
+    }
+
+    /// Whether this is an access control list, where none are shown.
+    fn hides(&self, name: &OsStr) -> bool {
+        self.view.is_other() && is_acl(name)
     }
 
     /// Runs what may wait for the storage on a thread where it may.
@@ -114,7 +122,10 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for capability in CAPABILITIES {
+        let wanted = CAPABILITIES
+            .into_iter()
+            .filter(|c| !self.view.is_other() || *c != InitFlags::FUSE_POSIX_ACL);
+        for capability in wanted {
             if config.add_capabilities(capability).is_err() {
                 tracing::info!(?capability, "this kernel does not have it");
             }
@@ -132,7 +143,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| match self.fs.lookup(node(parent), name.as_bytes()) {
             Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
-            found => reply_entry(reply, found),
+            found => reply_entry(reply, self.view, found),
         });
     }
 
@@ -144,7 +155,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         guarded(|| {
-            reply_attr(reply, self.fs.getattr(node(ino)));
+            reply_attr(reply, self.view, self.fs.getattr(node(ino)));
         });
     }
 
@@ -167,7 +178,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         guarded(|| {
-            let set = SetAttr {
+            let mut set = SetAttr {
                 mode: mode.map(permissions),
                 uid,
                 gid,
@@ -175,7 +186,12 @@ impl Filesystem for Adapter {
                 atime: atime.map(set_time),
                 mtime: mtime.map(set_time),
             };
-            let work = move |fs: &Fs| reply_attr(reply, fs.setattr(node(ino), &set));
+            let view = self.view;
+            let kept = || self.fs.getattr(node(ino)).ok().map(|attr| attr.mode);
+            if let Err(refused) = view.keep(&mut set, kept) {
+                return reply.error(raw_errno(refused));
+            }
+            let work = move |fs: &Fs| reply_attr(reply, view, fs.setattr(node(ino), &set));
             match size {
                 None => work(&self.fs),
                 Some(0) => self.store(work),
@@ -206,7 +222,8 @@ impl Filesystem for Adapter {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
-            self.make(move |fs| reply_entry(reply, fs.mknod(dir, &name, spec, &caller)));
+            let view = self.view;
+            self.make(move |fs| reply_entry(reply, view, fs.mknod(dir, &name, spec, &caller)));
         });
     }
 
@@ -222,7 +239,8 @@ impl Filesystem for Adapter {
         guarded(|| {
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
             let mode = permissions(mode);
-            self.make(move |fs| reply_entry(reply, fs.mkdir(dir, &name, mode, &caller)));
+            let view = self.view;
+            self.make(move |fs| reply_entry(reply, view, fs.mkdir(dir, &name, mode, &caller)));
         });
     }
 
@@ -250,7 +268,8 @@ impl Filesystem for Adapter {
             let target = target.as_os_str().as_bytes().to_vec();
             let (dir, name) = (node(parent), link_name.as_bytes().to_vec());
             let caller = caller(req, 0);
-            self.make(move |fs| reply_entry(reply, fs.symlink(dir, &name, &target, &caller)));
+            let view = self.view;
+            self.make(move |fs| reply_entry(reply, view, fs.symlink(dir, &name, &target, &caller)));
         });
     }
 
@@ -287,6 +306,7 @@ impl Filesystem for Adapter {
         guarded(|| {
             reply_entry(
                 reply,
+                self.view,
                 self.fs.link(node(ino), node(newparent), newname.as_bytes()),
             );
         });
@@ -324,12 +344,12 @@ impl Filesystem for Adapter {
             let exclusive = flags & libc::O_EXCL != 0;
             let how = OpenMode { write, truncate };
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
-            let mode = permissions(mode);
+            let (mode, view) = (permissions(mode), self.view);
             self.make(
                 move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
                     Ok((attr, id)) => reply.created(
                         &attr_ttl(&attr),
-                        &entry_attr(&attr),
+                        &entry_attr(view, &attr),
                         Generation(0),
                         FileHandle(id.0),
                         FopenFlags::FOPEN_KEEP_CACHE,
@@ -492,7 +512,7 @@ impl Filesystem for Adapter {
                     return reply.ok();
                 };
                 for e in &batch {
-                    let full = add_entry(&mut reply, e);
+                    let full = add_entry(&mut reply, self.view, e);
                     if full {
                         return reply.ok();
                     }
@@ -547,6 +567,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         guarded(|| match xattr_mode(flags) {
+            _ if self.hides(name) => reply.error(raw_errno(Errno::EOPNOTSUPP)),
             Some(_) if is_acl(name) => {
                 let set = self.fs.getattr(node(ino)).and_then(|attr| {
                     let keep = keeps_set_gid(req, &attr);
@@ -563,21 +584,27 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guarded(|| {
-            reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes()));
+        guarded(|| match self.hides(name) {
+            true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
+            false => reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes())),
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
             let list = self.fs.listxattr(node(ino));
-            reply_xattr(reply, size, list.map(|list| listed_for(req, list)));
+            reply_xattr(
+                reply,
+                size,
+                list.map(|list| listed_for(req, self.view, list)),
+            );
         });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| {
-            reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes()));
+        guarded(|| match self.hides(name) {
+            true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
+            false => reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes())),
         });
     }
 

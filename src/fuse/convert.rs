@@ -1,5 +1,6 @@
 //! Conversions between the kernel's words and ours.
 
+use crate::view::View;
 use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
 use skrin_base::{Errno, Timestamp};
 use skrin_fs::{
@@ -109,7 +110,9 @@ pub(crate) fn file_type(kind: Kind) -> FileType {
 }
 
 /// Attributes with `ino` as the number that the program sees; in entries it is also the node's.
-fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
+fn file_attr(view: View, attr: &Attr, ino: u64) -> FileAttr {
+    let mut attr = attr.clone();
+    view.show(&mut attr);
     FileAttr {
         ino: INodeNo(ino),
         size: attr.size,
@@ -130,13 +133,13 @@ fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
 }
 
 /// Attributes for a reply that says which node an entry leads to.
-pub(crate) fn entry_attr(attr: &Attr) -> FileAttr {
-    file_attr(attr, attr.node.0)
+pub(crate) fn entry_attr(view: View, attr: &Attr) -> FileAttr {
+    file_attr(view, attr, attr.node.0)
 }
 
 /// Attributes alone.
-pub(crate) fn own_attr(attr: &Attr) -> FileAttr {
-    file_attr(attr, attr.ino.0)
+pub(crate) fn own_attr(view: View, attr: &Attr) -> FileAttr {
+    file_attr(view, attr, attr.ino.0)
 }
 
 pub(crate) fn open_mode(flags: OpenFlags) -> OpenMode {
@@ -207,13 +210,17 @@ pub(crate) fn keeps_set_gid(req: &Request, attr: &Attr) -> bool {
 }
 
 /// The names of a list that the caller may know of: those of `trusted.` are for root, and the kernel leaves that to us.
-pub(crate) fn listed_for(req: &Request, list: Vec<u8>) -> Vec<u8> {
-    if req.uid() == 0 {
+///
+/// Lists of access control are not named where they are not shown.
+pub(crate) fn listed_for(req: &Request, view: View, list: Vec<u8>) -> Vec<u8> {
+    let (root, other) = (req.uid() == 0, view.is_other());
+    if root && !other {
         return list;
     }
     let names = list.split_inclusive(|byte| *byte == 0);
-    let known = names.filter(|name| !name.starts_with(b"trusted."));
-    known.flatten().copied().collect()
+    let known = names.filter(|name| root || !name.starts_with(b"trusted."));
+    let shown = known.filter(|name| !other || !is_acl(OsStr::from_bytes(name)));
+    shown.flatten().copied().collect()
 }
 
 /// What fallocate's mode asks for; `None` for what is not supported.

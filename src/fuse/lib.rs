@@ -9,6 +9,8 @@ mod mount;
 mod notify;
 mod pool;
 mod reply;
+mod view;
 
 pub use error::MountError;
 pub use mount::{MountHandle, MountOptions, mount};
+pub use view::View;

@@ -3,6 +3,7 @@
 use crate::adapter::Adapter;
 use crate::error::MountError;
 use crate::notify::KernelNotify;
+use crate::view::View;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -29,6 +30,10 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// Whether every change is refused.
     pub read_only: bool,
+    /// Whether no program may be run from it.
+    pub no_exec: bool,
+    /// Whose everything appears to be.
+    pub view: View,
 }
 
 /// A mounted file system. Dropping it unmounts.
@@ -55,6 +60,9 @@ fn config(options: &MountOptions) -> Config {
     ];
     if options.read_only {
         mount_options.push(MountOption::RO);
+    }
+    if options.no_exec {
+        mount_options.push(MountOption::NoExec);
     }
     let mut config = Config::default();
     config.mount_options = mount_options;
@@ -91,7 +99,7 @@ pub fn mount(fs: Arc<Fs>, dir: &Path, options: &MountOptions) -> Result<MountHan
         return Err(MountError::AllowOther);
     }
     std::fs::metadata("/dev/fuse").map_err(MountError::Device)?;
-    let adapter = Adapter::new(Arc::clone(&fs));
+    let adapter = Adapter::new(Arc::clone(&fs), options.view);
     let failed = |source| MountError::Mount {
         dir: dir.clone(),
         source,

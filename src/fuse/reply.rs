@@ -1,6 +1,7 @@
 //! Replies: what became of a call, in the kernel's words.
 
 use crate::convert::{ENTRY_TTL, attr_ttl, entry_attr, errno, file_type, own_attr, raw_errno};
+use crate::view::View;
 use fuser::{
     FileAttr, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyWrite, ReplyXattr,
@@ -11,21 +12,21 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
-pub(crate) fn reply_entry(reply: ReplyEntry, result: Result<Attr, FsError>) {
+pub(crate) fn reply_entry(reply: ReplyEntry, view: View, result: Result<Attr, FsError>) {
     match result {
         Ok(attr) => reply.entry_with_ttls(
             &attr_ttl(&attr),
             &ENTRY_TTL,
-            &entry_attr(&attr),
+            &entry_attr(view, &attr),
             Generation(0),
         ),
         Err(e) => reply.error(errno(&e)),
     }
 }
 
-pub(crate) fn reply_attr(reply: ReplyAttr, result: Result<Attr, FsError>) {
+pub(crate) fn reply_attr(reply: ReplyAttr, view: View, result: Result<Attr, FsError>) {
     match result {
-        Ok(attr) => reply.attr(&ENTRY_TTL, &own_attr(&attr)),
+        Ok(attr) => reply.attr(&ENTRY_TTL, &own_attr(view, &attr)),
         Err(e) => reply.error(errno(&e)),
     }
 }
@@ -83,10 +84,10 @@ pub(crate) fn negative() -> FileAttr {
 }
 
 /// Adds one line to a listing with attributes; true if it did not fit.
-pub(crate) fn add_entry(reply: &mut ReplyDirectoryPlus, e: &DirEntry) -> bool {
+pub(crate) fn add_entry(reply: &mut ReplyDirectoryPlus, view: View, e: &DirEntry) -> bool {
     let name = OsStr::from_bytes(&e.name);
     let (number, ttl, attr) = match &e.attr {
-        Some(attr) => (attr.node.0, attr_ttl(attr), own_attr(attr)),
+        Some(attr) => (attr.node.0, attr_ttl(attr), own_attr(view, attr)),
         // The kernel ignores all but name and number of `.` and `..`.
         None => {
             let attr = FileAttr {

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::args::{Durability, MountArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_point::MountPoint;
+use crate::mount_table;
 use crate::progress::Counter;
 use crate::secret::{self, Credential};
 use crate::serve;
@@ -42,6 +43,17 @@ pub(crate) struct Plan {
     pub(crate) cache_size: u64,
     pub(crate) memory: u64,
     pub(crate) durability: Durability,
+    /// Whose everything appears to be.
+    pub(crate) owner: Owner,
+    pub(crate) no_exec: bool,
+}
+
+/// Whose everything appears to be, and the permissions that do not appear.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) umask: Option<u16>,
 }
 
 /// What the process behind the mount says on its way.
@@ -149,8 +161,17 @@ pub(crate) fn run(args: &MountArgs) -> Outcome {
     follow(&mut child, &mut teller)
 }
 
-fn plan(args: &MountArgs) -> Outcome<Plan> {
-    let store = StoreSpec::new(&args.vault)?;
+/// Whether that could be mounted, as far as it can be told without a secret and without the storage.
+///
+/// # Errors
+/// Of the options and of the mount point.
+pub(crate) fn check(args: &MountArgs) -> Outcome {
+    StoreSpec::address_of(&args.vault)?;
+    check_here(args)?;
+    state_dir::base(args.state_dir.as_deref()).map(drop)
+}
+
+fn check_here(args: &MountArgs) -> Outcome {
     if args.memory < MEMORY_MIN {
         return Err(Failure::new(
             Exit::Usage,
@@ -161,6 +182,12 @@ fn plan(args: &MountArgs) -> Outcome<Plan> {
     if !args.mkdir {
         drop(MountPoint::prepare(&args.dir, false)?);
     }
+    Ok(())
+}
+
+fn plan(args: &MountArgs) -> Outcome<Plan> {
+    let store = StoreSpec::new(&args.vault)?;
+    check_here(args)?;
     let dir = std::path::absolute(&args.dir);
     Ok(Plan {
         store,
@@ -173,6 +200,12 @@ fn plan(args: &MountArgs) -> Outcome<Plan> {
         cache_size: args.cache_size,
         memory: args.memory,
         durability: args.durability,
+        owner: Owner {
+            uid: args.uid,
+            gid: args.gid,
+            umask: args.umask,
+        },
+        no_exec: args.no_exec,
         credential: secret::credential(&args.unlock)?,
     })
 }
@@ -252,10 +285,20 @@ pub(crate) fn serve_parent() -> Outcome {
         }
     };
     drop(request);
-    // The terminal that started us may close; fails only for a leader of a group, which we are not.
-    let _ = rustix::process::setsid();
+    // The terminal that started us may close; fails only for a leader of a group, which we are not at first.
+    let leave = || {
+        let _ = rustix::process::setsid();
+    };
+    // Below an automount only the group of whoever mounts may look before something is mounted there: we would wait for ourselves.
+    let below = mount_table::at(&plan.dir).ok().flatten();
+    if !below.is_some_and(|line| line.is_automount()) {
+        leave();
+    }
     let _ = std::env::set_current_dir("/");
     let mut said = |word: Word| {
+        if matches!(word, Word::Ready(_)) {
+            leave();
+        }
         let mut out = std::io::stdout().lock();
         let line = serde_json::to_string(&word).unwrap_or_default();
         writeln!(out, "{line}").and_then(|()| out.flush()).is_ok()

@@ -25,6 +25,8 @@ const RETRY_MAX: u64 = 60_000_000_000;
 /// A commit that could not be had or believed.
 struct Trouble {
     since: u64,
+    /// When the storage was last asked, and said the same.
+    last: u64,
     tries: u32,
     next_try: u64,
     /// `None` when there is no such object.
@@ -34,9 +36,10 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// How it is told: whether a valid commit follows it tells an upload under way from an attack.
-    fn kind(&self, named: bool, now: u64) -> FindingKind {
-        let long = now.saturating_sub(self.since) >= WITHHELD_AFTER;
+    /// How it is told: whether a valid commit follows it tells an upload under way from an attack. Time in which nobody could
+    /// ask, as this machine slept or the network was gone, speaks against nobody.
+    fn kind(&self, named: bool) -> FindingKind {
+        let long = self.last.saturating_sub(self.since) >= WITHHELD_AFTER;
         match &self.fault {
             None if named && long => FindingKind::Withheld,
             None => FindingKind::Incomplete,
@@ -84,6 +87,7 @@ impl Inbox {
     pub(super) fn condemn(&mut self, head: Head, fault: Fault, now: u64) {
         let trouble = Trouble {
             since: now,
+            last: now,
             tries: u32::MAX,
             next_try: u64::MAX,
             fault: Some(fault),
@@ -102,6 +106,7 @@ impl Inbox {
     fn note(&mut self, head: Head, fault: Option<Fault>, bytes: Option<Bytes>, now: u64) {
         let trouble = self.troubles.entry(head).or_insert(Trouble {
             since: now,
+            last: now,
             tries: 0,
             next_try: now,
             fault: None,
@@ -114,6 +119,7 @@ impl Inbox {
         let pause = RETRY_MIN
             .saturating_mul(1 << trouble.tries.min(6))
             .min(RETRY_MAX);
+        trouble.last = now;
         trouble.tries = trouble.tries.saturating_add(1);
         trouble.next_try = if hopeless {
             u64::MAX
@@ -126,7 +132,7 @@ impl Inbox {
     /// Whether commits are there that need a newer program.
     pub(super) fn is_newer(&self) -> bool {
         let named = self.named();
-        let newer = |(head, t): (&Head, &Trouble)| t.kind(named.contains(head), t.since);
+        let newer = |(head, t): (&Head, &Trouble)| t.kind(named.contains(head));
         self.troubles.iter().any(|t| newer(t) == FindingKind::Newer)
     }
 
@@ -145,14 +151,14 @@ impl Inbox {
     }
 
     /// The troubles as findings, with the heads that others follow told apart.
-    pub(super) fn findings(&self, now: u64) -> Vec<(Head, FindingKind, String)> {
+    pub(super) fn findings(&self) -> Vec<(Head, FindingKind, String)> {
         let named = self.named();
         let describe = |(head, trouble): (&Head, &Trouble)| {
             let text = match &trouble.fault {
                 None => "the storage does not have it".to_owned(),
                 Some(fault) => fault.to_string(),
             };
-            (*head, trouble.kind(named.contains(head), now), text)
+            (*head, trouble.kind(named.contains(head)), text)
         };
         self.troubles.iter().map(describe).collect()
     }

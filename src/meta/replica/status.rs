@@ -141,23 +141,19 @@ impl Replica {
 
     /// Notes what `status` shows of the network's side.
     pub(super) fn show(&self, net: &Net) {
-        let now = (self.env.clock.monotonic(), self.env.clock.now());
+        let now = self.env.clock.now();
         let mut shown = self.shown.lock();
         let before = std::mem::take(&mut shown.findings);
-        let troubles = net
-            .inbox
-            .findings(now.0)
-            .into_iter()
-            .map(|(head, kind, text)| {
-                let object = self.object(&head);
-                let known = before.iter().find(|old| old.object == object);
-                Finding {
-                    kind,
-                    since: known.map_or(now.1, |old| old.since),
-                    object,
-                    text,
-                }
-            });
+        let troubles = net.inbox.findings().into_iter().map(|(head, kind, text)| {
+            let object = self.object(&head);
+            let known = before.iter().find(|old| old.object == object);
+            Finding {
+                kind,
+                since: known.map_or(now, |old| old.since),
+                object,
+                text,
+            }
+        });
         shown.findings = troubles.collect();
         shown.own = Some(net.own.id);
         shown.in_flight = net.in_flight.is_some();

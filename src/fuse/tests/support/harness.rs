@@ -38,6 +38,7 @@ pub(crate) fn mount_device(vault: &TestVault, device: usize, options: FsOptions)
         name: "test".to_owned(),
         allow_other: true,
         read_only,
+        ..MountOptions::default()
     };
     let mount = mount(Arc::clone(&opened.fs), dir.path(), &how).unwrap();
     Device { opened, mount, dir }

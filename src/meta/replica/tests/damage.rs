@@ -3,7 +3,7 @@
 use super::*;
 use bytes::Bytes;
 use skrin_storage::fault::{Failure, Rule};
-use skrin_storage::{ObjectName, Verb};
+use skrin_storage::{ErrorKind, ObjectName, Verb};
 
 async fn two_with_history(seed: u64) -> (Vault, Vec<Device>) {
     let vault = Vault::new(seed);
@@ -164,10 +164,10 @@ async fn a_commit_cut_short_that_nobody_follows_is_no_alarm() {
     assert_eq!(two.kinds(), [FindingKind::Incomplete]);
 }
 
-#[tokio::test]
-async fn a_withheld_commit_leaves_the_last_complete_state_and_is_told_after_two_minutes() {
-    let vault = Vault::new(26);
-    let mut rng = Rng(26);
+/// Two devices, the last but one commit of the first, which the second is not shown, and the state of the second before.
+async fn with_one_hidden(seed: u64) -> (Vault, [Device; 2], ObjectName, Digest) {
+    let vault = Vault::new(seed);
+    let mut rng = Rng(seed);
     let (mut one, two) = (vault.open(0).await, vault.open(1).await);
     one.act(&mut rng);
     one.publish().await.unwrap();
@@ -179,12 +179,38 @@ async fn a_withheld_commit_leaves_the_last_complete_state_and_is_told_after_two_
     let hidden = RoomNames(vault.world.keys.room()).commit(&hidden).unwrap();
     one.act(&mut rng);
     one.publish().await.unwrap();
-    let name = hidden.to_string();
-    two.faults.add(
-        Rule::new(Failure::Withhold)
-            .on(Verb::Get)
-            .named(move |n| n == name),
-    );
+    hide(&two, &hidden);
+    (vault, [one, two], hidden, complete)
+}
+
+fn hide(device: &Device, object: &ObjectName) {
+    let name = object.to_string();
+    let rule = Rule::new(Failure::Withhold).on(Verb::Get);
+    device.faults.add(rule.named(move |n| n == name));
+}
+
+#[tokio::test]
+async fn hours_in_which_the_storage_could_not_be_asked_are_no_alarm() {
+    let (vault, [_, two], hidden, _) = with_one_hidden(27).await;
+    two.replica().pull().await.unwrap();
+    assert_eq!(two.kinds(), [FindingKind::Incomplete]);
+    // The machine slept, and woke up where there is no network.
+    two.faults.clear();
+    two.faults
+        .add(Rule::new(Failure::Before(ErrorKind::Transient)));
+    vault.clock.advance(5 * 3_600_000_000_000);
+    two.replica().pull().await.unwrap_err();
+    assert_eq!(two.kinds(), [FindingKind::Incomplete]);
+    // Whoever is still not shown it then has waited long enough.
+    two.faults.clear();
+    hide(&two, &hidden);
+    two.replica().pull().await.unwrap();
+    assert_eq!(two.kinds(), [FindingKind::Withheld]);
+}
+
+#[tokio::test]
+async fn a_withheld_commit_leaves_the_last_complete_state_and_is_told_after_two_minutes() {
+    let (vault, [one, two], hidden, complete) = with_one_hidden(26).await;
     two.replica().pull().await.unwrap();
     assert_eq!(
         (two.digest(), two.kinds()),
