@@ -22,7 +22,6 @@ mod git;
 mod harness;
 mod json;
 mod leaks;
-
 mod lifecycle;
 mod machines;
 mod mail;
