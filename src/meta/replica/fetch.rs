@@ -197,6 +197,12 @@ impl Inbox {
         }
     }
 
+    /// Whether commits are missing, or are not what was put.
+    pub(super) fn lacks_bytes(&self) -> bool {
+        let mut faults = self.troubles.values().map(|trouble| trouble.fault.as_ref());
+        faults.any(|fault| fault.is_none_or(Fault::is_of_the_bytes))
+    }
+
     /// Takes what a fetch brought; returns what it follows.
     fn take(
         &mut self,

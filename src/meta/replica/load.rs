@@ -415,10 +415,13 @@ impl Replica {
         core.meta.standing = standing.begin(*reference, &root);
         core.meta.undoable_from = root.floor.saturating_add(1);
         self.absorb_base(net, &mut core, Some(reference))?;
-        // Whoever calls it standing may lie: somebody must have proposed it, and nobody refuted it.
+        // Whoever calls it standing may lie: somebody must have proposed it, and nobody refuted it. If commits are missing or
+        // damaged, that may have been in one of them.
+        let all_there = !net.inbox.lacks_bytes();
         let standing = &core.meta.standing;
         let proposed = |c: &Candidate| c.reference == *reference && c.was_proposed();
-        if !standing.holds(reference) || !standing.candidates.iter().any(proposed) {
+        let lacks_proposal = all_there && !standing.candidates.iter().any(proposed);
+        if !standing.holds(reference) || lacks_proposal {
             core.fail();
             let object = self.env.names.checkpoint(&reference.name)?;
             return Err(checkpoint_error(&object, CheckpointFault::Superseded));

@@ -107,6 +107,35 @@ async fn a_missing_root_or_page_is_told_and_everything_is_folded_from_the_commit
     }
 }
 
+/// What it covers is reachable by nothing else: the way from the newest commit to those below leads through the damaged one.
+#[tokio::test]
+async fn a_checkpoint_whose_proposing_commit_is_damaged_is_begun_with_all_the_same() {
+    let (vault, device) = with_checkpoint(38).await;
+    let reference = device.replica().status().checkpoint.unwrap();
+    let floor = {
+        let snapshot = device.replica().core.lock().snapshot_at(reference.floor);
+        snapshot.unwrap().unwrap()
+    };
+    let mut rows = 0;
+    floor
+        .for_each(|_, _| {
+            rows += 1;
+            Ok::<_, RowsError>(())
+        })
+        .unwrap();
+    let mut commits = names(&vault, "/lanes/");
+    commits.sort();
+    // The newest but one proposes it.
+    let name = &commits[commits.len() - 2];
+    let mut bytes = vault.store.peek(name).unwrap().to_vec();
+    bytes[40] ^= 1;
+    vault.store.tamper(name, Some(Bytes::from(bytes)));
+    let fresh = vault.open(1).await;
+    assert_eq!(fresh.replica().status().checkpoint, Some(reference));
+    assert!(fresh.digest().0 >= rows, "all that it covers");
+    assert!(fresh.kinds().contains(&FindingKind::Integrity));
+}
+
 #[tokio::test]
 async fn a_device_that_holds_the_state_confirms_the_digest_in_its_next_commit() {
     let vault = Vault {
