@@ -187,9 +187,10 @@ fn a_mount_over_a_changed_object_refuses_or_has_all_but_what_the_object_carries(
     for (kind, is_kind) in KINDS {
         let all = names(&vault, is_kind);
         let mut refused = 0;
-        // Both slots, because a mount opens one of them; of commits all, because it depends on who follows them.
+        // Both slots, because a mount opens one of them; of commits all, because it depends on who follows them; of control
+        // records too, as those of the mounts before bind nobody.
         let tried = match (on, kind) {
-            (On::Local, _) | (_, "slot" | "commit") => all.len(),
+            (On::Local, _) | (_, "slot" | "commit" | "control record") => all.len(),
             _ => 1,
         };
         for name in all.iter().take(tried) {
