@@ -232,9 +232,9 @@ fn cannot_stand(core: &Core) -> Vec<(CheckpointRef, &'static str)> {
 
 /// A commit that this device had seen and that counts so far, and would not count with the proposal.
 fn first_void(core: &Core, seen: &Seen<'_>, proposed: &Candidate, reach: &Reach) -> Option<Head> {
-    let range = reach.parent_floor() + 1..=proposed.reference.floor;
+    let (from, to) = (reach.parent_floor(), proposed.reference.floor);
     let void = |head: &Head, lamport: u64| {
-        let below = range.contains(&lamport) && !reach.covers(&core.graph, head);
+        let below = from < lamport && lamport <= to && !reach.covers(&core.graph, head);
         let closed = reach.lanes.get(&head.lane).and_then(|held| held.closed);
         below || closed.is_some_and(|last| head.seq > last)
     };

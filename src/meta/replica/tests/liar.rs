@@ -402,6 +402,27 @@ async fn a_checkpoint_that_ends_the_lane_of_another_is_refuted() {
     assert_repelled(&vault, vec![a, reader], None, before).await;
 }
 
+#[tokio::test]
+async fn a_checkpoint_with_a_parent_at_the_end_of_all_times_is_refuted_and_stops_nobody() {
+    let (vault, a, reader) = with_history(932, false).await;
+    let before = a.digest();
+    let mut liar = Liar::new(1, 0);
+    let heads = vec![*opened(&vault).last().unwrap().head()];
+    let parent = CheckpointRef {
+        name: [1; 16],
+        hash: Hash32([1; 32]),
+        floor: u64::MAX,
+    };
+    let verdicts = vec![put_checkpoint(&vault, 1, 3, Some(parent), Vec::new()).await];
+    let lie = Lie {
+        heads,
+        verdicts,
+        ..Lie::default()
+    };
+    liar.say(&vault, lie).await;
+    assert_repelled(&vault, vec![a, reader], None, before).await;
+}
+
 /// The storage helps: it shows the root only when the proposal has long been seen.
 #[tokio::test]
 async fn a_false_checkpoint_whose_root_comes_late_is_refuted_all_the_same() {
