@@ -29,7 +29,8 @@ pub(crate) fn blocks(size: u64) -> u64 {
 pub(crate) fn stored_bytes(extents: &[Extent], size: u64) -> u64 {
     let held = extents.iter().filter(|e| e.content != Held::Hole);
     let end = |block: u64| size.min(block.saturating_mul(BLOCK));
-    held.map(|e| end(e.end()) - end(e.first_block)).sum()
+    let lens = held.map(|e| end(e.end()).saturating_sub(end(e.first_block)));
+    lens.fold(0, u64::saturating_add)
 }
 
 /// Stores one block of the file and tells where it went.
@@ -138,10 +139,12 @@ impl Content {
     pub(crate) fn stored_bytes(&self) -> u64 {
         let only_here = |block: &&u64| self.extents.get(**block).is_none();
         let in_memory = self.resident.keys().filter(only_here).count() as u64;
-        let whole = (self.extents.held() + in_memory) * BLOCK;
+        let held = self.extents.held().saturating_add(in_memory);
+        let whole = held.saturating_mul(BLOCK);
         // The last block may end behind the file.
         let last = self.size.saturating_sub(1) / BLOCK;
-        let behind = blocks(self.size) * BLOCK - self.size;
+        let end = blocks(self.size).saturating_mul(BLOCK);
+        let behind = end.saturating_sub(self.size);
         match self.resident.contains_key(&last) || self.extents.get(last).is_some() {
             true => whole.saturating_sub(behind),
             false => whole,

@@ -112,7 +112,7 @@ impl ExtentMap {
 
     fn insert(&mut self, extent: Option<Extent>) {
         if let Some(extent) = extent {
-            self.held += held(&extent);
+            self.held = self.held.saturating_add(held(&extent));
             self.runs.insert(extent.first_block, extent);
         }
     }

@@ -220,3 +220,18 @@ fn a_very_fragmented_file_is_told_by_its_changes_only() {
     let bodies = content.prepare(&mut shelf).unwrap();
     assert!(matches!(&bodies[..], [Body::Extents { full: false, list }] if list.len() == 1));
 }
+
+/// A checkpoint by somebody who lies may say anything.
+#[test]
+fn a_size_that_no_file_can_have_is_no_reason_to_panic() {
+    let lost = Extent {
+        first_block: 5,
+        count: u32::MAX,
+        content: Held::Lost,
+    };
+    for size in [u64::MAX, u64::MAX - BLOCK + 1, 1 << 63] {
+        assert!(stored_bytes(&[lost, lost], size) <= size);
+        let stored = Content::stored(size, Vec::new()).stored_bytes();
+        assert!(stored > 0);
+    }
+}
