@@ -97,6 +97,22 @@ impl Liar {
         head
     }
 
+    async fn name(&mut self, vault: &Vault, heads: Vec<Head>) -> Head {
+        let rest = Lie::default();
+        self.say(vault, Lie { heads, ..rest }).await
+    }
+
+    async fn close(&mut self, vault: &Vault, closes: Vec<Head>) -> Head {
+        let rest = Lie::default();
+        self.say(vault, Lie { closes, ..rest }).await
+    }
+
+    /// Says what it thinks of checkpoints.
+    async fn give(&mut self, vault: &Vault, verdicts: Vec<Verdict>) -> Head {
+        let rest = Lie::default();
+        self.say(vault, Lie { verdicts, ..rest }).await
+    }
+
     /// Commits that name nobody, until the next one has this Lamport time.
     async fn rise(&mut self, vault: &Vault, lamport: u64) {
         while self.lamport + 1 < lamport {
@@ -265,14 +281,7 @@ async fn a_checkpoint_that_would_replace_the_chain_from_below_is_refuted() {
         .find(|c| Some(*c.head()) == liar.last);
     let proposal = put_checkpoint(&vault, 1, 8, None, vec![end_of(&own.unwrap())]).await;
     let verdicts = vec![proposal];
-    liar.say(
-        &vault,
-        Lie {
-            verdicts,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.give(&vault, verdicts).await;
     assert_repelled(&vault, vec![a, reader], stands, before).await;
 }
 
@@ -292,11 +301,7 @@ async fn a_checkpoint_that_would_replace_the_chain_and_voids_nothing_is_refuted_
     let mut covered = vec![last(0), last(1)];
     covered.sort_by_key(|end| end.lane);
     let verdicts = vec![put_checkpoint(&vault, 1, 8, None, covered).await];
-    let lie = Lie {
-        verdicts,
-        ..Lie::default()
-    };
-    liar.say(&vault, lie).await;
+    liar.give(&vault, verdicts).await;
     assert_repelled(&vault, vec![a, reader], stands, before).await;
 }
 
@@ -311,14 +316,7 @@ async fn a_first_checkpoint_by_a_device_that_pretends_to_have_seen_nobody_is_ref
         .find(|c| Some(*c.head()) == liar.last);
     let proposal = put_checkpoint(&vault, 1, 12, None, vec![end_of(&own.unwrap())]).await;
     let verdicts = vec![proposal];
-    liar.say(
-        &vault,
-        Lie {
-            verdicts,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.give(&vault, verdicts).await;
     assert_repelled(&vault, vec![a, reader], None, before).await;
 }
 
@@ -342,25 +340,11 @@ async fn a_child_of_the_standing_checkpoint_that_leaves_out_what_came_since_is_r
     let proposal = put_checkpoint(&vault, 1, floor + 4, stands, vec![end.clone()]).await;
     let parent = Some(proposal.checkpoint);
     let verdicts = vec![proposal];
-    liar.say(
-        &vault,
-        Lie {
-            verdicts,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.give(&vault, verdicts).await;
     let child = put_checkpoint(&vault, 1, floor + 5, parent, vec![end]).await;
     let reference = child.checkpoint;
     let verdicts = vec![child];
-    liar.say(
-        &vault,
-        Lie {
-            verdicts,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.give(&vault, verdicts).await;
     assert_repelled(&vault, vec![a, reader], stands, before).await;
     let refuted = opened(&vault).iter().any(|c| {
         let mut said = c.commit().verdicts.iter();
@@ -377,28 +361,14 @@ async fn a_checkpoint_that_ends_the_lane_of_another_is_refuted() {
     let all = opened(&vault);
     let mut liar = Liar::new(1, 0);
     let heads = vec![*all.last().unwrap().head()];
-    liar.say(
-        &vault,
-        Lie {
-            heads,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.name(&vault, heads).await;
     let end = CoveredLane {
         closed: Some(3),
         ..end_of(all.iter().rfind(|c| c.commit().lamport <= 6).unwrap())
     };
     let proposal = put_checkpoint(&vault, 1, 6, None, vec![end]).await;
     let verdicts = vec![proposal];
-    liar.say(
-        &vault,
-        Lie {
-            verdicts,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.give(&vault, verdicts).await;
     assert_repelled(&vault, vec![a, reader], None, before).await;
 }
 
@@ -439,14 +409,7 @@ async fn a_false_checkpoint_whose_root_comes_late_is_refuted_all_the_same() {
         let (name, verdicts) = (name.unwrap(), vec![proposal]);
         let root = vault.store.peek(&name);
         vault.store.tamper(&name, None);
-        liar.say(
-            &vault,
-            Lie {
-                verdicts,
-                ..Lie::default()
-            },
-        )
-        .await;
+        liar.give(&vault, verdicts).await;
         for device in [&a, &reader] {
             for _ in 0..2 {
                 device.replica().pull().await.unwrap();
@@ -473,14 +436,7 @@ async fn a_refutation_is_owed_until_a_commit_says_it_also_after_crashes_and_with
         liar.rise(&vault, 9).await;
         let proposal = put_checkpoint(&vault, 1, 8, None, Vec::new()).await;
         let verdicts = vec![proposal];
-        liar.say(
-            &vault,
-            Lie {
-                verdicts,
-                ..Lie::default()
-            },
-        )
-        .await;
+        liar.give(&vault, verdicts).await;
         a.replica().pull().await.unwrap();
         a.faults
             .add(Rule::new(Failure::Before(Transient)).on(Verb::Put));
@@ -546,14 +502,7 @@ async fn a_close_below_what_a_checkpoint_holds_takes_nothing_from_anybody() {
     let all = opened(&vault);
     let mut liar = Liar::new(1, 0);
     let closes = vec![*all[3].head()];
-    liar.say(
-        &vault,
-        Lie {
-            closes,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.close(&vault, closes).await;
     let mut devices = vec![a, reader, fresh];
     for device in &devices {
         device.replica().pull().await.unwrap();
@@ -638,16 +587,7 @@ async fn a_branch_that_leaves_its_lane_below_a_checkpoint_is_the_same_for_who_be
     for _ in 0..5 {
         a.act(&mut rng);
         let heads = vec![a.publish().await.unwrap().head.unwrap()];
-        told.push(
-            liar.say(
-                &vault,
-                Lie {
-                    heads,
-                    ..Lie::default()
-                },
-            )
-            .await,
-        );
+        told.push(liar.name(&vault, heads).await);
     }
     for _ in 0..2 {
         a.act(&mut rng);
@@ -834,6 +774,40 @@ pub(super) async fn lie(vault: &Vault, liar: &mut Liar, rng: &mut Rng) {
     }
 }
 
+/// The devices and whoever begins with nothing have one tree with everything in it that the devices did, with and without what they
+/// keep in a cache.
+pub(super) async fn assert_nothing_is_lost(vault: &Vault, devices: &mut [Device], seed: u64) {
+    assert_converged(devices, seed);
+    let made: BTreeSet<OpId> = devices
+        .iter()
+        .flat_map(|d| d.journal.iter().map(|op| op.id))
+        .collect();
+    for device in devices.iter() {
+        for id in &made {
+            let folded = crate::state::is_folded(&device.replica().tree(), *id).unwrap();
+            assert!(folded, "seed {seed}: {id:?} is lost");
+        }
+    }
+    assert_eq!(
+        vault.fresh_digest().await,
+        devices[0].digest(),
+        "seed {seed}: folding anew differs"
+    );
+    let report = devices[0].replica().verify(|_| {}).await.unwrap();
+    assert_eq!(
+        report.digest,
+        Some(devices[0].digest().1),
+        "seed {seed}: {:?}",
+        report.problems
+    );
+    for device in devices.iter_mut() {
+        let before = device.digest();
+        device.forget_cache();
+        device.open(vault).await.unwrap();
+        assert_eq!(device.digest(), before, "seed {seed}: without meta.db");
+    }
+}
+
 async fn program(seed: u64) {
     println!("seed {seed}");
     let vault = Vault::new(seed);
@@ -860,35 +834,7 @@ async fn program(seed: u64) {
     }
     settle(&vault, &mut devices).await;
     settle(&vault, &mut devices).await;
-    assert_converged(&devices, seed);
-    let made: BTreeSet<OpId> = devices
-        .iter()
-        .flat_map(|d| d.journal.iter().map(|op| op.id))
-        .collect();
-    for device in &devices {
-        for id in &made {
-            let folded = crate::state::is_folded(&device.replica().tree(), *id).unwrap();
-            assert!(folded, "seed {seed}: {id:?} is lost");
-        }
-    }
-    assert_eq!(
-        vault.fresh_digest().await,
-        devices[0].digest(),
-        "seed {seed}: folding anew differs"
-    );
-    let report = devices[0].replica().verify(|_| {}).await.unwrap();
-    assert_eq!(
-        report.digest,
-        Some(devices[0].digest().1),
-        "seed {seed}: {:?}",
-        report.problems
-    );
-    for device in &mut devices {
-        let before = device.digest();
-        device.forget_cache();
-        device.open(&vault).await.unwrap();
-        assert_eq!(device.digest(), before, "seed {seed}: without meta.db");
-    }
+    assert_nothing_is_lost(&vault, &mut devices, seed).await;
 }
 
 #[tokio::test]
@@ -956,36 +902,18 @@ async fn a_checkpoint_that_ends_a_lane_beyond_what_it_holds_does_not_stop_later_
     let last = all.last().unwrap();
     let mut liar = Liar::new(1, 0);
     let heads = vec![*last.head()];
-    liar.say(
-        &vault,
-        Lie {
-            heads,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.name(&vault, heads).await;
     let end = CoveredLane {
         closed: Some(last.head().seq + 5),
         ..end_of(last)
     };
     let verdicts = vec![put_checkpoint(&vault, 1, last.commit().lamport, None, vec![end]).await];
-    liar.say(
-        &vault,
-        Lie {
-            verdicts,
-            ..Lie::default()
-        },
-    )
-    .await;
+    liar.give(&vault, verdicts).await;
     reader.replica().pull().await.unwrap();
     for _ in 0..3 {
         a.act(&mut rng);
         let heads = vec![a.publish().await.unwrap().head.unwrap()];
-        let lie = Lie {
-            heads,
-            ..Lie::default()
-        };
-        liar.say(&vault, lie).await;
+        liar.name(&vault, heads).await;
     }
     a.replica().pull().await.unwrap();
     assert!(a.replica().checkpoint().await.unwrap());
@@ -1014,11 +942,7 @@ async fn a_checkpoint_proposed_in_a_branch_is_not_refuted_by_who_had_seen_it_and
     let first = liar.say(&vault, lie).await;
     let (floor, end) = (last.commit().lamport, end_of(last));
     let verdicts = vec![put_checkpoint(&vault, 1, floor, None, vec![end]).await];
-    let lie = Lie {
-        verdicts,
-        ..Lie::default()
-    };
-    liar.say(&vault, lie).await;
+    liar.give(&vault, verdicts).await;
     a.act(&mut rng);
     let heads = vec![a.publish().await.unwrap().head.unwrap()];
     // It comes below the checkpoint, too late, and everybody sees it.
@@ -1027,11 +951,7 @@ async fn a_checkpoint_proposed_in_a_branch_is_not_refuted_by_who_had_seen_it_and
     let stands = reader.replica().status().checkpoint;
     assert!(stands.is_some());
     liar.last = Some(first);
-    let lie = Lie {
-        heads,
-        ..Lie::default()
-    };
-    liar.say(&vault, lie).await;
+    liar.name(&vault, heads).await;
     a.act(&mut rng);
     a.publish().await.unwrap();
     reader.replica().pull().await.unwrap();
