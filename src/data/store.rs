@@ -23,7 +23,7 @@ use pending::Pending;
 use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
-use skrin_storage::Store;
+use skrin_storage::{Places, Store};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -163,7 +163,7 @@ struct Inner {
     disk: Option<DiskCache>,
     flights: Flights,
     uploads: Semaphore,
-    fetches: Arc<Semaphore>,
+    fetches: Places,
     prefetches: Semaphore,
     prefetched: AtomicUsize,
     counters: Counters,
@@ -211,9 +211,7 @@ impl DataStore {
             disk,
             flights: Flights::default(),
             uploads: Semaphore::new(config.uploads.max(1)),
-            fetches: Arc::new(Semaphore::new(
-                permits(config.fetch_bytes, u64::MAX) as usize
-            )),
+            fetches: Places::new(permits(config.fetch_bytes, u64::MAX) as usize),
             prefetches: Semaphore::new(permits(config.prefetch_bytes, u64::MAX) as usize),
             prefetched: AtomicUsize::new(0),
             counters: Counters::default(),

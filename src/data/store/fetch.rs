@@ -9,11 +9,10 @@ use crate::error::{DataError, Flaw};
 use crate::segment::{self, HEADER_LEN, Table};
 use bytes::Bytes;
 use skrin_base::{SegmentId, SegmentInfo};
-use skrin_storage::StoreError;
+use skrin_storage::{Place, StoreError, Urgency};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 /// How often to look again in vain after waiting for somebody else's fetch, before fetching the same once more.
@@ -345,7 +344,7 @@ impl Inner {
                 wants.partition::<Vec<_>, _>(|(_, read)| lead.slots.contains(&read.at.slot));
             fetch.wants = later;
             let got = Arc::clone(self).get_slots(Arc::clone(table), lead, now);
-            tasks.spawn_on(got, &self.parts.runtime);
+            tasks.spawn_on(Urgency::current().scope(got), &self.parts.runtime);
         }
         while let Some(got) = tasks.join_next().await {
             fetch.got.extend(got.unwrap_or_default());
@@ -417,34 +416,33 @@ impl Inner {
     pub(super) async fn get_object(&self, info: &SegmentInfo) -> Result<Answer, DataError> {
         let name =
             segment::object_name(info.id).map_err(|e| DataError::storage(info.id, e.into()))?;
-        let permit = self.permit(info.object_len).await?;
+        let place = self.take_place(info.object_len).await;
         let object = self.parts.store.get(&name, info.object_len as usize).await;
-        self.answer(info.id, object, permit)
+        self.answer(info.id, object, place)
     }
 
     async fn get_range(&self, id: SegmentId, range: Range<u64>) -> Result<Answer, DataError> {
         let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
         let len = range.end - range.start;
-        let permit = self.permit(len).await?;
+        let place = self.take_place(len).await;
         let bytes = self
             .parts
             .store
             .get_range(&name, range.start, len as usize)
             .await;
-        self.answer(id, bytes, permit)
+        self.answer(id, bytes, place)
     }
 
-    async fn permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, DataError> {
+    async fn take_place(&self, bytes: u64) -> Place {
         let need = permits(bytes, self.config.fetch_bytes);
-        let permit = Arc::clone(&self.fetches).acquire_many_owned(need).await;
-        permit.map_err(|_| DataError::Stopped)
+        self.fetches.take(need).await
     }
 
     fn answer(
         &self,
         id: SegmentId,
         answer: Result<Bytes, StoreError>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Answer, DataError> {
         self.counters.fetches.fetch_add(1, Ordering::Relaxed);
         let bytes = answer.map_err(|e| DataError::storage(id, e))?;
@@ -453,7 +451,7 @@ impl Inner {
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Answer {
             bytes,
-            _permit: permit,
+            _place: place,
         })
     }
 }
@@ -461,7 +459,7 @@ impl Inner {
 /// Bytes of the storage, which count against the bound until they are dropped.
 pub(super) struct Answer {
     bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Deref for Answer {

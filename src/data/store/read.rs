@@ -7,6 +7,7 @@ use crate::segment::Entry;
 use skrin_base::ids::{LaneId, SegmentId};
 use skrin_base::limits::BLOCK_LEN;
 use skrin_crypto::{BlockAad, hash, open_block_into};
+use skrin_storage::Urgency;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,7 +49,8 @@ impl Inner {
         }
         let mut tasks = JoinSet::new();
         for group in groups {
-            tasks.spawn_on(Arc::clone(&self).fetch(group), &self.parts.runtime);
+            let fetched = Urgency::current().scope(Arc::clone(&self).fetch(group));
+            tasks.spawn_on(fetched, &self.parts.runtime);
         }
         while let Some(got) = tasks.join_next().await {
             got.unwrap_or_default()
@@ -198,7 +200,8 @@ impl Inner {
         let runtime = self.parts.runtime.clone();
         runtime.spawn(async move {
             let permit = self.prefetches.acquire_many(need).await;
-            let results = Arc::clone(&self).read(reads).await;
+            let read = Arc::clone(&self).read(reads);
+            let results = Urgency::later().scope(read).await;
             // Whoever reads the block meets the error himself.
             let failed = results.iter().filter(|r| r.is_err()).count();
             tracing::trace!(blocks = results.len(), failed, "prefetched");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_crypto::hash;
-use skrin_storage::{Durable, put_confirmed};
+use skrin_storage::{Durable, Urgency, put_confirmed};
 use std::sync::Arc;
 
 /// Buffers for whole objects, used again: fresh memory for 8 MiB costs milliseconds.
@@ -95,9 +95,9 @@ impl Inner {
         });
         if start {
             let (inner, segment) = (Arc::clone(self), Arc::clone(segment));
-            self.parts
-                .runtime
-                .spawn(async move { inner.upload(segment).await });
+            // Whoever reads goes first, also where somebody waits for this.
+            let upload = async move { inner.upload(segment).await };
+            self.parts.runtime.spawn(Urgency::later().scope(upload));
         }
     }
 
