@@ -25,12 +25,12 @@ impl Urgency {
         CURRENT.try_with(Self::clone).unwrap_or_default()
     }
 
-    /// Whether somebody waits by now.
-    pub fn is_now(&self) -> bool {
+    /// Whether somebody waits, by now.
+    pub fn is_awaited(&self) -> bool {
         self.0.as_ref().is_none_or(|raised| *raised.borrow())
     }
 
-    /// Somebody waits from now on: requests of this work that wait for a place are served with the urgent ones.
+    /// Somebody came to wait: requests of this work that have no place yet go before those that nobody waits for.
     pub fn raise(&self) {
         if let Some(raised) = &self.0 {
             raised.send_replace(true);
@@ -42,6 +42,10 @@ impl Urgency {
         CURRENT.scope(self, work).await
     }
 
+    fn is_urgent(&self) -> bool {
+        self.0.is_none()
+    }
+
     async fn raised(&self) {
         if let Some(raised) = &self.0 {
             // The sender lives as long as `self`.
@@ -50,52 +54,75 @@ impl Urgency {
     }
 }
 
-/// A number of places that requests take while they run. Those who wait for one stand in order, but what nobody waits for stands
-/// in a queue of its own and never has all the places, so that urgent requests find one free or are the next to get one.
+/// A number of places that requests take while they run. Those who wait for one stand in order, in three queues: what is urgent; what was
+/// begun ahead and is awaited by now, which asks for much at once; and what nobody waits for. The second never has more than three
+/// quarters of the places together with the third, and that never more than half: whoever is before finds one free or gets the next.
 #[derive(Debug)]
 pub struct Places {
-    all: Arc<Semaphore>,
-    later: Arc<Semaphore>,
-    later_max: usize,
+    all: Queue,
+    awaited: Queue,
+    later: Queue,
+}
+
+/// So many at once; the others stand in order.
+#[derive(Debug)]
+struct Queue {
+    places: Arc<Semaphore>,
+    max: u32,
+}
+
+impl Queue {
+    fn new(max: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(max)),
+            max: u32::try_from(max).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// `None` only if the semaphore were closed, which nobody does.
+    async fn take(&self, count: u32) -> Option<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.places);
+        places.acquire_many_owned(count.min(self.max)).await.ok()
+    }
 }
 
 /// A place; free again when dropped.
 #[derive(Debug)]
 pub struct Place {
     _all: Option<OwnedSemaphorePermit>,
+    _awaited: Option<OwnedSemaphorePermit>,
     _later: Option<OwnedSemaphorePermit>,
 }
 
 impl Places {
-    /// So many, at least one; a quarter, where there is more than one, is for urgent requests only.
+    /// So many, and at least one.
     pub fn new(count: usize) -> Self {
         let count = count.clamp(1, Semaphore::MAX_PERMITS);
-        let later_max = (count - count.div_ceil(4)).max(1);
         Self {
-            all: Arc::new(Semaphore::new(count)),
-            later: Arc::new(Semaphore::new(later_max)),
-            later_max,
+            all: Queue::new(count),
+            awaited: Queue::new((count - count / 4).max(1)),
+            later: Queue::new(count.div_ceil(2)),
         }
     }
 
-    /// Waits for `count` places, at most as many as there are, as urgently as the task is.
+    /// Waits for `count` places, or for all where there are fewer, as urgently as the task is.
     pub async fn take(&self, count: u32) -> Place {
         let urgency = Urgency::current();
-        let later = match urgency.is_now() {
+        let later = match urgency.is_awaited() {
             true => None,
-            false => {
-                let count = count.min(u32::try_from(self.later_max).unwrap_or(u32::MAX));
-                tokio::select! {
-                    biased;
-                    () = urgency.raised() => None,
-                    place = Arc::clone(&self.later).acquire_many_owned(count) => place.ok(),
-                }
-            }
+            false => tokio::select! {
+                biased;
+                () = urgency.raised() => None,
+                place = self.later.take(count) => place,
+            },
         };
-        // An error only if the semaphore were closed, which nobody does.
-        let all = Arc::clone(&self.all).acquire_many_owned(count).await.ok();
+        let awaited = match urgency.is_urgent() {
+            true => None,
+            false => self.awaited.take(count).await,
+        };
         Place {
-            _all: all,
+            _all: self.all.take(count).await,
+            _awaited: awaited,
             _later: later,
         }
     }

@@ -60,7 +60,7 @@ impl Flights {
                     return Boarding::Wait(watch::channel(()).1);
                 };
                 // It may still wait for its turn behind everything that is read ahead.
-                if urgency.is_now() {
+                if urgency.is_awaited() {
                     flight.urgency.raise();
                 }
                 return Boarding::Wait(flight.landed.clone());

@@ -54,34 +54,44 @@ async fn what_is_urgent_overtakes_all_that_is_read_ahead_and_uploaded() {
         ask(&store, &Urgency::later(), &format!("ahead-{n}"));
         put(&store, &format!("upload-{n}"));
     }
-    assert_eq!(arrived(&doorman).await.len(), 6, "two places are kept free");
-    for n in 0..4 {
+    assert_eq!(arrived(&doorman).await.len(), 4, "half is kept free");
+    for n in 0..6 {
         ask(&store, &urgent(), &format!("urgent-{n}"));
     }
-    let came = arrived(&doorman).await;
-    assert_eq!(came[6..], ["urgent-0", "urgent-1"], "at once");
+    let first = ["urgent-0", "urgent-1", "urgent-2", "urgent-3"];
+    assert_eq!(arrived(&doorman).await[4..], first, "at once");
     doorman.admit(2);
     let came = arrived(&doorman).await;
-    assert_eq!(came[8..], ["urgent-2", "urgent-3"], "the next ones");
+    assert_eq!(came[8..], ["urgent-4", "urgent-5"], "the next ones");
     doorman.open();
     assert_eq!(
         arrived(&doorman).await.len(),
-        132,
+        134,
         "and all the others then"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_becomes_urgent_while_it_waits_goes_with_the_urgent_ones() {
-    let (store, doorman) = gated(4);
-    let becomes = Urgency::later();
+async fn what_is_awaited_by_now_goes_before_what_nobody_waits_for_and_leaves_places_to_the_urgent()
+{
+    let (store, doorman) = gated(8);
     for n in 0..64 {
         ask(&store, &Urgency::later(), &format!("ahead-{n}"));
     }
-    ask(&store, &becomes, "becomes");
-    assert_eq!(arrived(&doorman).await.len(), 3);
-    becomes.raise();
-    assert_eq!(arrived(&doorman).await[3..], ["becomes"]);
+    let awaited: Vec<Urgency> = (0..8).map(|_| Urgency::later()).collect();
+    for (n, urgency) in awaited.iter().enumerate() {
+        ask(&store, urgency, &format!("awaited-{n}"));
+    }
+    assert_eq!(arrived(&doorman).await.len(), 4);
+    awaited.iter().for_each(Urgency::raise);
+    let came = arrived(&doorman).await;
+    assert_eq!(came[4..], ["awaited-0", "awaited-1"]);
+    ask(&store, &urgent(), "urgent");
+    assert_eq!(arrived(&doorman).await[6..], ["urgent"]);
+    doorman.admit(4);
+    let came = arrived(&doorman).await;
+    let next = ["awaited-2", "awaited-3", "awaited-4", "awaited-5"];
+    assert_eq!(came[7..], next);
 }
 
 #[tokio::test(start_paused = true)]
