@@ -139,6 +139,9 @@ pub(crate) struct MountArgs {
     /// Let no program of the vault be run; an option of mount(8) only
     #[arg(skip)]
     pub no_exec: bool,
+    /// Let the kernel keep nothing, for measuring what its caches are worth
+    #[arg(long, hide = true)]
+    pub uncached: bool,
     /// One JSON object when the mount answers, for scripts
     #[arg(long)]
     pub json: bool,

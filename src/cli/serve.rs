@@ -256,6 +256,7 @@ fn mount(
             gid: plan.owner.gid,
             umask: plan.owner.umask,
         },
+        uncached: plan.uncached,
     };
     let handle =
         skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;

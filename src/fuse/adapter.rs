@@ -1,13 +1,12 @@
 //! fuser's trait over the file system: convert, call, convert, reply.
 
 use crate::convert::{
-    NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, is_acl,
-    keeps_set_gid, listed_for, node, node_spec, open_mode, permissions, raw_errno, rename_mode,
-    set_time, xattr_mode,
+    Keep, allocate_mode, caller, entry_attr, errno, file_type, is_acl, keeps_set_gid, listed_for,
+    node, node_spec, open_mode, permissions, raw_errno, rename_mode, set_time, xattr_mode,
 };
 use crate::pool::Pool;
 use crate::reply::{
-    add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
+    Terms, add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
     reply_xattr,
 };
 use crate::view::View;
@@ -29,6 +28,8 @@ use std::time::SystemTime;
 
 /// Threads for whatever may wait.
 const WORKERS: usize = 16;
+/// Threads for reading: more, as each program that reads on and on keeps two of them waiting, and somebody may want to see something else.
+const READERS: usize = 32;
 /// Largest write request; the kernel's limit without raising a sysctl.
 const MAX_WRITE: u32 = 1 << 20;
 /// Requests of read-ahead and write-back under way.
@@ -56,7 +57,7 @@ const CAPABILITIES: [InitFlags; 9] = [
 /// The file system as fuser sees it.
 pub(crate) struct Adapter {
     fs: Arc<Fs>,
-    view: View,
+    terms: Terms,
     /// Reads that wait for the storage, and what else may.
     reads: Pool,
     /// Writes, which may wait for room in the journal: apart, so that readers go on.
@@ -79,11 +80,12 @@ fn handle(fh: FileHandle) -> HandleId {
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>, view: View) -> Self {
+    pub(crate) fn new(fs: Arc<Fs>, view: View, uncached: bool) -> Self {
+        let keep = Keep { nothing: uncached };
         Self {
             fs,
-            view,
-            reads: Pool::new(WORKERS),
+            terms: Terms { view, keep },
+            reads: Pool::new(READERS),
             writes: Pool::new(WORKERS),
             syncs: Pool::new(WORKERS),
             lists_alone: false,
@@ -92,7 +94,7 @@ impl Adapter {
 
     /// Whether this is an access control list, where none are shown.
     fn hides(&self, name: &OsStr) -> bool {
-        self.view.is_other() && is_acl(name)
+        self.terms.view.is_other() && is_acl(name)
     }
 
     /// Runs what may wait for the storage on a thread where it may.
@@ -122,16 +124,22 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = CAPABILITIES
-            .into_iter()
-            .filter(|c| !self.view.is_other() || *c != InitFlags::FUSE_POSIX_ACL);
-        for capability in wanted {
+        let mut refused = InitFlags::empty();
+        if self.terms.view.is_other() {
+            refused |= InitFlags::FUSE_POSIX_ACL;
+        }
+        if self.terms.keep.nothing {
+            refused |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+        }
+        let wanted = CAPABILITIES.into_iter();
+        for capability in wanted.filter(|c| !refused.contains(*c)) {
             if config.add_capabilities(capability).is_err() {
                 tracing::info!(?capability, "this kernel does not have it");
             }
         }
         let offered = config.capabilities();
-        self.lists_alone = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.lists_alone =
+            offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) && !self.terms.keep.nothing;
         let refused = |n| io::Error::other(format!("the kernel takes requests of {n} bytes only"));
         config.set_max_write(MAX_WRITE).map_err(refused)?;
         config
@@ -142,8 +150,10 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| match self.fs.lookup(node(parent), name.as_bytes()) {
-            Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
-            found => reply_entry(reply, self.view, found),
+            Err(FsError::NotFound) => {
+                reply.entry(&self.terms.keep.negative(), &negative(), Generation(0))
+            }
+            found => reply_entry(reply, self.terms, found),
         });
     }
 
@@ -155,7 +165,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         guarded(|| {
-            reply_attr(reply, self.view, self.fs.getattr(node(ino)));
+            reply_attr(reply, self.terms, self.fs.getattr(node(ino)));
         });
     }
 
@@ -186,12 +196,12 @@ impl Filesystem for Adapter {
                 atime: atime.map(set_time),
                 mtime: mtime.map(set_time),
             };
-            let view = self.view;
+            let terms = self.terms;
             let kept = || self.fs.getattr(node(ino)).ok().map(|attr| attr.mode);
-            if let Err(refused) = view.keep(&mut set, kept) {
+            if let Err(refused) = terms.view.keep(&mut set, kept) {
                 return reply.error(raw_errno(refused));
             }
-            let work = move |fs: &Fs| reply_attr(reply, view, fs.setattr(node(ino), &set));
+            let work = move |fs: &Fs| reply_attr(reply, terms, fs.setattr(node(ino), &set));
             match size {
                 None => work(&self.fs),
                 Some(0) => self.store(work),
@@ -222,8 +232,8 @@ impl Filesystem for Adapter {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.mknod(dir, &name, spec, &caller)));
+            let terms = self.terms;
+            self.make(move |fs| reply_entry(reply, terms, fs.mknod(dir, &name, spec, &caller)));
         });
     }
 
@@ -239,8 +249,8 @@ impl Filesystem for Adapter {
         guarded(|| {
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
             let mode = permissions(mode);
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.mkdir(dir, &name, mode, &caller)));
+            let terms = self.terms;
+            self.make(move |fs| reply_entry(reply, terms, fs.mkdir(dir, &name, mode, &caller)));
         });
     }
 
@@ -268,8 +278,10 @@ impl Filesystem for Adapter {
             let target = target.as_os_str().as_bytes().to_vec();
             let (dir, name) = (node(parent), link_name.as_bytes().to_vec());
             let caller = caller(req, 0);
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.symlink(dir, &name, &target, &caller)));
+            let terms = self.terms;
+            self.make(move |fs| {
+                reply_entry(reply, terms, fs.symlink(dir, &name, &target, &caller))
+            });
         });
     }
 
@@ -306,7 +318,7 @@ impl Filesystem for Adapter {
         guarded(|| {
             reply_entry(
                 reply,
-                self.view,
+                self.terms,
                 self.fs.link(node(ino), node(newparent), newname.as_bytes()),
             );
         });
@@ -314,9 +326,9 @@ impl Filesystem for Adapter {
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded(|| {
+            let opened = self.terms.keep.opened();
             let work = move |fs: &Fs| match fs.open_node(node(ino), open_mode(flags)) {
-                // What the kernel has cached of a node never changes behind its back.
-                Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
+                Ok(id) => reply.opened(FileHandle(id.0), opened),
                 Err(e) => reply.error(errno(&e)),
             };
             if !self.fs.is_outdated() {
@@ -344,15 +356,15 @@ impl Filesystem for Adapter {
             let exclusive = flags & libc::O_EXCL != 0;
             let how = OpenMode { write, truncate };
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
-            let (mode, view) = (permissions(mode), self.view);
+            let (mode, Terms { view, keep }) = (permissions(mode), self.terms);
             self.make(
                 move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
                     Ok((attr, id)) => reply.created(
-                        &attr_ttl(&attr),
+                        &keep.attr(&attr),
                         &entry_attr(view, &attr),
                         Generation(0),
                         FileHandle(id.0),
-                        FopenFlags::FOPEN_KEEP_CACHE,
+                        keep.opened(),
                     ),
                     Err(e) => reply.error(errno(&e)),
                 },
@@ -512,7 +524,7 @@ impl Filesystem for Adapter {
                     return reply.ok();
                 };
                 for e in &batch {
-                    let full = add_entry(&mut reply, self.view, e);
+                    let full = add_entry(&mut reply, self.terms, e);
                     if full {
                         return reply.ok();
                     }
@@ -596,7 +608,7 @@ impl Filesystem for Adapter {
             reply_xattr(
                 reply,
                 size,
-                list.map(|list| listed_for(req, self.view, list)),
+                list.map(|list| listed_for(req, self.terms.view, list)),
             );
         });
     }

@@ -1,7 +1,7 @@
 //! Conversions between the kernel's words and ours.
 
 use crate::view::View;
-use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
 use skrin_base::{Errno, Timestamp};
 use skrin_fs::{
     Allocate, Attr, Caller, FsError, Kind, NodeId, NodeSpec, OpenMode, RenameMode, SetTime,
@@ -13,19 +13,49 @@ use std::time::{Duration, SystemTime};
 
 /// How long the kernel may keep names and attributes: it is told when they change.
 const LONG: Duration = Duration::from_secs(3600);
-
-pub(crate) const ENTRY_TTL: Duration = LONG;
-
 /// How long the kernel may keep that a name is not there.
-pub(crate) const NEGATIVE_TTL: Duration = Duration::from_secs(60);
+const NEGATIVE: Duration = Duration::from_secs(60);
 
-/// How long the kernel may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
-/// kernel must ask again, to learn the true inode number.
-pub(crate) fn attr_ttl(attr: &Attr) -> Duration {
-    if attr.node.is_alias() {
-        Duration::ZERO
-    } else {
-        LONG
+/// What the kernel may keep.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// Whether it must ask each time.
+    pub(crate) nothing: bool,
+}
+
+impl Keep {
+    fn unless_nothing(self, time: Duration) -> Duration {
+        match self.nothing {
+            true => Duration::ZERO,
+            false => time,
+        }
+    }
+
+    /// How long it may keep names, and attributes that it asked for.
+    pub(crate) fn long(self) -> Duration {
+        self.unless_nothing(LONG)
+    }
+
+    /// How long it may keep that a name is not there.
+    pub(crate) fn negative(self) -> Duration {
+        self.unless_nothing(NEGATIVE)
+    }
+
+    /// How long it may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
+    /// kernel must ask again, to learn the true inode number.
+    pub(crate) fn attr(self, attr: &Attr) -> Duration {
+        match attr.node.is_alias() {
+            true => Duration::ZERO,
+            false => self.long(),
+        }
+    }
+
+    /// What it may keep of a file that is opened: what is cached of a node never changes behind the kernel's back.
+    pub(crate) fn opened(self) -> FopenFlags {
+        match self.nothing {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_KEEP_CACHE,
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// Whose everything appears to be.
     pub view: View,
+    /// Whether the kernel is to ask each time instead of keeping names, attributes and contents: for measuring what that is worth.
+    pub uncached: bool,
 }
 
 /// A mounted file system. Dropping it unmounts.
@@ -99,7 +101,7 @@ pub fn mount(fs: Arc<Fs>, dir: &Path, options: &MountOptions) -> Result<MountHan
         return Err(MountError::AllowOther);
     }
     std::fs::metadata("/dev/fuse").map_err(MountError::Device)?;
-    let adapter = Adapter::new(Arc::clone(&fs), options.view);
+    let adapter = Adapter::new(Arc::clone(&fs), options.view, options.uncached);
     let failed = |source| MountError::Mount {
         dir: dir.clone(),
         source,

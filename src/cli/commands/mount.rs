@@ -46,6 +46,7 @@ pub(crate) struct Plan {
     /// Whose everything appears to be.
     pub(crate) owner: Owner,
     pub(crate) no_exec: bool,
+    pub(crate) uncached: bool,
 }
 
 /// Whose everything appears to be, and the permissions that do not appear.
@@ -206,6 +207,7 @@ fn plan(args: &MountArgs) -> Outcome<Plan> {
             umask: args.umask,
         },
         no_exec: args.no_exec,
+        uncached: args.uncached,
         credential: secret::credential(&args.unlock)?,
     })
 }
