@@ -12,6 +12,8 @@ const SOURCE: &str = "skrin:";
 /// One line of /proc/self/mountinfo.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MountLine {
+    /// Number of the file system, which no other has: `major:minor`.
+    device: String,
     /// Where.
     pub(crate) point: PathBuf,
     /// What, such as `fuse.skrin`, or `fuse` where root mounted it.
@@ -74,15 +76,17 @@ fn parse(text: &[u8]) -> Vec<MountLine> {
         .collect()
 }
 
-/// proc_pid_mountinfo(5): the mount point is field 5, its options field 6, kind and source the first after a lone `-`.
+/// proc_pid_mountinfo(5): the number of the file system is field 3, the mount point 5, its options 6, kind and source the first after a lone `-`.
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = unescape(fields.nth(4)?);
+    let device = String::from_utf8_lossy(fields.nth(2)?).into_owned();
+    let point = unescape(fields.nth(1)?);
     let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
     Some(MountLine {
+        device,
         point: PathBuf::from(OsString::from_vec(point)),
         kind,
         source,
@@ -137,6 +141,19 @@ pub(crate) fn canonical(dir: &Path) -> Outcome<PathBuf> {
 /// Whoever keeps a mount busy: processes that we may look at, with an open file, a working directory or a
 /// program below it, as `pid (name)`.
 pub(crate) fn holders(point: &Path) -> Vec<String> {
+    others(|process| uses(process, point))
+}
+
+/// Whoever has the same file system mounted, as `pid (name)`: when it is unmounted here, those in other mount namespaces.
+pub(crate) fn owners(line: &MountLine) -> Vec<String> {
+    others(|process| {
+        let table = std::fs::read(process.join("mountinfo")).unwrap_or_default();
+        parse(&table).iter().any(|l| l.device == line.device)
+    })
+}
+
+/// Processes that we may look at, other than this one, of which something holds; it is given their directories in /proc.
+fn others(holds: impl Fn(PathBuf) -> bool) -> Vec<String> {
     let own = std::process::id().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -145,7 +162,7 @@ pub(crate) fn holders(point: &Path) -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok());
     pids.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()) && *pid != own)
-        .filter(|pid| uses(Path::new("/proc").join(pid), point))
+        .filter(|pid| holds(Path::new("/proc").join(pid)))
         .map(|pid| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("{pid} ({})", name.trim_end())

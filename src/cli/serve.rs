@@ -310,6 +310,18 @@ fn fs_options(plan: &Plan) -> FsOptions {
     }
 }
 
+/// It goes on for programs in another mount namespace, whose changes go to the journal when it ends.
+fn elsewhere(error: &MountError, owners: &[String]) -> Failure {
+    let by = match owners {
+        [] => String::new(),
+        some => format!(", by {}", some.join(", ")),
+    };
+    let own = std::process::id();
+    Failure::new(Exit::Busy, format!("{error}{by}")).remedy(format!(
+        "the process behind the mount ({own}) ends when they do, or when it is sent SIGTERM"
+    ))
+}
+
 fn mount_failure(error: MountError) -> Failure {
     let exit = match error {
         MountError::Busy(_) => Exit::Busy,
@@ -539,7 +551,9 @@ impl Mounted {
             let holders = mount_table::holders(&self.info.point);
             tracing::warn!(%error, ?holders, "still in use; detached");
             // Its session ends with this process: waiting for the last open file could take for ever.
-            mount_point::detach(&self.info.point, true)?;
+            if !matches!(error, MountError::Elsewhere(_)) {
+                mount_point::detach(&self.info.point, true)?;
+            }
             std::mem::forget(handle);
         }
         self.shut_down(how)
@@ -551,8 +565,15 @@ impl Mounted {
         let Some(mut mount) = handle.take() else {
             return Err(Failure::new(Exit::Busy, "this mount is ending already"));
         };
+        // While it is in our table.
+        let line = mount_table::at(&self.info.point).ok().flatten();
         match mount.unmount(false) {
             Ok(()) => Ok(()),
+            Err(error @ MountError::Elsewhere(_)) => {
+                *handle = Some(mount);
+                let owners = line.as_ref().map(mount_table::owners).unwrap_or_default();
+                Err(elsewhere(&error, &owners))
+            }
             Err(MountError::Busy(_)) => {
                 *handle = Some(mount);
                 Err(mount_point::busy(&self.info.point))

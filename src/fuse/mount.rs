@@ -13,11 +13,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Threads that take requests from the kernel, at most. They answer from memory; what may wait goes to the pool.
 const SESSION_THREADS_MAX: usize = 4;
 /// What the kernel reads ahead; without this it asks for 128 KiB at a time.
 const READ_AHEAD_KIB: u32 = 1024;
+/// How long the kernel may take to let go of what is unmounted. A copy of the mount in another mount namespace keeps it for longer.
+const LETTING_GO: Duration = Duration::from_secs(5);
+/// How often to look whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 /// Type of the file system as the mount table shows it.
 const SUBTYPE: &str = "skrin";
 
@@ -145,10 +150,17 @@ impl MountHandle {
     ///
     /// # Errors
     /// `Busy` while programs use it, unless `lazy`: then it disappears at once and ends when the last of them does. It stays
-    /// mounted after an error.
+    /// mounted after an error, but for `Elsewhere`: then it is gone here, and goes on for those who have it in another mount namespace.
     pub fn unmount(&mut self, lazy: bool) -> Result<(), MountError> {
         if !self.is_finished() {
             unmount_dir(&self.dir, lazy)?;
+        }
+        let begun = Instant::now();
+        while !lazy && !self.is_finished() {
+            if begun.elapsed() > LETTING_GO {
+                return Err(MountError::Elsewhere(self.dir.clone()));
+            }
+            std::thread::sleep(LOOK);
         }
         self.join()
     }
