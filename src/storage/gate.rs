@@ -11,23 +11,31 @@ use crate::{Capacity, Listing, ObjectName, Prefix, Store, StoreError, Verb};
 
 /// Lets requests in, in the order in which they came; clones are the same.
 #[derive(Clone)]
-pub struct Doorman(Arc<(Mutex<Vec<(Verb, String)>>, Semaphore)>);
+pub struct Doorman(Arc<Door>);
+
+struct Door {
+    arrived: Mutex<Vec<(Verb, String)>>,
+    admitted: Semaphore,
+}
 
 impl Default for Doorman {
     fn default() -> Self {
-        Self(Arc::new((Mutex::default(), Semaphore::new(0))))
+        Self(Arc::new(Door {
+            arrived: Mutex::default(),
+            admitted: Semaphore::new(0),
+        }))
     }
 }
 
 impl Doorman {
     /// All that ever came: what was asked for, of which object or directory.
     pub fn arrived(&self) -> Vec<(Verb, String)> {
-        self.0.0.lock().clone()
+        self.0.arrived.lock().clone()
     }
 
     /// Lets so many more in.
     pub fn admit(&self, count: usize) {
-        self.0.1.add_permits(count);
+        self.0.admitted.add_permits(count);
     }
 
     /// Lets all in from now on.
@@ -36,9 +44,8 @@ impl Doorman {
     }
 
     async fn wait(&self, verb: Verb, name: impl ToString) {
-        let (arrived, admitted) = &*self.0;
-        arrived.lock().push((verb, name.to_string()));
-        if let Ok(permit) = admitted.acquire().await {
+        self.0.arrived.lock().push((verb, name.to_string()));
+        if let Ok(permit) = self.0.admitted.acquire().await {
             permit.forget();
         }
     }
