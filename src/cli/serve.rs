@@ -30,7 +30,7 @@ use crate::store::SHORT_PATIENCE;
 use crate::{commands, log, machine, mirror, mount_table, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Without any progress for so long, and with an error, somebody who waits for uploads is told.
 const STALLED: Duration = Duration::from_secs(30);
 /// What to do about an upload that fails.
@@ -258,7 +258,9 @@ fn mount(
         first_contact(&layers.replica, say);
     }
     let key_memory = harden::lock_memory();
-    let fs = layers.file_system(fs_options(plan))?;
+    let mut options = fs_options(plan);
+    options.unreachable = answered == Some(false);
+    let fs = layers.file_system(options)?;
     if pin_file.is_some() {
         fs.pin(pinned);
     }
@@ -396,24 +398,26 @@ enum Reached {
     NotAsked,
 }
 
-/// Asks the storage for the header, with little patience. Returns the vault it names, and the storage to use from now on.
+/// Asks the storage for the header, with little patience where the vault is known here. Returns the vault it names, and the storage to use from now on.
 async fn reach(plan: &Plan) -> Outcome<(Option<skrin_base::VaultId>, Arc<dyn Store>, Reached)> {
     let address = &plan.store.address;
     if plan.offline {
         let place = address.clone();
         return Ok((None, Arc::new(mirror::Offline { place }), Reached::NotAsked));
     }
-    let quick = plan.store.open(false, SHORT_PATIENCE)?;
+    let known = mirror::find(&plan.state_base, address);
+    let patience = match known {
+        Some(_) => SHORT_PATIENCE,
+        None => PATIENCE,
+    };
+    let quick = plan.store.open(false, patience)?;
     let store = plan.store.open(false, PATIENCE)?;
-    match skrin_vault::open_header(&*quick).await {
-        Ok(header) => Ok((Some(header.vault), store, Reached::Yes(quick))),
-        Err(VaultError::Storage(error)) if error.is_transient() => {
-            match mirror::find(&plan.state_base, address) {
-                Some(vault) => Ok((Some(vault), store, Reached::No(error.into()))),
-                None => Err(error.into()),
-            }
+    match (skrin_vault::open_header(&*quick).await, known) {
+        (Ok(header), _) => Ok((Some(header.vault), store, Reached::Yes(quick))),
+        (Err(VaultError::Storage(error)), Some(vault)) if error.is_transient() => {
+            Ok((Some(vault), store, Reached::No(error.into())))
         }
-        Err(error) => Err(error.into()),
+        (Err(error), _) => Err(error.into()),
     }
 }
 

@@ -99,6 +99,10 @@ impl Fs {
     /// # Errors
     /// A damaged local cache or journal, as its error says.
     pub fn open(config: FsConfig) -> Result<Arc<Self>, FsError> {
+        let polled = Polled {
+            unreachable: config.options.unreachable,
+            ..Polled::default()
+        };
         let fs = Arc::new(Self {
             replica: config.replica,
             data: config.data,
@@ -118,7 +122,7 @@ impl Fs {
             pins: Pins::default(),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
-            polled: Mutex::new(Polled::default()),
+            polled: Mutex::new(polled),
             look: Arc::default(),
             looks: tokio::sync::watch::Sender::new(0),
             stop: tokio::sync::watch::Sender::new(false),
