@@ -4,6 +4,8 @@ use crate::commit::Committed;
 use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
 use crate::error::FsError;
 use crate::file::Files;
+use crate::hold::Holds;
+use crate::leases::Leases;
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
 use crate::types::{Notify, Space};
@@ -41,6 +43,8 @@ pub struct Fs {
     pub(crate) counted: Mutex<HashMap<Ino, (OpId, u64)>>,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
+    pub(crate) holds: Holds,
+    pub(crate) leases: Leases,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
     pub(crate) polled: Mutex<Polled>,
@@ -107,6 +111,8 @@ impl Fs {
             counted: Mutex::default(),
             committed: Committed::default(),
             publisher: Publisher::default(),
+            holds: Holds::default(),
+            leases: Leases::default(),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
             polled: Mutex::new(Polled::default()),

@@ -113,6 +113,9 @@ pub(crate) struct FileState {
     pub(crate) counted: usize,
     /// Bytes that were stored and that no operation names yet.
     pub(crate) unnamed: u64,
+    /// Whether it was cut to nothing and the tree still has what was in it: other devices keep the old contents until the new ones are
+    /// whole.
+    pub(crate) rewritten: bool,
     /// Whether its blocks are worth compressing.
     pub(crate) gain: Gain,
     /// What the journal has of changes that the tree does not have.
@@ -153,11 +156,18 @@ impl FileState {
             since: None,
             counted: 0,
             unnamed: 0,
+            rewritten: false,
             gain: Gain::default(),
             noted: Noted::default(),
             error: None,
             inode: Arc::new(inode),
         }
+    }
+
+    /// Whether closing tells the tree nothing yet: what it holds may be gone in a moment, or is about to be written.
+    pub(crate) fn may_wait(&self) -> bool {
+        let empty = self.rewritten && self.content.size() == 0;
+        self.content.is_modified() && (self.content.is_kept() || empty)
     }
 
     /// The inode, to change it.

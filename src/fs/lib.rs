@@ -14,6 +14,8 @@ mod edits;
 mod error;
 mod file;
 mod flush;
+mod hold;
+mod leases;
 mod nodes;
 mod ops;
 mod poll;
@@ -25,6 +27,7 @@ mod types;
 pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;
+pub use leases::is_lock;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
 pub use skrin_meta::Kind;
 pub use types::{

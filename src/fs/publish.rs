@@ -13,7 +13,7 @@ use skrin_meta::commit::Decided;
 use skrin_meta::replica::TreeGuard;
 use skrin_meta::state;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -37,6 +37,8 @@ pub(crate) struct Publisher {
     wake: Notify,
     /// How many wait for the storage.
     waiting: AtomicUsize,
+    /// What others are to see at once: everything up to this operation. Nobody waits for it.
+    hurry: AtomicU64,
     /// Counts attempts, so that those who wait look again.
     attempts: watch::Sender<u64>,
     error: Mutex<Option<FsError>>,
@@ -48,6 +50,7 @@ impl Default for Publisher {
             running: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             waiting: AtomicUsize::new(0),
+            hurry: AtomicU64::new(0),
             attempts: watch::Sender::new(0),
             error: Mutex::new(None),
         }
@@ -104,6 +107,12 @@ impl Publisher {
         Ok(())
     }
 
+    /// Others are to see everything up to that operation at once.
+    pub(crate) fn hurry(&self, counter: u64) {
+        self.hurry.fetch_max(counter, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
     fn note(&self, result: &Result<Option<Batch>, FsError>) {
         *self.error.lock() = result.as_ref().err().cloned();
         self.attempts.send_modify(|n| *n += 1);
@@ -111,18 +120,18 @@ impl Publisher {
 }
 
 impl Fs {
-    /// Publishes the oldest operations that fit into one commit. `None` if there were none.
-    pub(crate) async fn publish_next(&self) -> Result<Option<Batch>, FsError> {
+    /// Publishes the oldest operations that fit into one commit, with `patience` only those that no later one belongs to. `None` if there were none.
+    pub(crate) async fn publish_next(&self, patience: bool) -> Result<Option<Batch>, FsError> {
         let _one = self.publisher.running.lock().await;
-        let result = self.try_publish().await;
+        let result = self.try_publish(patience).await;
         self.publisher.note(&result);
         result
     }
 
-    async fn try_publish(&self) -> Result<Option<Batch>, FsError> {
+    async fn try_publish(&self, patience: bool) -> Result<Option<Batch>, FsError> {
         let found = {
             let tree = self.replica.tree();
-            match Batch::next(&tree)? {
+            match self.next_batch(&tree, patience)? {
                 Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
                 None => None,
             }
@@ -135,13 +144,14 @@ impl Fs {
         };
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
-        let batch = self.grown(batch, &segments)?;
+        let batch = self.grown(batch, &segments, patience)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
         let done = self
             .replica
             .publish(batch.upto, durable, Decided::default())
             .await?;
+        self.holds.published(batch.upto);
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
         // These may wait for the local disk and for the kernel: publishing has threads of its own.
@@ -185,9 +195,12 @@ impl Fs {
 
     /// What came while the segments of a batch were sent goes along with it, if it needs no others: a commit costs several
     /// round trips.
-    fn grown(&self, batch: Batch, durable: &[SegmentId]) -> Result<Batch, FsError> {
+    fn grown(&self, batch: Batch, durable: &[SegmentId], patience: bool) -> Result<Batch, FsError> {
         let tree = self.replica.tree();
-        let Some(now) = Batch::next(&tree)?.filter(|now| now.upto > batch.upto) else {
+        let Some(now) = self
+            .next_batch(&tree, patience)?
+            .filter(|now| now.upto > batch.upto)
+        else {
             return Ok(batch);
         };
         let needed = undeclared(&tree, &now.segments)?;
@@ -222,7 +235,7 @@ impl Fs {
             loop {
                 progress(&self.pending());
                 // Large segments take their time: tell how it goes meanwhile.
-                let mut next = std::pin::pin!(self.publish_next());
+                let mut next = std::pin::pin!(self.publish_next(false));
                 let done = loop {
                     tokio::select! {
                         done = &mut next => break done,
@@ -252,8 +265,33 @@ impl Fs {
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);
         let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        let first = self.replica.tree().first_pending().unwrap_or_default();
+        if self.has_patience() && self.holds.limit(self.clock.monotonic(), u64::MAX) <= first {
+            return false;
+        }
+        let hurried = self.publisher.hurry.load(Ordering::Acquire) >= first;
         let much = bytes >= COMMIT_TARGET || self.journal.allocated() >= JOURNAL_MUCH;
-        waited_for || much || age >= AGE_MAX
+        waited_for || hurried || much || age >= AGE_MAX
+    }
+
+    /// Whether what belongs together may wait for its other part: not if somebody waits, or there is no room for more.
+    fn has_patience(&self) -> bool {
+        let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        !waited_for && !self.is_congested() && !self.is_crowded()
+    }
+
+    /// What is published next. With patience it ends where it tears nothing apart.
+    fn next_batch(&self, tree: &TreeGuard<'_>, patience: bool) -> Result<Option<Batch>, FsError> {
+        if !patience {
+            return Batch::next(tree, u64::MAX);
+        }
+        let now = self.clock.monotonic();
+        let Some(batch) = Batch::next(tree, self.holds.limit(now, u64::MAX))? else {
+            return Ok(None);
+        };
+        // One commit may take less than that; then rather a little less still, if anything is left.
+        let whole = Batch::next(tree, self.holds.limit(now, batch.upto + 1))?;
+        Ok(Some(whole.unwrap_or(batch)))
     }
 
     /// Publishes in the background until the file system ends or nobody holds it any more.
@@ -266,14 +304,15 @@ impl Fs {
                 if urgent {
                     tokio::time::sleep(GATHER).await;
                 }
-                let failed = match until_stopped(&mut stop, fs.publish_next()).await {
-                    None => return,
-                    Some(Ok(_)) => false,
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "publishing failed; it is tried again");
-                        true
-                    }
-                };
+                let failed =
+                    match until_stopped(&mut stop, fs.publish_next(fs.has_patience())).await {
+                        None => return,
+                        Some(Ok(_)) => false,
+                        Some(Err(error)) => {
+                            tracing::warn!(%error, "publishing failed; it is tried again");
+                            true
+                        }
+                    };
                 pause = match failed {
                     true => (pause * 2).min(BACKOFF.1),
                     false => BACKOFF.0,

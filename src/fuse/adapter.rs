@@ -7,8 +7,8 @@ use crate::convert::{
 };
 use crate::pool::Pool;
 use crate::reply::{
-    add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
-    reply_xattr,
+    add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_entry_for,
+    reply_written, reply_xattr,
 };
 use crate::view::View;
 use fuser::{
@@ -18,14 +18,14 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use skrin_base::Errno;
-use skrin_fs::{Fs, FsError, HandleId, OpenMode, Seek, SetAttr};
+use skrin_fs::{Fs, FsError, HandleId, OpenMode, Seek, SetAttr, is_lock};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Threads for whatever may wait.
 const WORKERS: usize = 16;
@@ -110,6 +110,17 @@ impl Adapter {
         }
     }
 
+    /// Runs what depends on lock files of other devices, after a look at them.
+    fn with_fresh_locks(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+        if !self.fs.is_outdated_for_locks() && !self.fs.is_crowded() {
+            return work(&self.fs);
+        }
+        self.later(&self.reads, move |fs| {
+            fs.refresh_locks();
+            work(fs);
+        });
+    }
+
     /// Runs what stores blocks: at once, unless the journal is so full that it may have to wait for room.
     fn store(&self, work: impl FnOnce(&Fs) + Send + 'static) {
         if self.fs.is_congested() {
@@ -141,9 +152,23 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded(|| match self.fs.lookup(node(parent), name.as_bytes()) {
-            Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
-            found => reply_entry(reply, self.view, found),
+        guarded(|| {
+            if is_lock(name.as_bytes()) {
+                let (dir, name, view) = (node(parent), name.as_bytes().to_vec(), self.view);
+                return self.with_fresh_locks(move |fs| {
+                    // Asked for again each time: the kernel is to keep neither that it is there nor that it is not.
+                    match fs.lookup(dir, &name) {
+                        Err(FsError::NotFound) => {
+                            reply.entry(&Duration::ZERO, &negative(), Generation(0));
+                        }
+                        found => reply_entry_for(reply, view, found, Duration::ZERO),
+                    }
+                });
+            }
+            match self.fs.lookup(node(parent), name.as_bytes()) {
+                Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
+                found => reply_entry(reply, self.view, found),
+            }
         });
     }
 
@@ -345,18 +370,25 @@ impl Filesystem for Adapter {
             let how = OpenMode { write, truncate };
             let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
             let (mode, view) = (permissions(mode), self.view);
-            self.make(
-                move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
-                    Ok((attr, id)) => reply.created(
-                        &attr_ttl(&attr),
-                        &entry_attr(view, &attr),
-                        Generation(0),
-                        FileHandle(id.0),
-                        FopenFlags::FOPEN_KEEP_CACHE,
-                    ),
-                    Err(e) => reply.error(errno(&e)),
-                },
-            );
+            let lock = is_lock(&name);
+            let work = move |fs: &Fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
+                Ok((attr, id)) => reply.created(
+                    &if lock {
+                        Duration::ZERO
+                    } else {
+                        attr_ttl(&attr)
+                    },
+                    &entry_attr(view, &attr),
+                    Generation(0),
+                    FileHandle(id.0),
+                    FopenFlags::FOPEN_KEEP_CACHE,
+                ),
+                Err(e) => reply.error(errno(&e)),
+            };
+            match lock {
+                true => self.with_fresh_locks(work),
+                false => self.make(work),
+            }
         });
     }
 

@@ -7,16 +7,26 @@ use fuser::{
     ReplyEntry, ReplyWrite, ReplyXattr,
 };
 use skrin_base::Errno;
-use skrin_fs::{Attr, DirEntry, FsError};
+use skrin_fs::{Attr, DirEntry, FsError, is_lock};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub(crate) fn reply_entry(reply: ReplyEntry, view: View, result: Result<Attr, FsError>) {
+    reply_entry_for(reply, view, result, ENTRY_TTL);
+}
+
+/// The kernel may keep for so long where the name leads.
+pub(crate) fn reply_entry_for(
+    reply: ReplyEntry,
+    view: View,
+    result: Result<Attr, FsError>,
+    ttl: Duration,
+) {
     match result {
         Ok(attr) => reply.entry_with_ttls(
             &attr_ttl(&attr),
-            &ENTRY_TTL,
+            &ttl,
             &entry_attr(view, &attr),
             Generation(0),
         ),
@@ -87,6 +97,8 @@ pub(crate) fn negative() -> FileAttr {
 pub(crate) fn add_entry(reply: &mut ReplyDirectoryPlus, view: View, e: &DirEntry) -> bool {
     let name = OsStr::from_bytes(&e.name);
     let (number, ttl, attr) = match &e.attr {
+        // One time is for the name and for the attributes.
+        Some(attr) if is_lock(&e.name) => (attr.node.0, Duration::ZERO, own_attr(view, attr)),
         Some(attr) => (attr.node.0, attr_ttl(attr), own_attr(view, attr)),
         // The kernel ignores all but name and number of `.` and `..`.
         None => {

@@ -199,6 +199,11 @@ impl Drop for TreeGuard<'_> {
 }
 
 impl TreeGuard<'_> {
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.0.device
+    }
+
     /// A name for the next operation of this device, never given out before.
     ///
     /// # Errors

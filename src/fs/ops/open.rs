@@ -55,7 +55,8 @@ impl Fs {
         if !self.files.close(file.node) {
             return Ok(());
         }
-        self.flush_file(file)?;
+        self.tell_closed(file)?;
+        self.holds.file_closed(file.ino, self.clock.monotonic());
         self.discard(file)
     }
 
@@ -65,9 +66,17 @@ impl Fs {
     /// What went wrong since the last call, once; `BadHandle`.
     pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.files.handle(handle)?;
-        let told = self.flush_file(&handle.file);
+        let told = self.tell_closed(&handle.file);
         let earlier = handle.file.state.lock().error.take();
         told.and(earlier.map_or(Ok(()), Err))
+    }
+
+    fn tell_closed(&self, file: &OpenFile) -> Result<(), FsError> {
+        let mut state = file.state.lock();
+        match state.may_wait() {
+            true => Ok(()),
+            false => self.flush_state(file, &mut state),
+        }
     }
 
     /// The last descriptor of a handle is gone.
