@@ -36,5 +36,6 @@ mod sqlite;
 mod storages;
 mod terminal;
 mod torture;
+mod traces;
 mod tree;
 mod users;

@@ -163,6 +163,11 @@ impl Content {
         self.kept = true;
     }
 
+    /// They do no longer.
+    pub(crate) fn keep_no_more(&mut self) {
+        self.kept = false;
+    }
+
     /// Whether they do.
     pub(crate) fn is_kept(&self) -> bool {
         self.kept

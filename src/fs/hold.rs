@@ -67,6 +67,8 @@ impl State {
     fn end(&mut self, counter: Option<u64>, with: u64) {
         if let Some(hold) = counter.and_then(|counter| self.ops.get_mut(&counter)) {
             hold.end.get_or_insert(with);
+            // What ends it may wait itself.
+            hold.until = hold.until.saturating_add(MADE);
         }
     }
 }
@@ -201,7 +203,7 @@ mod tests {
         // One that is not told yet holds back another that began before it and ended behind it.
         holds.file_made(Ino(21), 7, 0);
         assert_eq!(holds.limit(1, 100), 5);
-        assert_eq!(holds.limit(MADE, 100), 100);
+        assert_eq!(holds.limit(2 * MADE, 100), 100);
     }
 
     #[test]
@@ -211,6 +213,11 @@ mod tests {
         assert_eq!(holds.limit(1, 9), 5);
         holds.name_taken(Ino(1), &name("doc"), 7);
         assert_eq!((holds.limit(1, 9), holds.limit(1, 7)), (9, 5));
+        // That waits for its contents, however long the name alone would have waited.
+        holds.file_made(Ino(20), 7, 0);
+        assert_eq!(holds.limit(LEFT + 1, 9), 5);
+        holds.file_told(Ino(20), 8);
+        assert_eq!(holds.limit(LEFT + 1, 9), 9);
         holds.name_left(Ino(1), &name("doc"), 9, 0);
         assert_eq!(holds.limit(LEFT, 10), 10);
         holds.published(9);

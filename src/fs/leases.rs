@@ -117,6 +117,8 @@ enum Turn {
     /// Its contents are new.
     Renewed(OpId, bool),
     Renew,
+    /// It is this file now, which is to be one.
+    Again(Ino),
     /// It goes, from where it is.
     Remove(Ino, Name, OpId),
 }
@@ -124,16 +126,20 @@ enum Turn {
 impl Fs {
     /// A program made a lock file.
     pub(crate) fn lease(&self, ino: Ino, thread: u32) -> Result<(), FsError> {
-        let process = Process::of(thread);
-        let value = match &process {
-            Some(p) => format!("{} {} {}", p.pid, p.started, p.boot),
-            None => "unknown".to_owned(),
+        let holder = Process::of(thread).map_or(Holder::Unseen, Holder::Here);
+        self.mark(ino, holder)
+    }
+
+    /// Makes a file a lease of this device.
+    fn mark(&self, ino: Ino, holder: Holder) -> Result<(), FsError> {
+        let value = match &holder {
+            Holder::Here(p) => format!("{} {} {}", p.pid, p.started, p.boot),
+            Holder::Unseen | Holder::Away => "unknown".to_owned(),
         };
         let mut tree = self.replica.tree();
-        let Some(inode) = state::inode(&tree, ino)? else {
-            return Ok(());
-        };
-        let Some(link) = inode.links.first() else {
+        let inode = state::inode(&tree, ino)?;
+        let Some((inode, link)) = inode.and_then(|i| i.links.first().cloned().map(|l| (i, l)))
+        else {
             return Ok(());
         };
         let attribute = OpKind::SetXattr {
@@ -144,8 +150,8 @@ impl Fs {
         self.execute(&mut tree, attribute)?;
         let lease = Lease {
             dir: link.dir,
-            name: link.name.clone(),
-            holder: process.map_or(Holder::Unseen, Holder::Here),
+            name: link.name,
+            holder,
             version: inode.version,
             since: self.clock.monotonic(),
         };
@@ -219,11 +225,13 @@ impl Fs {
 
     fn turn(&self, ino: Ino, lease: &Lease) -> Result<Turn, FsError> {
         let tree = self.replica.tree();
-        let Some(inode) = state::inode(&tree, ino)? else {
-            return Ok(Turn::Forget);
-        };
-        let Some(link) = inode.links.first() else {
-            return Ok(Turn::Forget);
+        let inode = state::inode(&tree, ino)?;
+        let Some((inode, link)) = inode.as_ref().and_then(|i| Some((i, i.links.first()?))) else {
+            return Ok(match state::entry(&tree, lease.dir, &lease.name)? {
+                // Another device removed it, and a renewal brought it back.
+                Some(entry) if lease.holder != Holder::Away => Turn::Again(entry.ino),
+                _ => Turn::Forget,
+            });
         };
         let mine = inode.version.device == tree.device();
         let gone = || Turn::Remove(link.dir, link.name.clone(), inode.version);
@@ -233,6 +241,9 @@ impl Fs {
                 true => gone(),
                 false => Turn::Forget,
             });
+        }
+        if state::xattr(&tree, ino, LEASE)?.is_none() && lease.holder != Holder::Away {
+            return Ok(Turn::Again(ino));
         }
         if inode.version != lease.version {
             return Ok(Turn::Renewed(inode.version, mine));
@@ -263,6 +274,7 @@ impl Fs {
     fn take_turn(&self, ino: Ino, turn: Turn) -> Result<(), FsError> {
         match turn {
             Turn::Stay => Ok(()),
+            Turn::Again(now) => self.take_again(ino, now),
             Turn::Forget => {
                 self.leases.forget(ino);
                 Ok(())
@@ -278,6 +290,20 @@ impl Fs {
             }
             Turn::Renew => self.renew(ino),
             Turn::Remove(dir, name, version) => self.end_lease(ino, dir, name, version),
+        }
+    }
+
+    /// A removal took the attribute along, and perhaps the number.
+    fn take_again(&self, ino: Ino, now: Ino) -> Result<(), FsError> {
+        let lease = self.leases.0.lock().remove(&ino);
+        let mine = {
+            let tree = self.replica.tree();
+            let inode = state::inode(&tree, now)?;
+            inode.is_some_and(|inode| inode.version.device == tree.device())
+        };
+        match lease.filter(|_| mine) {
+            Some(lease) => self.mark(now, lease.holder),
+            None => Ok(()),
         }
     }
 

@@ -56,7 +56,9 @@ impl Fs {
             return Ok(());
         }
         self.tell_closed(file)?;
-        self.holds.file_closed(file.ino, self.clock.monotonic());
+        if !file.state.lock().content.is_modified() {
+            self.holds.file_closed(file.ino, self.clock.monotonic());
+        }
         self.discard(file)
     }
 

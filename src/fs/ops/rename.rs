@@ -170,7 +170,11 @@ impl Fs {
     /// The tree is told what a file holds that gets another name.
     pub(super) fn flush_renamed(&self, ino: Ino) -> Result<(), FsError> {
         match self.files.get(self.nodes.current(ino)) {
-            Some(file) => self.flush_and_discard(&file),
+            Some(file) => {
+                // It may get more than has been written so far.
+                file.state.lock().content.keep_no_more();
+                self.flush_and_discard(&file)
+            }
             None => Ok(()),
         }
     }
