@@ -2,12 +2,14 @@
 
 suite.py all DIR                 makes, opens, edits, saves, saves as, with a backup copy: Writer, Calc, Impress in OOXML and ODF
 suite.py hold PATH USER          opens it and keeps it open until a line comes on standard input; then saves it with another text
-suite.py second PATH USER        opens it; prints who has it, if somebody does, and whether it may be written
-suite.py crash PATH              edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
+suite.py second PATH USER        opens it; prints whether it may be written, and what it says
+suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
+suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
 suite.py window PATH             as `hold` with a window on $DISPLAY: types into it and saves by keys
 """
 import atexit
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -15,10 +17,7 @@ import tempfile
 import time
 
 import uno
-import unohelper
 from com.sun.star.awt import Point, Size
-from com.sun.star.document import LockedDocumentRequest
-from com.sun.star.task import XInteractionApprove, XInteractionHandler
 from com.sun.star.util import URL
 
 from office import NoConnectException, option
@@ -47,7 +46,7 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 class Office:
     """One running LibreOffice."""
 
-    def __init__(self, profile, user, window=False):
+    def __init__(self, profile, user, window=False, arguments=()):
         os.makedirs(f"{profile}/user", exist_ok=True)
         settings = f"{profile}/user/registrymodifications.xcu"
         if not os.path.exists(settings):
@@ -57,7 +56,7 @@ class Office:
         # The program itself and not the script that starts it, so that a kill reaches it.
         command = ["/usr/lib/libreoffice/program/soffice.bin", "--nologo", "--nodefault", "--nofirststartwizard"]
         command += [] if window else ["--headless", "--norestore"]
-        command += [f"-env:UserInstallation=file://{profile}", f"--accept=pipe,name={pipe};urp;"]
+        command += [f"-env:UserInstallation=file://{profile}", f"--accept=pipe,name={pipe};urp;", *arguments]
         self.process = subprocess.Popen(command)
         atexit.register(lambda: self.process.kill())
         local = uno.getComponentContext()
@@ -72,6 +71,8 @@ class Office:
             # It made its profile and wants to be started once more.
             if self.process.poll() == 81:
                 self.process = subprocess.Popen(command)
+            elif self.process.poll() is not None:
+                break
         self.process.kill()
         sys.exit("LibreOffice did not start")
 
@@ -180,38 +181,44 @@ def hold(profile, path, user):
     document = office.load(path)
     check(not document.isReadonly(), "it is read-only")
     print("open", flush=True)
-    sys.stdin.readline()
+    check(sys.stdin.readline(), "whoever started this is gone")
     write(document, f"edited by {user}")
     saved(document)
     document.close(True)
     office.end()
 
 
-class Answers(unohelper.Base, XInteractionHandler):
-    """Opens read-only what somebody has, and remembers who."""
-
-    def __init__(self):
-        self.holder = None
-
-    def handle(self, request):
-        asked = request.getRequest()
-        if isinstance(asked, LockedDocumentRequest):
-            self.holder = asked.UserInfo
-        for way in request.getContinuations():
-            if way.queryInterface(uno.getTypeByName("com.sun.star.task.XInteractionApprove")):
-                way.select()
-                return
+def texts(accessible, depth=12):
+    """What a window says, by what it tells the blind."""
+    context = accessible.getAccessibleContext()
+    yield context.getAccessibleName()
+    if hasattr(context, "getText"):
+        yield context.getText()
+    for n in range(min(context.getAccessibleChildCount(), 40) if depth else 0):
+        yield from texts(context.getAccessibleChild(n), depth - 1)
 
 
 def second(profile, path, user):
     office = Office(profile, user)
-    answers = Answers()
-    document = office.load(path, option("InteractionHandler", answers))
-    print(f"holder: {answers.holder}")
+    document = office.load(path)
     print(f"read-only: {document.isReadonly()}")
     print(f"text: {read(document)}")
     document.close(True)
     office.end()
+
+
+def told(profile, path, user):
+    office = Office(profile, user, window=True, arguments=[path])
+    toolkit = office.service("com.sun.star.awt.Toolkit")
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        for n in range(toolkit.getTopWindowCount()):
+            said = [text for text in texts(toolkit.getTopWindow(n)) if text]
+            if any("locked for editing" in text for text in said):
+                print("\n".join(said))
+                return
+        time.sleep(0.5)
+    sys.exit("nothing was said of a lock")
 
 
 def recovery(office, command):
@@ -273,8 +280,15 @@ def window(profile, path):
 
 def main():
     verb, rest = sys.argv[1], sys.argv[2:]
-    verbs = {"all": all_kinds, "hold": hold, "second": second, "crash": crash, "window": window}
+    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window}
+    if verb == "told":
+        # Of the same user of the machine LibreOffice says "yourself".
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
     with tempfile.TemporaryDirectory() as profile:
+        os.environ["HOME"] = profile
         verbs[verb](profile, *rest)
 
 
