@@ -62,6 +62,8 @@ pub struct FsOptions {
     pub pending_max: usize,
     /// After so long a wait for the storage is an error: the kernel cannot interrupt us.
     pub deadline: Duration,
+    /// Whether the storage did not answer just now: nobody waits for long until it does.
+    pub unreachable: bool,
     /// Whether every change is refused.
     pub read_only: bool,
     /// So long a lock file counts that its device does not renew, which it does three times in that time.
@@ -81,6 +83,7 @@ impl Default for FsOptions {
             dirty_budget: 64 << 20,
             pending_max: 256 << 10,
             deadline: Duration::from_secs(60),
+            unreachable: false,
             read_only: false,
             lease: Duration::from_secs(300),
             uid: 0,

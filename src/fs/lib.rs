@@ -18,6 +18,7 @@ mod hold;
 mod leases;
 mod nodes;
 mod ops;
+mod pin;
 mod poll;
 mod publish;
 #[cfg(feature = "testutil")]
@@ -29,6 +30,7 @@ pub use core::{Fs, Shutdown};
 pub use error::FsError;
 pub use leases::is_lock;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
+pub use pin::PinStatus;
 pub use skrin_meta::Kind;
 pub use types::{
     Allocate, Attr, Caller, DirEntry, HandleId, NodeId, NodeSpec, Notify, OpenMode, RenameMode,
