@@ -23,6 +23,7 @@ mod harness;
 mod json;
 mod leaks;
 mod lifecycle;
+mod mac_names;
 mod machines;
 mod mail;
 mod memory;

@@ -91,6 +91,22 @@ pub(crate) enum Durability {
     Remote,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Unicode {
+    /// Names are bytes
+    Exact,
+    /// A name is found by its composed and by its decomposed form; new names are composed
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum MacFiles {
+    /// They are files like others
+    Keep,
+    /// Making one fails with EPERM; those that are there stay usable
+    Refuse,
+}
+
 #[derive(Args)]
 pub(crate) struct MountArgs {
     /// The vault
@@ -136,6 +152,14 @@ pub(crate) struct MountArgs {
     /// Hide these permissions (octal); what the vault keeps is not changed
     #[arg(long, value_name = "OCTAL", value_parser = parse_umask)]
     pub umask: Option<u16>,
+    /// How names beyond ASCII are looked up: as their bytes, or in any form of Unicode, new ones being composed
+    /// [default: exact; any on macOS]
+    #[arg(long, value_enum)]
+    pub unicode: Option<Unicode>,
+    /// Whether the vault takes files that only mean something to the Mac that makes them: `._*`, `.DS_Store` and the like
+    /// [default: keep; refuse on macOS]
+    #[arg(long, value_enum)]
+    pub mac_files: Option<MacFiles>,
     /// Let no program of the vault be run; an option of mount(8) only
     #[arg(skip)]
     pub no_exec: bool,

@@ -9,6 +9,7 @@ mod credentials;
 mod exit;
 mod fsck;
 mod harden;
+#[cfg(target_os = "linux")]
 mod helper;
 mod log;
 mod machine;
@@ -53,6 +54,7 @@ pub fn main() -> ExitCode {
     harden::no_dumps();
     harden::private_files();
     let arguments: Vec<_> = std::env::args_os().collect();
+    #[cfg(target_os = "linux")]
     if helper::is_meant(&arguments) {
         return helper::main(&arguments);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
-use skrin_fuse::{MountError, MountHandle, MountOptions, View};
+use skrin_fuse::{MountError, MountHandle, MountOptions, Names, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
 use skrin_vault::{Device, Room, Unlocked, VaultError};
@@ -256,6 +256,7 @@ fn mount(
             gid: plan.owner.gid,
             umask: plan.owner.umask,
         },
+        names: names(plan),
     };
     let handle =
         skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;
@@ -306,6 +307,19 @@ fn fs_options(plan: &Plan) -> FsOptions {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         ..FsOptions::default()
+    }
+}
+
+/// What was said about names, and what this system's users expect of the rest.
+fn names(plan: &Plan) -> Names {
+    let usual = Names::default();
+    Names {
+        any_form: plan
+            .unicode
+            .map_or(usual.any_form, |how| how == args::Unicode::Any),
+        refuse_mac_files: plan
+            .mac_files
+            .map_or(usual.refuse_mac_files, |how| how == args::MacFiles::Refuse),
     }
 }
 
@@ -654,7 +668,7 @@ fn lanes_of(status: &skrin_meta::replica::Status, own: skrin_base::DeviceId) -> 
         .collect()
 }
 
-/// proc_pid_statm(5): the second field is resident pages.
+/// proc_pid_statm(5): the second field is resident pages; 0 on systems that have no such file.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text
