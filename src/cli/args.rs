@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Read a vault into a directory without mounting it
     Export(ExportArgs),
+    /// Go on with a storage that shows less than this device has seen, after putting again what the device still has
+    AcceptRollback(AcceptRollbackArgs),
     /// Measure what a storage can do
     Bench(BenchArgs),
     /// The process behind a mount; started by `mount`
@@ -224,6 +226,23 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub unlock: UnlockArgs,
     /// What was written as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct AcceptRollbackArgs {
+    /// The vault
+    pub vault: String,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// Local state lies below this directory [default: $XDG_STATE_HOME/skrin]
+    #[arg(long, value_name = "D", env = "SKRIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Do not ask: go on without what only the storage had
+    #[arg(long)]
+    pub yes: bool,
+    /// What was done as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }

@@ -86,6 +86,9 @@ pub(crate) struct Status {
     pub heads_code: String,
     /// What went wrong last, newest first.
     pub errors: Vec<String>,
+    /// Rollbacks of the storage that were accepted on this machine, oldest first.
+    #[serde(default)]
+    pub rollbacks: Vec<String>,
 }
 
 /// One device's lane as this mount has seen it.
@@ -332,6 +335,7 @@ mod tests {
                 lanes: Vec::new(),
                 heads_code: String::new(),
                 errors: Vec::new(),
+                rollbacks: Vec::new(),
             }
         }
         fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {

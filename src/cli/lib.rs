@@ -19,6 +19,7 @@ mod mount_table;
 mod print;
 mod progress;
 mod reader;
+mod rollbacks;
 mod secret;
 mod serve;
 mod session;
@@ -84,5 +85,6 @@ fn run(command: Command) -> Outcome {
         Command::Serve => commands::mount::serve_parent(),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }
 }

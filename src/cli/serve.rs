@@ -19,6 +19,7 @@ use crate::control::{self, LaneStatus, Pending, Served};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
+use crate::rollbacks::{self, Accepted};
 use crate::session::{Layers, Parts};
 use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
@@ -115,6 +116,8 @@ struct Info {
     state_dir: std::path::PathBuf,
     /// Never seen here before.
     fresh: bool,
+    /// Rollbacks that were accepted here.
+    rollbacks: Vec<String>,
 }
 
 impl Serving {
@@ -222,6 +225,8 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
+    let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
     let local = plan.store.is_local();
     let parts = Parts {
@@ -284,6 +289,7 @@ fn mount(
             cache: (!local).then(|| state.path().join("cache")),
             state_dir: state.path().to_owned(),
             fresh,
+            rollbacks,
         },
     });
     let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
@@ -614,6 +620,7 @@ impl Served for Mounted {
                         .map(|f| format!("{}: {}", f.object, f.text)),
                 )
                 .collect(),
+            rollbacks: self.info.rollbacks.clone(),
         }
     }
 
