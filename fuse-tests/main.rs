@@ -31,6 +31,7 @@ mod office;
 mod posix;
 mod postgres;
 mod relay;
+mod rollback;
 mod rsync;
 mod small_files;
 mod sqlite;
