@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod export;
 pub(crate) mod init;
 pub(crate) mod mount;
+pub(crate) mod pin;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod unmount;

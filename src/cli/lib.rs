@@ -16,6 +16,7 @@ mod machine;
 mod mirror;
 mod mount_point;
 mod mount_table;
+mod pins;
 mod print;
 mod progress;
 mod reader;
@@ -80,6 +81,8 @@ fn run(command: Command) -> Outcome {
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Pin(args) => commands::pin::pin(&args),
+        Command::Unpin(args) => commands::pin::unpin(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve => commands::mount::serve_parent(),
