@@ -97,7 +97,10 @@ fn files_that_only_mean_something_to_a_mac_are_refused_and_those_that_are_there_
     assert_eq!(fs::read_to_string(&old).unwrap(), "kept by another device");
     fs::rename(&old, mount.join("photos/._b.jpg")).unwrap();
     // Nothing is hidden, so that a directory that looks empty is.
-    command("rm").arg("-r").arg(mount.join("photos")).output_ok();
+    command("rm")
+        .arg("-r")
+        .arg(mount.join("photos"))
+        .output_ok();
     mount.unmount();
     vault.verify_clean();
 }
