@@ -1,14 +1,16 @@
 //! fuser's trait over the file system: convert, call, convert, reply.
 
 use crate::convert::{
-    NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, is_acl,
-    keeps_set_gid, listed_for, node, node_spec, open_mode, permissions, raw_errno, rename_mode,
-    set_time, xattr_mode,
+    allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, is_acl, keeps_set_gid,
+    listed_for, node, node_spec, open_mode, permissions, raw_errno, rename_mode, set_time,
+    xattr_mode,
 };
+use crate::host::{IS_MAC, kept_attribute, shown_attributes};
+use crate::names::Names;
 use crate::pool::Pool;
 use crate::reply::{
-    add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_entry_for,
-    reply_written, reply_xattr,
+    add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
+    reply_xattr,
 };
 use crate::view::View;
 use fuser::{
@@ -57,6 +59,7 @@ const CAPABILITIES: [InitFlags; 9] = [
 pub(crate) struct Adapter {
     fs: Arc<Fs>,
     view: View,
+    names: Names,
     /// Reads that wait for the storage, and what else may.
     reads: Pool,
     /// Writes, which may wait for room in the journal: apart, so that readers go on.
@@ -79,10 +82,11 @@ fn handle(fh: FileHandle) -> HandleId {
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>, view: View) -> Self {
+    pub(crate) fn new(fs: Arc<Fs>, view: View, names: Names) -> Self {
         Self {
             fs,
             view,
+            names,
             reads: Pool::new(WORKERS),
             writes: Pool::new(WORKERS),
             syncs: Pool::new(WORKERS),
@@ -90,9 +94,38 @@ impl Adapter {
         }
     }
 
-    /// Whether this is an access control list, where none are shown.
-    fn hides(&self, name: &OsStr) -> bool {
-        self.view.is_other() && is_acl(name)
+    /// What the vault calls an extended attribute.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for one that this mount does not take: an access control list, where none are shown.
+    fn attribute(&self, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        match kept_attribute(IS_MAC, name.as_bytes()) {
+            Some(kept) if !(self.view.is_other() && is_acl(name)) => Ok(kept),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// What the vault calls what is asked for by this name.
+    fn stored(&self, dir: INodeNo, name: &OsStr) -> Vec<u8> {
+        let is_there = |name: &[u8]| match self.fs.lookup(node(dir), name) {
+            Ok(attr) => {
+                self.fs.forget(attr.node, 1);
+                true
+            }
+            Err(_) => false,
+        };
+        self.names.stored(name.as_bytes(), is_there)
+    }
+
+    /// The same for what is about to be made.
+    ///
+    /// # Errors
+    /// `EPERM` for what only means something to a Mac, where such files are refused.
+    fn new_name(&self, dir: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        match self.names.refuses(name.as_bytes()) {
+            true => Err(Errno::EPERM),
+            false => Ok(self.stored(dir, name)),
+        }
     }
 
     /// Runs what may wait for the storage on a thread where it may.
@@ -153,21 +186,25 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| {
-            if is_lock(name.as_bytes()) {
-                let (dir, name, view) = (node(parent), name.as_bytes().to_vec(), self.view);
+            let name = self.stored(parent, name);
+            if is_lock(&name) {
+                let (dir, view) = (node(parent), self.view);
                 return self.with_fresh_locks(move |fs| {
                     // Asked for again each time: the kernel is to keep neither that it is there nor that it is not.
                     match fs.lookup(dir, &name) {
                         Err(FsError::NotFound) => {
                             reply.entry(&Duration::ZERO, &negative(), Generation(0));
                         }
-                        found => reply_entry_for(reply, view, found, Duration::ZERO),
+                        found => reply_entry(reply, view, Duration::ZERO, found),
                     }
                 });
             }
-            match self.fs.lookup(node(parent), name.as_bytes()) {
-                Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
-                found => reply_entry(reply, self.view, found),
+            match self.fs.lookup(node(parent), &name) {
+                Err(FsError::NotFound) => {
+                    let ttl = self.names.negative_ttl(&name);
+                    reply.entry(&ttl, &negative(), Generation(0));
+                }
+                found => reply_entry(reply, self.view, self.names.ttl(&name), found),
             }
         });
     }
@@ -246,9 +283,15 @@ impl Filesystem for Adapter {
             let Some(spec) = node_spec(mode, rdev) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.mknod(dir, &name, spec, &caller)));
+            let name = match self.new_name(parent, name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let (dir, caller) = (node(parent), caller(req, umask));
+            let (view, ttl) = (self.view, self.names.ttl(&name));
+            self.make(move |fs| {
+                reply_entry(reply, view, ttl, fs.mknod(dir, &name, spec, &caller));
+            });
         });
     }
 
@@ -262,22 +305,34 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
+            let name = match self.new_name(parent, name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let (dir, caller) = (node(parent), caller(req, umask));
             let mode = permissions(mode);
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.mkdir(dir, &name, mode, &caller)));
+            let (view, ttl) = (self.view, self.names.ttl(&name));
+            self.make(move |fs| {
+                reply_entry(reply, view, ttl, fs.mkdir(dir, &name, mode, &caller));
+            });
         });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            reply_empty(reply, self.fs.unlink(node(parent), name.as_bytes()));
+            reply_empty(
+                reply,
+                self.fs.unlink(node(parent), &self.stored(parent, name)),
+            );
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            reply_empty(reply, self.fs.rmdir(node(parent), name.as_bytes()));
+            reply_empty(
+                reply,
+                self.fs.rmdir(node(parent), &self.stored(parent, name)),
+            );
         });
     }
 
@@ -290,11 +345,16 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
+            let name = match self.new_name(parent, link_name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
             let target = target.as_os_str().as_bytes().to_vec();
-            let (dir, name) = (node(parent), link_name.as_bytes().to_vec());
-            let caller = caller(req, 0);
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.symlink(dir, &name, &target, &caller)));
+            let (dir, caller) = (node(parent), caller(req, 0));
+            let (view, ttl) = (self.view, self.names.ttl(&name));
+            self.make(move |fs| {
+                reply_entry(reply, view, ttl, fs.symlink(dir, &name, &target, &caller));
+            });
         });
     }
 
@@ -312,8 +372,12 @@ impl Filesystem for Adapter {
             let Some(mode) = rename_mode(flags.bits()) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
+            if self.names.refuses(newname.as_bytes()) && !self.names.refuses(name.as_bytes()) {
+                return reply.error(raw_errno(Errno::EPERM));
+            }
             let (dir, to_dir) = (node(parent), node(newparent));
-            let (name, to_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+            let name = self.stored(parent, name);
+            let to_name = self.stored(newparent, newname);
             self.store(move |fs| {
                 reply_empty(reply, fs.rename(dir, &name, to_dir, &to_name, mode));
             });
@@ -329,11 +393,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            reply_entry(
-                reply,
-                self.view,
-                self.fs.link(node(ino), node(newparent), newname.as_bytes()),
-            );
+            let name = match self.new_name(newparent, newname) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let linked = self.fs.link(node(ino), node(newparent), &name);
+            reply_entry(reply, self.view, self.names.ttl(&name), linked);
         });
     }
 
@@ -368,16 +433,21 @@ impl Filesystem for Adapter {
             let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
             let exclusive = flags & libc::O_EXCL != 0;
             let how = OpenMode { write, truncate };
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
+            let name = match self.new_name(parent, name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let (dir, caller) = (node(parent), caller(req, umask));
+            let ttl = self.names.ttl(&name);
             let (mode, view) = (permissions(mode), self.view);
             let lock = is_lock(&name);
+            let ttl = match lock {
+                true => Duration::ZERO,
+                false => ttl,
+            };
             let work = move |fs: &Fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
                 Ok((attr, id)) => reply.created(
-                    &if lock {
-                        Duration::ZERO
-                    } else {
-                        attr_ttl(&attr)
-                    },
+                    &attr_ttl(&attr).min(ttl),
                     &entry_attr(view, &attr),
                     Generation(0),
                     FileHandle(id.0),
@@ -544,7 +614,7 @@ impl Filesystem for Adapter {
                     return reply.ok();
                 };
                 for e in &batch {
-                    let full = add_entry(&mut reply, self.view, e);
+                    let full = add_entry(&mut reply, self.view, self.names, e);
                     if full {
                         return reply.ok();
                     }
@@ -595,48 +665,55 @@ impl Filesystem for Adapter {
         name: &OsStr,
         value: &[u8],
         flags: i32,
-        _position: u32,
+        position: u32,
         reply: ReplyEmpty,
     ) {
-        guarded(|| match xattr_mode(flags) {
-            _ if self.hides(name) => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            Some(_) if is_acl(name) => {
-                let set = self.fs.getattr(node(ino)).and_then(|attr| {
-                    let keep = keeps_set_gid(req, &attr);
-                    self.fs.set_acl(node(ino), name.as_bytes(), value, keep)
-                });
-                reply_empty(reply, set);
+        guarded(|| {
+            // A piece of an attribute, which macOS knows: nothing that is taken comes in pieces.
+            if position != 0 {
+                return reply.error(raw_errno(Errno::EINVAL));
             }
-            Some(mode) => reply_empty(
-                reply,
-                self.fs.setxattr(node(ino), name.as_bytes(), value, mode),
-            ),
-            None => reply.error(raw_errno(Errno::EINVAL)),
+            let kept = match self.attribute(name) {
+                Ok(kept) => kept,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            match xattr_mode(flags) {
+                Some(_) if is_acl(name) => {
+                    let set = self.fs.getattr(node(ino)).and_then(|attr| {
+                        let keep = keeps_set_gid(req, &attr);
+                        self.fs.set_acl(node(ino), &kept, value, keep)
+                    });
+                    reply_empty(reply, set);
+                }
+                Some(mode) => reply_empty(reply, self.fs.setxattr(node(ino), &kept, value, mode)),
+                None => reply.error(raw_errno(Errno::EINVAL)),
+            }
         });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guarded(|| match self.hides(name) {
-            true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            false => reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes())),
+        guarded(|| match self.attribute(name) {
+            Err(refused) => reply.error(raw_errno(refused)),
+            Ok(kept) => reply_xattr(reply, size, self.fs.getxattr(node(ino), &kept)),
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
             let list = self.fs.listxattr(node(ino));
+            let known = list.map(|list| listed_for(req, self.view, list));
             reply_xattr(
                 reply,
                 size,
-                list.map(|list| listed_for(req, self.view, list)),
+                known.map(|list| shown_attributes(IS_MAC, list)),
             );
         });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| match self.hides(name) {
-            true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            false => reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes())),
+        guarded(|| match self.attribute(name) {
+            Err(refused) => reply.error(raw_errno(refused)),
+            Ok(kept) => reply_empty(reply, self.fs.removexattr(node(ino), &kept)),
         });
     }
 

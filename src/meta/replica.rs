@@ -17,7 +17,7 @@ mod verify;
 mod veto;
 
 pub use self::core::MergeDiff;
-pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
+pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
 pub use publish::Published;
 pub use status::{LaneStatus, Status};
 pub use verify::{Problem, VerifyReport};

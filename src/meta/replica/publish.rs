@@ -530,19 +530,24 @@ impl Replica {
         let mut net = self.net.lock().await;
         self.may_write(&net)?;
         let mut put = 0;
-        for head in self.commits.list()? {
-            let name = self.env.names.commit(&head)?;
+        let own = self.commits.list()?;
+        for head in &own {
+            let name = self.env.names.commit(head)?;
             match self.env.store.get_range(&name, 0, 1).await {
                 Ok(_) => continue,
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error.into()),
             }
-            let sealed = self.commits.read(&head)?;
+            let sealed = self.commits.read(head)?;
             self.put_own(&name, &sealed.bytes).await?;
             put += 1;
         }
-        if let Some(tip) = net.own.tip {
-            let name = self.env.names.tip(&tip)?;
+        // In the order of lanes and numbers: the last of each lane.
+        let next = own.iter().skip(1).map(Some).chain([None]);
+        let last = own.iter().zip(next);
+        let tips = last.filter(|(head, next)| next.is_none_or(|next| next.lane != head.lane));
+        for (tip, _) in tips {
+            let name = self.env.names.tip(tip)?;
             self.env
                 .store
                 .put(&name, Bytes::from_static(TIP_CONTENT))
