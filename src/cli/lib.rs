@@ -15,6 +15,7 @@ mod machine;
 mod mirror;
 mod mount_point;
 mod mount_table;
+mod past;
 mod print;
 mod progress;
 mod reader;
@@ -77,6 +78,9 @@ fn run(command: Command) -> Outcome {
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::History(args) => commands::history::run(&args),
+        Command::Restore(args) => commands::restore::run(&args),
+        Command::Snapshot { verb } => commands::snapshot::run(&verb),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve => commands::mount::serve_parent(),

@@ -5,6 +5,7 @@ use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
 use crate::error::FsError;
 use crate::file::Files;
 use crate::nodes::Nodes;
+use crate::past::view::Views;
 use crate::publish::Publisher;
 use crate::types::{Notify, Space};
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ pub struct Fs {
     pub(crate) options: FsOptions,
     pub(crate) nodes: Nodes,
     pub(crate) files: Files,
+    pub(crate) views: Views,
     /// Bytes of open files that are only in memory.
     pub(crate) dirty: AtomicUsize,
     /// Bytes of edits in the journal that are not settled.
@@ -102,6 +104,7 @@ impl Fs {
             options: config.options,
             nodes: Nodes::default(),
             files: Files::default(),
+            views: Views::default(),
             dirty: AtomicUsize::new(0),
             noted: AtomicUsize::new(0),
             counted: Mutex::default(),
