@@ -113,7 +113,10 @@ fn fill(dir: &Path) {
     drop(sparse);
     // Of a file that was cut and written at once the kernel tells nobody the very time that it shows.
     let times = ["-d", "2001-02-03 04:05:06"];
-    command("touch").args(times).args([&odd.join("sparse"), &odd]).output_ok();
+    command("touch")
+        .args(times)
+        .args([&odd.join("sparse"), &odd])
+        .output_ok();
 }
 
 /// What it does to every file: other bytes in place, every third under another name, every fifth attribute lost.

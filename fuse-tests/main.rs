@@ -28,6 +28,7 @@ mod machines;
 mod mail;
 mod memory;
 mod office;
+mod offline;
 mod posix;
 mod postgres;
 mod relay;

@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Show what is pending, cached and seen
     Status(StatusArgs),
+    /// Keep files and directories on this machine, to read them without the storage
+    Pin(PinArgs),
+    /// Let go of what was pinned
+    Unpin(UnpinArgs),
     /// What was done to a file, in a mount
     History(HistoryArgs),
     /// Put a file or a tree in a mount back to what it was
@@ -182,6 +186,32 @@ pub(crate) struct StatusArgs {
     /// The mount point, or anything below it; all mounts of this user without it
     pub dir: Option<PathBuf>,
     /// One JSON object a mount, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct PinArgs {
+    /// Files, and directories with everything that is or will be below them, all in one mount
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Show what is pinned in the mount of PATH, and pin nothing
+    #[arg(long)]
+    pub list: bool,
+    /// Do not wait until everything is here
+    #[arg(long)]
+    pub no_wait: bool,
+    /// What is pinned, and how much of it is here, as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct UnpinArgs {
+    /// What was pinned
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// What is still pinned as one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -5,6 +5,7 @@ pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod mount;
+pub(crate) mod pin;
 pub(crate) mod restore;
 pub(crate) mod snapshot;
 pub(crate) mod status;

@@ -27,6 +27,15 @@ pub(crate) enum Request {
     Status,
     /// Answer when everything written so far is on the storage.
     Sync,
+    /// What is pinned.
+    Pins,
+    /// Pin these inodes, or let go of them.
+    Pin {
+        /// Their numbers.
+        inodes: Vec<u64>,
+        /// Which of the two.
+        pinned: bool,
+    },
     /// End.
     Unmount {
         /// Leave what is pending in the journal.
@@ -51,6 +60,30 @@ impl Pending {
     /// Whether everything is on the storage.
     pub(crate) fn is_nothing(&self) -> bool {
         self.bytes == 0 && self.operations == 0
+    }
+}
+
+/// What is kept on this machine. With `--json` these names are a stable interface: fields are added, never renamed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct PinReport {
+    /// What was pinned, as this mount shows it.
+    pub paths: Vec<String>,
+    /// Files that are kept, with those below pinned directories.
+    pub files: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+    /// Blocks of up to 64 KiB that are not here.
+    pub missing_blocks: u64,
+    /// Whether these numbers are those of what is pinned now.
+    pub looked: bool,
+    /// What the last attempt to fetch something met, if it failed.
+    pub error: Option<String>,
+}
+
+impl PinReport {
+    /// Whether all of it can be read without the storage.
+    pub(crate) fn is_here(&self) -> bool {
+        self.looked && self.missing_blocks == 0
     }
 }
 
@@ -90,6 +123,9 @@ pub(crate) struct Status {
     pub heads_code: String,
     /// What went wrong last, newest first.
     pub errors: Vec<String>,
+    /// What is kept on this machine.
+    #[serde(default)]
+    pub pinned: PinReport,
 }
 
 /// One device's lane as this mount has seen it.
@@ -117,6 +153,8 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     /// The end of `Past`.
     Past(past::Answer),
+    /// The end of `Pins` and `Pin`.
+    Pins(Box<PinReport>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
     Done(Pending),
     /// The end, for a reason.
@@ -133,6 +171,15 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// Where the storage refuses.
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending>;
+
+    /// What is pinned.
+    fn pins(&self) -> PinReport;
+
+    /// Pins inodes or lets go of them.
+    ///
+    /// # Errors
+    /// `Absent` for what is not there or not pinned, `Usage` where pinning has no use.
+    fn pin(&self, inodes: &[u64], pinned: bool) -> Outcome<PinReport>;
 
     /// Ends the mount; returns what is left in the journal.
     ///
@@ -225,6 +272,11 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
     let end = match request {
         None => return,
         Some(Request::Status) => Answer::Status(Box::new(served.status())),
+        Some(Request::Pins) => Answer::Pins(Box::new(served.pins())),
+        Some(Request::Pin { inodes, pinned }) => match served.pin(&inodes, pinned) {
+            Ok(report) => Answer::Pins(Box::new(report)),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Sync) => ended(served.sync(&mut progress)),
         Some(Request::Past(request)) => match served.past(&request) {
             Ok(answer) => Answer::Past(answer),
@@ -348,7 +400,14 @@ mod tests {
                 lanes: Vec::new(),
                 heads_code: String::new(),
                 errors: Vec::new(),
+                pinned: PinReport::default(),
             }
+        }
+        fn pins(&self) -> PinReport {
+            PinReport::default()
+        }
+        fn pin(&self, _: &[u64], _: bool) -> Outcome<PinReport> {
+            Err(Failure::new(Exit::Absent, "not there"))
         }
         fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
             progress(Pending {

@@ -16,6 +16,7 @@ mod mirror;
 mod mount_point;
 mod mount_table;
 mod past;
+mod pins;
 mod print;
 mod progress;
 mod reader;
@@ -81,6 +82,8 @@ fn run(command: Command) -> Outcome {
         Command::History(args) => commands::history::run(&args),
         Command::Restore(args) => commands::restore::run(&args),
         Command::Snapshot { verb } => commands::snapshot::run(&verb),
+        Command::Pin(args) => commands::pin::pin(&args),
+        Command::Unpin(args) => commands::pin::unpin(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve => commands::mount::serve_parent(),

@@ -214,15 +214,14 @@ pub(crate) fn find(path: &Path) -> Outcome<Found> {
     let absolute =
         std::path::absolute(path).map_err(|e| Failure::io(path, "cannot make it absolute", &e))?;
     let whole = resolved(&absolute)?;
-    let found = match mount_of_resolved(&whole) {
+    match mount_of_resolved(&whole) {
         // A link to a mount point.
         Err(failure) => match absolute.canonicalize() {
             Ok(canonical) => mount_of_resolved(&canonical),
             Err(_) => Err(failure),
         },
         found => found,
-    };
-    found
+    }
 }
 
 fn mount_of_resolved(path: &Path) -> Outcome<Found> {

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::machine::{OsEntropy, SystemClock};
+use crate::pins::PinFile;
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
@@ -84,6 +85,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) disk_cache: bool,
     /// Publish nothing.
     pub(crate) read_only: bool,
+    /// What is pinned; decides what the cache may let go of.
+    pub(crate) pins: Option<Arc<PinFile>>,
 }
 
 /// The layers below the file system, open.
@@ -171,6 +174,7 @@ impl Layers {
         config.compression = room.state.compression.then_some(1);
         let cache = (parts.state_dir.join("cache"), parts.cache_size);
         config.disk_cache = parts.disk_cache.then_some(cache);
+        config.hold_cache = parts.pins.is_some();
         let names = Arc::clone(&keys);
         let data_parts = DataParts {
             store: Arc::clone(&store),

@@ -62,6 +62,8 @@ pub struct FsOptions {
     pub pending_max: usize,
     /// After so long a wait for the storage is an error: the kernel cannot interrupt us.
     pub deadline: Duration,
+    /// Whether the storage did not answer just now: nobody waits for long until it does.
+    pub unreachable: bool,
     /// Whether every change is refused.
     pub read_only: bool,
     /// Owner of the root of a vault in which nothing was ever done.
@@ -79,6 +81,7 @@ impl Default for FsOptions {
             dirty_budget: 64 << 20,
             pending_max: 256 << 10,
             deadline: Duration::from_secs(60),
+            unreachable: false,
             read_only: false,
             uid: 0,
             gid: 0,

@@ -17,6 +17,7 @@ mod flush;
 mod nodes;
 mod ops;
 mod past;
+mod pin;
 mod poll;
 mod publish;
 #[cfg(feature = "testutil")]
@@ -28,6 +29,7 @@ pub use core::{Fs, Shutdown};
 pub use error::FsError;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
 pub use past::{Change, RestoreWish, Restored, Snapshot, Version, When};
+pub use pin::PinStatus;
 pub use skrin_meta::Kind;
 pub use types::{
     Allocate, Attr, Caller, DirEntry, HandleId, NodeId, NodeSpec, Notify, OpenMode, RenameMode,

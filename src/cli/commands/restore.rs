@@ -47,7 +47,7 @@ pub(crate) fn restore(path: &Path, when: When, how: &RestoreHow) -> Outcome {
     };
     for doubt in &done.doubts {
         print::note(format!(
-            "warning: the result may hold more than what was: {doubt}"
+            "warning: the result may differ from what was: {doubt}"
         ));
     }
     match how.json {

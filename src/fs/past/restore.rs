@@ -51,7 +51,7 @@ pub struct Restored {
     pub removed: u64,
     /// Names that were not there then and stay.
     pub kept: u64,
-    /// What may make the result differ from what was.
+    /// What makes, or may make, the result differ from what was.
     pub doubts: Vec<String>,
 }
 
@@ -244,6 +244,14 @@ impl Work<'_> {
         steps: &mut Vec<Step>,
     ) -> Result<(), FsError> {
         let (old, inode) = inode_of(self.then, old)?;
+        if inode.kind == Kind::File && !self.is_declared(old)? {
+            let name = String::from_utf8_lossy(name.as_bytes());
+            let why = "its contents of then belong to a device that never published them for good";
+            self.done
+                .doubts
+                .push(format!("{name}: {why}; it was left as it is"));
+            return Ok(());
+        }
         let there = {
             let tree = self.fs.replica.tree();
             match state::entry(&tree, dir, name)? {
@@ -275,6 +283,23 @@ impl Work<'_> {
         let changed = self.attributes(old, &inode, now)?;
         self.count(new, written, changed);
         Ok(())
+    }
+
+    /// Whether all segments that a file of then names may be named now. Only their author declares segments: a commit that counted in the cut and
+    /// became void later may have been the only one that did.
+    fn is_declared(&self, old: Ino) -> Result<bool, FsError> {
+        let extents = state::extents(self.then, old, 0, u64::MAX)?;
+        let tree = self.fs.replica.tree();
+        let mut last = None;
+        for extent in extents {
+            if let Content::Stored(stored) = extent.content
+                && last.replace(stored.segment) != Some(stored.segment)
+                && state::segment(&tree, stored.segment)?.is_none()
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn count(&mut self, new: bool, written: bool, changed: bool) {

@@ -67,7 +67,7 @@ impl Fs {
     /// `NothingThen` if there never was such a thing; a commit that cannot be had.
     pub fn versions(&self, path: &[Vec<u8>]) -> Result<Vec<Version>, FsError> {
         let history = self.history()?;
-        let mut wanted = self.wanted(path)?;
+        let mut wanted = self.versions_wanted(path)?;
         if let Some((dir, name)) = &wanted.place {
             let inodes = &mut wanted.inodes;
             history.walk(|_, _, _, rows| {
@@ -103,7 +103,7 @@ impl Fs {
         }
     }
 
-    fn wanted(&self, path: &[Vec<u8>]) -> Result<Wanted, FsError> {
+    fn versions_wanted(&self, path: &[Vec<u8>]) -> Result<Wanted, FsError> {
         let Some((last, parents)) = path.split_last() else {
             return Ok(Wanted {
                 place: None,

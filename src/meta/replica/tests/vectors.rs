@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::{DigestOfRows, RowAssembler, open_page, open_root};
 use crate::commit::{CheckpointRef, open_commit};
+use crate::op::OpKind;
 use crate::order::OrderKey;
 use crate::rows::MemoryRows;
 use crate::{apply, state};
