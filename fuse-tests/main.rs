@@ -20,6 +20,7 @@ mod export;
 mod full;
 mod git;
 mod harness;
+mod history;
 mod json;
 mod leaks;
 mod lifecycle;

@@ -37,6 +37,15 @@ pub(crate) enum Command {
     Pin(PinArgs),
     /// Let go of what was pinned
     Unpin(UnpinArgs),
+    /// What was done to a file, in a mount
+    History(HistoryArgs),
+    /// Put a file or a tree in a mount back to what it was
+    Restore(RestoreArgs),
+    /// Points of the past with a name
+    Snapshot {
+        #[command(subcommand)]
+        verb: SnapshotVerb,
+    },
     /// Check everything that can be reached on the storage
     Verify(VerifyArgs),
     /// Read a vault into a directory without mounting it
@@ -231,6 +240,75 @@ pub(crate) struct UnpinArgs {
     /// What is still pinned as one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct HistoryArgs {
+    /// A file or directory in a mount; it may be one that was removed
+    pub path: PathBuf,
+    /// One JSON object a change, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a restore does with what it finds.
+#[derive(Args)]
+pub(crate) struct RestoreHow {
+    /// Remove what was not there then; without it, that stays
+    #[arg(long)]
+    pub exact: bool,
+    /// Put it at this new path of the same mount instead
+    #[arg(long, value_name = "DEST", conflicts_with = "exact")]
+    pub to: Option<PathBuf>,
+    /// What was done as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreArgs {
+    /// A file or directory in a mount, or the mount point for everything; it may be one that was removed
+    pub path: PathBuf,
+    /// When: 2026-11-21T14:03:00Z, "2026-11-21 14:03" (local time), 1h, 30m, 2d (so long ago), or a change as `skrin history` names it
+    #[arg(long, value_name = "TIME", value_parser = crate::past::parse_when)]
+    pub at: crate::past::When,
+    #[command(flatten)]
+    pub how: RestoreHow,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SnapshotVerb {
+    /// Name the present state; everything written before is in it
+    Create {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// The name; the snapshot can be looked at as .snapshots/NAME in the mount
+        name: std::ffi::OsString,
+    },
+    /// List the snapshots
+    List {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// One JSON object a snapshot, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the name away; what is in no other state may be deleted from the storage later
+    Delete {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// The name
+        name: std::ffi::OsString,
+    },
+    /// Put a tree back to what it was in a snapshot
+    Restore {
+        /// The mount point for everything, or a file or directory in it
+        path: PathBuf,
+        /// The name
+        name: std::ffi::OsString,
+        #[command(flatten)]
+        how: RestoreHow,
+    },
 }
 
 #[derive(Args)]

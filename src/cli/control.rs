@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
+use crate::past;
 use crate::state_dir::make_private;
 
-/// Longest line on the socket.
+/// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
+const ANSWER_MAX: u64 = 1 << 28;
 
 /// What is asked of a mount.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +43,8 @@ pub(crate) enum Request {
         /// Detach even if it is in use.
         lazy: bool,
     },
+    /// Something about what was.
+    Past(past::Request),
 }
 
 /// What is not on the storage yet.
@@ -150,6 +154,8 @@ pub(crate) enum Answer {
     Progress(Pending),
     /// The end of `Status`.
     Status(Box<Status>),
+    /// The end of `Past`.
+    Past(past::Answer),
     /// The end of `Pins` and `Pin`.
     Pins(Box<PinReport>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
@@ -188,6 +194,12 @@ pub(crate) trait Served: Send + Sync + 'static {
         lazy: bool,
         progress: &mut (dyn FnMut(Pending) + Send),
     ) -> Outcome<Pending>;
+
+    /// Answers what is asked about the past.
+    ///
+    /// # Errors
+    /// What is not there or cannot be told, and a storage that cannot be reached.
+    fn past(&self, request: &past::Request) -> Outcome<past::Answer>;
 
     /// The answer to `unmount` was sent.
     fn answered(&self);
@@ -257,7 +269,7 @@ impl Drop for Server {
 }
 
 fn answer(stream: &UnixStream, served: &dyn Served) {
-    let request: Option<Request> = read_line(&mut BufReader::new(stream));
+    let request: Option<Request> = read_line(&mut BufReader::new(stream), LINE_MAX);
     let mut progress = |pending| send(stream, &Answer::Progress(pending));
     let unmounts = matches!(request, Some(Request::Unmount { .. }));
     let end = match request {
@@ -269,6 +281,10 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Sync) => ended(served.sync(&mut progress)),
+        Some(Request::Past(request)) => match served.past(&request) {
+            Ok(answer) => Answer::Past(answer),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
     };
     send(stream, &end);
@@ -292,9 +308,9 @@ fn send(mut stream: &UnixStream, line: &impl Serialize) {
     }
 }
 
-fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead) -> Option<T> {
+fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead, max: u64) -> Option<T> {
     let mut line = Vec::new();
-    from.take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
+    from.take(max).read_until(b'\n', &mut line).ok()?;
     serde_json::from_slice(&line).ok()
 }
 
@@ -321,7 +337,7 @@ fn ask_on(
     send(stream, request);
     let mut reader = BufReader::new(stream);
     loop {
-        match read_line(&mut reader) {
+        match read_line(&mut reader, ANSWER_MAX) {
             Some(Answer::Progress(pending)) => progress(pending),
             Some(Answer::Failed(failure)) => return Err(failure),
             Some(end) => return Ok(end),
@@ -405,6 +421,9 @@ mod tests {
             Ok(Pending::default())
         }
         fn answered(&self) {}
+        fn past(&self, _: &past::Request) -> Outcome<past::Answer> {
+            Err(Failure::new(Exit::Absent, "nothing was"))
+        }
         fn unmount(
             &self,
             _: bool,

@@ -28,7 +28,7 @@ use crate::rollbacks::{self, Accepted};
 use crate::session::{Layers, Parts};
 use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, log, machine, mirror, mount_table, unlock};
+use crate::{commands, log, machine, mirror, mount_table, past, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -657,6 +657,14 @@ impl Served for Mounted {
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
         self.upload(progress)?;
         Ok(self.left())
+    }
+
+    fn past(&self, request: &past::Request) -> Outcome<past::Answer> {
+        // With a bound for a storage that does not answer.
+        if !self.info.read_only && !matches!(request, past::Request::Snapshots) {
+            self.upload(&mut |_| {})?;
+        }
+        past::answer(&self.fs, request)
     }
 
     fn pins(&self) -> PinReport {

@@ -37,6 +37,7 @@ impl From<ReplicaError> for Failure {
             | ReplicaError::OldControl
             | ReplicaError::Commit { .. }
             | ReplicaError::Checkpoint { .. }
+            | ReplicaError::Past(_)
             | ReplicaError::ForeignOperation => Exit::Integrity,
             ReplicaError::Cloned => Exit::Busy,
             _ => Exit::Other,
@@ -50,7 +51,9 @@ impl From<FsError> for Failure {
         let exit = match &error {
             FsError::Data(error) => return error.clone().into(),
             FsError::Lost { .. } => Exit::Integrity,
-            FsError::NotFound => Exit::Absent,
+            FsError::NotFound | FsError::NothingThen | FsError::NoSuchPoint(_) => Exit::Absent,
+            FsError::Exists => Exit::Busy,
+            FsError::Replica(error) if matches!(**error, ReplicaError::Past(_)) => Exit::Integrity,
             _ if error.is_transient() => Exit::Unreachable,
             _ => Exit::Other,
         };

@@ -7,6 +7,7 @@ use crate::file::Files;
 use crate::hold::Holds;
 use crate::leases::Leases;
 use crate::nodes::Nodes;
+use crate::past::view::Views;
 use crate::pin::Pins;
 use crate::publish::Publisher;
 use crate::types::{Notify, Space};
@@ -40,6 +41,7 @@ pub struct Fs {
     pub(crate) options: FsOptions,
     pub(crate) nodes: Nodes,
     pub(crate) files: Files,
+    pub(crate) views: Views,
     /// Bytes of open files that are only in memory.
     pub(crate) dirty: AtomicUsize,
     /// Bytes of edits in the journal that are not settled.
@@ -118,6 +120,7 @@ impl Fs {
             options: config.options,
             nodes: Nodes::default(),
             files: Files::default(),
+            views: Views::default(),
             dirty: AtomicUsize::new(0),
             noted: AtomicUsize::new(0),
             counted: Mutex::default(),

@@ -18,6 +18,7 @@ mod hold;
 mod leases;
 mod nodes;
 mod ops;
+mod past;
 mod pin;
 mod poll;
 mod publish;
@@ -30,6 +31,7 @@ pub use core::{Fs, Shutdown};
 pub use error::FsError;
 pub use leases::is_lock;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
+pub use past::{Change, RestoreWish, Restored, Snapshot, Version, When};
 pub use pin::PinStatus;
 pub use skrin_meta::Kind;
 pub use types::{

@@ -20,7 +20,7 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use skrin_base::Errno;
-use skrin_fs::{Fs, FsError, HandleId, OpenMode, Seek, SetAttr, is_lock};
+use skrin_fs::{Fs, FsError, HandleId, NodeId, OpenMode, Seek, SetAttr, is_lock};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -134,6 +134,15 @@ impl Adapter {
         pool.run(move || work(&fs));
     }
 
+    /// Runs what looks at a node: at once, unless that lies in a snapshot, which may have to be folded first.
+    fn look(&self, at: NodeId, work: impl FnOnce(&Fs) + Send + 'static) {
+        if at.is_past() {
+            self.later(&self.reads, work);
+        } else {
+            work(&self.fs);
+        }
+    }
+
     /// Runs what makes something new: at once, unless it may have to wait for room.
     fn make(&self, work: impl FnOnce(&Fs) + Send + 'static) {
         if self.fs.is_crowded() {
@@ -187,8 +196,8 @@ impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| {
             let name = self.stored(parent, name);
+            let (dir, view) = (node(parent), self.view);
             if is_lock(&name) {
-                let (dir, view) = (node(parent), self.view);
                 return self.with_fresh_locks(move |fs| {
                     // Asked for again each time: the kernel is to keep neither that it is there nor that it is not.
                     match fs.lookup(dir, &name) {
@@ -199,13 +208,14 @@ impl Filesystem for Adapter {
                     }
                 });
             }
-            match self.fs.lookup(node(parent), &name) {
-                Err(FsError::NotFound) => {
-                    let ttl = self.names.negative_ttl(&name);
-                    reply.entry(&ttl, &negative(), Generation(0));
+            let (ttl, negative_ttl) = (self.names.ttl(&name), self.names.negative_ttl(&name));
+            self.look(dir, move |fs| match fs.lookup(dir, &name) {
+                // Of the snapshots that others take the kernel is not told.
+                Err(FsError::NotFound) if !dir.is_past() => {
+                    reply.entry(&negative_ttl, &negative(), Generation(0));
                 }
-                found => reply_entry(reply, self.view, self.names.ttl(&name), found),
-            }
+                found => reply_entry(reply, view, ttl, found),
+            });
         });
     }
 
@@ -217,7 +227,8 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         guarded(|| {
-            reply_attr(reply, self.view, self.fs.getattr(node(ino)));
+            let (at, view) = (node(ino), self.view);
+            self.look(at, move |fs| reply_attr(reply, view, fs.getattr(at)));
         });
     }
 
@@ -265,7 +276,8 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         guarded(|| {
-            reply_data(reply, self.fs.readlink(node(ino)));
+            let at = node(ino);
+            self.look(at, move |fs| reply_data(reply, fs.readlink(at)));
         });
     }
 
@@ -409,6 +421,9 @@ impl Filesystem for Adapter {
                 Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
                 Err(e) => reply.error(errno(&e)),
             };
+            if node(ino).is_past() {
+                return self.later(&self.reads, work);
+            }
             if !self.fs.is_outdated() {
                 return work(&self.fs);
             }
@@ -557,12 +572,15 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        guarded(|| match self.fs.opendir(node(ino)) {
-            // Remembered for this mount: no directory is opened or closed with a message any more, and a listing stays in the
-            // kernel's cache until the directory changes. Listings need no handle.
-            Ok(()) if self.lists_alone => reply.error(raw_errno(Errno::ENOSYS)),
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
-            Err(e) => reply.error(errno(&e)),
+        guarded(|| {
+            let (at, lists_alone) = (node(ino), self.lists_alone);
+            self.look(at, move |fs| match fs.opendir(at) {
+                // Remembered for this mount: no directory is opened or closed with a message any more, and a listing stays in the
+                // kernel's cache until the directory changes. Listings need no handle.
+                Ok(()) if lists_alone => reply.error(raw_errno(Errno::ENOSYS)),
+                Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+                Err(e) => reply.error(errno(&e)),
+            });
         });
     }
 
@@ -575,23 +593,26 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         guarded(|| {
-            let mut after = offset;
-            loop {
-                let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, false) {
-                    Ok(batch) => batch,
-                    Err(e) => return reply.error(errno(&e)),
-                };
-                let Some(last) = batch.last().map(|e| e.cookie) else {
-                    return reply.ok();
-                };
-                for e in &batch {
-                    let name = OsStr::from_bytes(&e.name);
-                    if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+            let at = node(ino);
+            self.look(at, move |fs| {
+                let mut after = offset;
+                loop {
+                    let batch = match fs.readdir(at, after, LIST_BATCH, false) {
+                        Ok(batch) => batch,
+                        Err(e) => return reply.error(errno(&e)),
+                    };
+                    let Some(last) = batch.last().map(|e| e.cookie) else {
                         return reply.ok();
+                    };
+                    for e in &batch {
+                        let name = OsStr::from_bytes(&e.name);
+                        if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+                            return reply.ok();
+                        }
                     }
+                    after = last;
                 }
-                after = last;
-            }
+            });
         });
     }
 
@@ -604,26 +625,29 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         guarded(|| {
-            let mut after = offset;
-            loop {
-                let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, true) {
-                    Ok(batch) => batch,
-                    Err(e) => return reply.error(errno(&e)),
-                };
-                let Some(last) = batch.last().map(|e| e.cookie) else {
-                    return reply.ok();
-                };
-                for e in &batch {
-                    let full = add_entry(&mut reply, self.view, self.names, e);
-                    if full {
+            let (at, view, names) = (node(ino), self.view, self.names);
+            self.look(at, move |fs| {
+                let mut after = offset;
+                loop {
+                    let batch = match fs.readdir(at, after, LIST_BATCH, true) {
+                        Ok(batch) => batch,
+                        Err(e) => return reply.error(errno(&e)),
+                    };
+                    let Some(last) = batch.last().map(|e| e.cookie) else {
                         return reply.ok();
+                    };
+                    for e in &batch {
+                        let full = add_entry(&mut reply, view, names, e);
+                        if full {
+                            return reply.ok();
+                        }
+                        if let Some(attr) = &e.attr {
+                            fs.looked_up(attr.node);
+                        }
                     }
-                    if let Some(attr) = &e.attr {
-                        self.fs.looked_up(attr.node);
-                    }
+                    after = last;
                 }
-                after = last;
-            }
+            });
         });
     }
 
@@ -694,19 +718,26 @@ impl Filesystem for Adapter {
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         guarded(|| match self.attribute(name) {
             Err(refused) => reply.error(raw_errno(refused)),
-            Ok(kept) => reply_xattr(reply, size, self.fs.getxattr(node(ino), &kept)),
+            Ok(kept) => {
+                let (at, kept) = (node(ino), kept.to_vec());
+                self.look(at, move |fs| {
+                    reply_xattr(reply, size, fs.getxattr(at, &kept));
+                });
+            }
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
-            let list = self.fs.listxattr(node(ino));
-            let known = list.map(|list| listed_for(req, self.view, list));
-            reply_xattr(
-                reply,
-                size,
-                known.map(|list| shown_attributes(IS_MAC, list)),
-            );
+            let (at, view, root) = (node(ino), self.view, req.uid() == 0);
+            self.look(at, move |fs| {
+                let known = fs.listxattr(at).map(|list| listed_for(root, view, list));
+                reply_xattr(
+                    reply,
+                    size,
+                    known.map(|list| shown_attributes(IS_MAC, list)),
+                );
+            });
         });
     }
 

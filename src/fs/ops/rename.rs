@@ -107,6 +107,8 @@ impl Fs {
     ) -> Result<(), FsError> {
         let (name, to_name) = (name_of(name)?, name_of(to_name)?);
         self.check_writable()?;
+        self.check_not_reserved(dir, &name)?;
+        self.check_not_reserved(to_dir, &to_name)?;
         self.flush_before_rename(dir, &name)?;
         if mode == RenameMode::Exchange {
             self.flush_before_rename(to_dir, &to_name)?;

@@ -5,6 +5,7 @@ mod checkpoints;
 mod control;
 mod converge;
 mod damage;
+mod history;
 mod liar;
 mod requests;
 mod restart;
