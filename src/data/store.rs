@@ -24,7 +24,7 @@ use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_storage::Store;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -155,7 +155,7 @@ struct Inner {
     pool: Arc<Pool>,
     objects: upload::ObjectPool,
     writer: Mutex<write::Writer>,
-    pending: Mutex<HashMap<SegmentId, Arc<Pending>>>,
+    pending: Mutex<BTreeMap<SegmentId, Arc<Pending>>>,
     /// Sealed bytes that `pending` holds in memory.
     in_memory: AtomicU64,
     blocks: moka::sync::Cache<BlockRef, Block>,
@@ -272,7 +272,7 @@ impl DataStore {
         Arc::clone(&self.inner).make_durable(ids.to_vec()).await
     }
 
-    /// The segments with blocks that are not released, durable or not, in no order.
+    /// The segments with blocks that are not released, durable or not.
     pub fn undeclared(&self) -> Vec<SegmentId> {
         let pending = self.inner.pending.lock();
         pending

@@ -225,6 +225,7 @@ impl Fs {
                 let mut next = std::pin::pin!(self.publish_next());
                 let done = loop {
                     tokio::select! {
+                        biased;
                         done = &mut next => break done,
                         () = tokio::time::sleep(TICK) => progress(&self.pending()),
                     }

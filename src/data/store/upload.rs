@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_crypto::hash;
+use skrin_storage::disk::blocking;
 use skrin_storage::{Durable, put_confirmed};
 use std::sync::Arc;
 
@@ -71,7 +72,7 @@ impl Inner {
             ids.iter().map(find).collect::<Result<_, _>>()?
         };
         let (inner, to_end) = (Arc::clone(&self), segments.clone());
-        let ended = self.parts.runtime.spawn_blocking(move || {
+        let ended = blocking(&self.parts.runtime, move || {
             to_end
                 .iter()
                 .try_for_each(|segment| inner.end_if_open(segment))
@@ -131,7 +132,7 @@ impl Inner {
         let id = segment.place.segment;
         let (ended, parts) = segment.ended().ok_or(DataError::Missing(id))?;
         let (inner, info) = (Arc::clone(self), ended.info.clone());
-        let object = self.parts.runtime.spawn_blocking(move || {
+        let object = blocking(&self.parts.runtime, move || {
             // After a crash the same name must get the same bytes: what is put is in the journal first.
             inner.parts.journal.sync(ended.lsn)?;
             inner.assemble(&ended, parts)
@@ -154,7 +155,7 @@ impl Inner {
             return;
         }
         let inner = Arc::clone(self);
-        let kept = self.parts.runtime.spawn_blocking(move || {
+        let kept = blocking(&self.parts.runtime, move || {
             let (vault, room) = (inner.config.vault, inner.config.room);
             let sealed = segment::table_part(&info, &object)?;
             let table = segment::Table::open(vault, room, &info, sealed)?;
