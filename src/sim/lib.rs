@@ -23,6 +23,20 @@ mod program;
 #[path = "../fs/tests/support/sut.rs"]
 mod sut;
 
+/// A kind of world.
+pub struct Scene {
+    /// Of the test, too.
+    pub name: &'static str,
+    /// Lets the world of a seed happen.
+    pub run: fn(u64) -> Outcome,
+}
+
+/// All kinds.
+pub const SCENES: &[Scene] = &[Scene {
+    name: "solo",
+    run: |seed| solo(seed, 150),
+}];
+
 pub use solo::solo;
 pub use trace::Counts;
 pub use world::Outcome;

@@ -234,7 +234,7 @@ impl World {
         let error = Chance::new(self.seed, &format!("clock {device}")).below(600) as i64;
         let clock = Arc::new(SimClock::new(self.begin, (error - 300) * 1_000_000_000));
         let policy = RetryPolicy {
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(120),
             ..RetryPolicy::default()
         };
         let store: Arc<dyn Store> =

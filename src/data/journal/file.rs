@@ -208,6 +208,12 @@ pub(super) fn cut(path: &Path, len: u64) -> Result<(), DataError> {
     cut.map_err(|e| DataError::disk("cut a journal file", path, e))
 }
 
+/// What a file holds is on stable storage.
+pub(super) fn sync(path: &Path) -> Result<(), DataError> {
+    let synced = File::open(path).and_then(|file| disk::sync_all(&file, path));
+    synced.map_err(|e| DataError::disk("sync a journal file", path, e))
+}
+
 fn sync_dir(dir: &Path) -> Result<(), DataError> {
     disk::sync_dir(dir).map_err(|e| DataError::disk("sync the journal's directory", dir, e))
 }

@@ -1,26 +1,46 @@
-//! Worlds of fixed seeds, and of new ones.
+//! Worlds of fixed seeds, which every run sees, and of new ones. `SKRIN_SEED=n` runs that one alone, `SKRIN_SEEDS=n` so many new ones.
 
-use skrin_sim::solo;
+use skrin_sim::{Counts, SCENES};
+
+/// Seeds of every run.
+const FIXED: u64 = 25;
+/// New ones, unless said otherwise.
+const FRESH: u64 = 25;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn worlds(name: &str) {
+    let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
+    let mut counts = Counts::default();
+    let mut run = |seed| counts.add(&(scene.run)(seed).counts);
+    if let Some(one) = number("SKRIN_SEED") {
+        run(one);
+    } else {
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let first = now.unwrap().as_secs() * 1000;
+        let fresh = number("SKRIN_SEEDS").unwrap_or(FRESH);
+        println!(
+            "{name}: seeds 0 to {FIXED}, and {first} to {}",
+            first + fresh
+        );
+        (0..FIXED).chain(first..first + fresh).for_each(&mut run);
+    }
+    println!("{name}: {counts:#?}");
+}
 
 #[test]
-fn solo_worlds_of_fixed_seeds() {
-    let seeds = match std::env::var("SKRIN_SEED") {
-        Ok(one) => vec![one.parse().unwrap()],
-        Err(_) => (0..20).collect(),
-    };
-    for seed in seeds {
-        let outcome = solo(seed, 150);
-        println!(
-            "{seed}: {} {} crashes",
-            &outcome.digest[..16],
-            outcome.counts.all_crashes()
-        );
-    }
+fn solo_worlds_keep_every_promise_to_the_programs_of_one_device() {
+    worlds("solo");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_digest_twice() {
-    for seed in 1000..1003 {
-        assert_eq!(solo(seed, 120), solo(seed, 120), "seed {seed}");
+    for scene in SCENES {
+        for seed in 1000..1003 {
+            let (once, twice) = ((scene.run)(seed), (scene.run)(seed));
+            assert_eq!(once, twice, "{} of seed {seed}", scene.name);
+        }
     }
 }
