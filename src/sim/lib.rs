@@ -10,6 +10,7 @@
 mod body;
 mod clock;
 mod cloud;
+mod many;
 mod oracle;
 mod random;
 mod solo;
@@ -32,11 +33,15 @@ pub struct Scene {
 }
 
 /// All kinds.
-pub const SCENES: &[Scene] = &[Scene {
-    name: "solo",
-    run: |seed| solo(seed, 150),
-}];
-
-pub use solo::solo;
+pub const SCENES: &[Scene] = &[
+    Scene {
+        name: "solo",
+        run: |seed| solo::solo(seed, 150),
+    },
+    Scene {
+        name: "many",
+        run: |seed| many::many(seed, 250),
+    },
+];
 pub use trace::Counts;
 pub use world::Outcome;

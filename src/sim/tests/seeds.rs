@@ -36,6 +36,11 @@ fn solo_worlds_keep_every_promise_to_the_programs_of_one_device() {
 }
 
 #[test]
+fn many_worlds_converge_and_lose_no_line_that_was_acknowledged() {
+    worlds("many");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_digest_twice() {
     for scene in SCENES {
         for seed in 1000..1003 {
