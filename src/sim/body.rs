@@ -181,7 +181,7 @@ impl Body {
         let chance = Chance::new(mix(self.seed, why), &format!("crash {}", state.run));
         let image = match end {
             End::Kill => Image::of(state),
-            End::Power => Image::of(state).after_power_cut(&state.stable, &state.dir, &chance),
+            End::Power => Image::of(state).after_power_cut(&state.stable, &chance),
         };
         let what = format!("{end:?} {why}");
         self.trace.note(format!("{}: {what}", self.device));
@@ -228,7 +228,8 @@ impl Body {
     }
 
     fn owns(&self, path: &Path) -> bool {
-        path.starts_with(&self.state.lock().dir)
+        let state = self.state.lock();
+        state.run > 0 && path.starts_with(&state.dir)
     }
 }
 
@@ -279,10 +280,9 @@ impl Image {
     }
 
     /// What the disk would hold.
-    fn after_power_cut(self, stable: &Stable, root: &Path, chance: &Chance) -> Self {
+    fn after_power_cut(self, stable: &Stable, chance: &Chance) -> Self {
         let mut left = Self::default();
         let mut todo = vec![PathBuf::new()];
-        let _ = root;
         let cache = chance.below(3);
         while let Some(dir) = todo.pop() {
             // All names of now, or those that were synced.
@@ -373,10 +373,6 @@ impl Image {
     pub(crate) fn without_cache(mut self) -> Self {
         self.files.retain(|path, _| !is_cache(path));
         self
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.files.is_empty()
     }
 }
 

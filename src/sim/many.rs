@@ -54,7 +54,7 @@ struct Many<'a> {
 }
 
 /// Lets the world of a seed happen.
-pub fn many(seed: u64, steps: usize) -> Outcome {
+pub(crate) fn many(seed: u64, steps: usize) -> Outcome {
     world::run(seed, |world| {
         let count = 2 + world.chance.below(2) as usize;
         let player = |device| Player {

@@ -29,10 +29,6 @@ impl Chance {
     pub(crate) fn coin(&self) -> bool {
         self.below(2) == 0
     }
-
-    pub(crate) fn pick<'a, T>(&self, from: &'a [T]) -> Option<&'a T> {
-        from.get(self.below(from.len() as u64) as usize)
-    }
 }
 
 /// A seed for one purpose.

@@ -49,7 +49,7 @@ struct Solo<'a> {
 }
 
 /// Lets the world of a seed happen.
-pub fn solo(seed: u64, steps: usize) -> Outcome {
+pub(crate) fn solo(seed: u64, steps: usize) -> Outcome {
     world::run(seed, |world| {
         let program = Program::new(seed);
         let machine = start(world, 0, Image::default());
