@@ -6,6 +6,7 @@ mod flight;
 mod open;
 mod pending;
 mod read;
+mod restored;
 mod upload;
 mod verify;
 mod write;

@@ -139,6 +139,14 @@ impl Inner {
         });
         let object = object.await.map_err(|_| DataError::Stopped)??;
         let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
+        let (mut info, mut object) = (info, object);
+        if segment.may_be_stored
+            && let Some(stored) = self
+                .put_in_another_life(segment, &name, &(info.clone(), object.clone()))
+                .await?
+        {
+            (info, object) = stored;
+        }
         let durable = put_confirmed(&*self.parts.store, &name, object.clone())
             .await
             .map_err(|e| DataError::storage(id, e))?;
