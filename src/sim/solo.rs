@@ -162,6 +162,16 @@ impl Solo<'_> {
     }
 
     fn sync(&mut self) {
+        // Open files are told one after the other, in an order that is not the model's to know.
+        let mut open: Vec<_> = self.program.open.iter().map(|open| open.id).collect();
+        open.sort_unstable();
+        open.dedup();
+        for some in 1..(1_usize << open.len()) {
+            let mut model = self.program.model.clone();
+            let chosen = open.iter().enumerate().filter(|(n, _)| some >> n & 1 == 1);
+            chosen.for_each(|(_, id)| model.tell(*id));
+            self.history.push(&model);
+        }
         let done = self.machine.fs.sync(|_| ());
         self.program.model.tell_all();
         self.history.push(&self.program.model);

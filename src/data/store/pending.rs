@@ -27,7 +27,7 @@ pub(super) enum Status {
 
 /// The segment.
 pub(super) struct Pending {
-    /// An earlier run began it, and how it ended is not in the journal.
+    /// An earlier run began it.
     pub(super) may_be_stored: bool,
     pub(super) place: Place,
     pub(super) table_key: TableKey,
@@ -122,7 +122,7 @@ impl Pending {
             (None, Some(entry)) => Slot::Lost(*entry),
             (None, None) => Slot::Void,
         });
-        Self::with_body(place, table_key, slots.collect(), table.is_none())
+        Self::with_body(place, table_key, slots.collect(), true)
     }
 
     fn with_body(place: Place, table_key: TableKey, slots: Vec<Slot>, may_be_stored: bool) -> Self {

@@ -1,4 +1,4 @@
-//! A segment that an earlier run began and did not end may be on the storage all the same: if this local state is a restored backup, the
+//! A segment that an earlier run began and did not release may be on the storage all the same: if this local state is a restored backup, the
 //! device went on after it was made, filled the segment and put it. Nothing is ever put over it. What is there begins with the same
 //! blocks, so it is taken as it is.
 
