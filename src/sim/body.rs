@@ -43,6 +43,13 @@ pub(crate) struct Image {
     dirs: BTreeSet<PathBuf>,
 }
 
+/// What a name leads to after a power cut.
+enum Kept {
+    Dir,
+    /// What was written last, and what was synced.
+    File(Vec<u8>, Vec<u8>),
+}
+
 #[derive(Default)]
 struct Stable {
     /// Contents by inode.
@@ -283,49 +290,18 @@ impl Image {
     fn after_power_cut(self, stable: &Stable, chance: &Chance) -> Self {
         let mut left = Self::default();
         let mut todo = vec![PathBuf::new()];
-        let cache = chance.below(3);
+        let cache = chance.below(3) > 0;
         while let Some(dir) = todo.pop() {
             // All names of now, or those that were synced.
             let now = chance.coin();
-            let mut names: BTreeMap<PathBuf, Option<(Vec<u8>, Vec<u8>)>> = BTreeMap::new();
-            let inside = |p: &&PathBuf| p.parent() == Some(&dir);
-            for sub in self.dirs.iter().filter(inside) {
-                let name = PathBuf::from(sub.file_name().unwrap_or_default());
-                let synced = stable.dirs.get(&dir).is_some_and(|d| d.contains_key(&name));
-                if now || synced {
-                    names.insert(name, None);
-                }
-            }
-            for (path, file) in self.files.iter().filter(|(p, _)| inside(p)) {
-                let name = PathBuf::from(path.file_name().unwrap_or_default());
-                if is_cache(path) {
-                    if cache > 0 {
-                        names.insert(name, Some((file.bytes.clone(), file.bytes.clone())));
-                    }
-                } else if now || file.named {
-                    names.insert(name, Some((file.bytes.clone(), file.stable.clone())));
-                }
-            }
-            if !now && let Some(synced) = stable.dirs.get(&dir) {
-                // Names that led elsewhere, or were removed and may be back.
-                for (name, ino) in synced {
-                    let Some(bytes) = ino.and_then(|ino| stable.files.get(&ino)) else {
-                        continue;
-                    };
-                    let old = || Some((bytes.clone(), bytes.clone()));
-                    if !is_cache(name) {
-                        names.entry(name.clone()).or_insert_with(old);
-                    }
-                }
-            }
-            for (name, file) in names {
+            for (name, kept) in self.names_left(&dir, stable, now, cache) {
                 let path = dir.join(name);
-                match file {
-                    None => {
+                match kept {
+                    Kept::Dir => {
                         left.dirs.insert(path.clone());
                         todo.push(path);
                     }
-                    Some((now, stable)) => {
+                    Kept::File(now, stable) => {
                         let bytes = torn(&now, &stable, chance);
                         let saved = Saved {
                             stable: bytes.clone(),
@@ -338,6 +314,45 @@ impl Image {
             }
         }
         left
+    }
+
+    /// The names in a directory after a power cut: those of now, or those that were synced, of which some led elsewhere.
+    fn names_left(
+        &self,
+        dir: &Path,
+        stable: &Stable,
+        now: bool,
+        cache: bool,
+    ) -> BTreeMap<PathBuf, Kept> {
+        let mut names = BTreeMap::new();
+        let inside = |p: &Path| p.parent() == Some(dir);
+        let name_of = |p: &Path| PathBuf::from(p.file_name().unwrap_or_default());
+        let synced = stable.dirs.get(dir);
+        for sub in self.dirs.iter().filter(|p| inside(p)) {
+            let name = name_of(sub);
+            if now || synced.is_some_and(|d| d.contains_key(&name)) {
+                names.insert(name, Kept::Dir);
+            }
+        }
+        for (path, file) in self.files.iter().filter(|(p, _)| inside(p)) {
+            let (bytes, stable) = (file.bytes.clone(), file.stable.clone());
+            if is_cache(path) {
+                if cache {
+                    names.insert(name_of(path), Kept::File(bytes.clone(), bytes));
+                }
+            } else if now || file.named {
+                names.insert(name_of(path), Kept::File(bytes, stable));
+            }
+        }
+        for (name, ino) in synced.into_iter().flatten().filter(|_| !now) {
+            // Names that led elsewhere, or were removed and may be back.
+            let old = ino.and_then(|ino| stable.files.get(&ino));
+            if let Some(old) = old.filter(|_| !is_cache(name)) {
+                let old = || Kept::File(old.clone(), old.clone());
+                names.entry(name.clone()).or_insert_with(old);
+            }
+        }
+        names
     }
 
     /// Writes it to a directory; what of that is stable.

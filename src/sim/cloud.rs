@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use skrin_storage::{
     Capacity, ErrorKind, Listing, MemoryStore, ObjectName, Prefix, Store, StoreError,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -27,6 +27,8 @@ pub(crate) struct Weather {
     pub(crate) refused: u64,
     /// Of a thousand requests, so many are done and their answer is lost.
     pub(crate) unanswered: u64,
+    /// Of a thousand puts of what is read back, so many are answered well and stored in part, or not at all.
+    pub(crate) cut_short: u64,
     /// Slowest answer.
     pub(crate) latency: Duration,
     /// Bytes a second.
@@ -37,6 +39,7 @@ impl Weather {
     pub(crate) const FAIR: Self = Self {
         refused: 0,
         unanswered: 0,
+        cut_short: 0,
         latency: Duration::from_millis(40),
         bandwidth: 100 << 20,
     };
@@ -46,6 +49,7 @@ impl Weather {
         Self {
             refused: bad,
             unanswered: bad / 2,
+            cut_short: bad / 5,
             latency: Duration::from_millis([5, 80, 700][chance.below(3) as usize]),
             bandwidth: [64 << 10, 1 << 20, 100 << 20][chance.below(3) as usize],
         }
@@ -57,6 +61,8 @@ pub(crate) struct Cloud {
     pub(crate) objects: MemoryStore,
     /// Objects whose put was not answered, and when they came.
     unanswered: Mutex<BTreeMap<ObjectName, Instant>>,
+    /// Objects of which a part was stored: another put makes them whole.
+    pub(crate) parts: Mutex<BTreeSet<ObjectName>>,
     /// Rules that a device broke.
     pub(crate) broken: Mutex<Vec<String>>,
     pub(crate) trace: Arc<Trace>,
@@ -67,6 +73,7 @@ impl Cloud {
         Self {
             objects: MemoryStore::new(),
             unanswered: Mutex::default(),
+            parts: Mutex::default(),
             broken: Mutex::default(),
             trace,
         }
@@ -237,6 +244,21 @@ impl Link {
 
     fn put_now(&self, name: &ObjectName, bytes: Bytes, lost: bool) -> Result<(), StoreError> {
         let objects = &self.cloud.objects;
+        let mut parts = self.cloud.parts.lock();
+        if parts.remove(name) {
+            objects.tamper(name, None);
+        }
+        let cut_short = self.weather.lock().cut_short;
+        let read_back = !name.as_str().contains("/tips/");
+        let bytes = match read_back && self.lives() && self.chance.per_mille(cut_short) {
+            true if objects.peek(name).is_none() => {
+                self.fault();
+                parts.insert(name.clone());
+                bytes.slice(..self.chance.below(bytes.len() as u64) as usize)
+            }
+            _ => bytes,
+        };
+        drop(parts);
         let done = match objects.peek(name) {
             Some(old) if old == bytes => Ok(()),
             Some(_) => {
@@ -320,7 +342,9 @@ impl Store for Link {
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         let deed = |_| {
-            if !name.as_str().contains("/tips/") {
+            // What was stored in part may go, to be put whole.
+            let is_part = self.cloud.parts.lock().remove(name);
+            if !is_part && !name.as_str().contains("/tips/") {
                 self.cloud
                     .accuse(format!("device {} deleted {name}", self.body.device));
             }

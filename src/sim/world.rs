@@ -35,6 +35,7 @@ const DEVICES: usize = 12;
 const LOG_FILE: u32 = 256 << 10;
 
 type Anything = Box<dyn std::error::Error>;
+type Layers = (Arc<Fs>, Arc<Replica>, Arc<DataStore>);
 
 struct Keys {
     id: DeviceId,
@@ -267,7 +268,7 @@ impl World {
         entropy: &Arc<dyn Entropy>,
         clock: &Arc<SimClock>,
         read_only: bool,
-    ) -> Result<(Arc<Fs>, Arc<Replica>, Arc<DataStore>), Anything> {
+    ) -> Result<Layers, Anything> {
         let me = &self.devices[device];
         let (vault, room) = (self.keys.vault(), self.keys.room());
         let local = |purpose: &str| derive_local_key(&me.seed, vault, purpose);

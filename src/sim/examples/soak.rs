@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             }
         }
         seed += 1;
-        if (seed - first) % 200 == 0 {
+        if (seed - first).is_multiple_of(200) {
             eprintln!("{} worlds, {} failed", counts.worlds, failed.len());
         }
     }

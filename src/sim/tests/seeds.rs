@@ -3,9 +3,9 @@
 use skrin_sim::{Counts, SCENES};
 
 /// Seeds of every run.
-const FIXED: u64 = 25;
+const FIXED: u64 = 150;
 /// New ones, unless said otherwise.
-const FRESH: u64 = 25;
+const FRESH: u64 = 250;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
