@@ -266,7 +266,7 @@ impl Layers {
             edits: std::mem::take(&mut self.edits),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
-            runtime: Handle::current(),
+            runtime: Handle::current().into(),
             space,
             options,
         })?)

@@ -7,6 +7,7 @@ mod keep;
 mod open;
 mod pending;
 mod read;
+mod restored;
 mod upload;
 mod verify;
 mod write;
@@ -25,7 +26,7 @@ use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_storage::Store;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -162,7 +163,7 @@ struct Inner {
     pool: Arc<Pool>,
     objects: upload::ObjectPool,
     writer: Mutex<write::Writer>,
-    pending: Mutex<HashMap<SegmentId, Arc<Pending>>>,
+    pending: Mutex<BTreeMap<SegmentId, Arc<Pending>>>,
     /// Sealed bytes that `pending` holds in memory.
     in_memory: AtomicU64,
     blocks: moka::sync::Cache<BlockRef, Block>,
@@ -279,7 +280,7 @@ impl DataStore {
         Arc::clone(&self.inner).make_durable(ids.to_vec()).await
     }
 
-    /// The segments with blocks that are not released, durable or not, in no order.
+    /// The segments with blocks that are not released, durable or not.
     pub fn undeclared(&self) -> Vec<SegmentId> {
         let pending = self.inner.pending.lock();
         pending

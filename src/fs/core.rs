@@ -1,7 +1,7 @@
 //! The file system as a whole: its parts, how it starts and how it ends.
 
 use crate::commit::Committed;
-use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
+use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 use crate::error::FsError;
 use crate::file::Files;
 use crate::hold::Holds;
@@ -36,7 +36,7 @@ pub struct Fs {
     pub(crate) journal: Arc<Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Waits,
     pub(crate) space: Arc<SpaceSource>,
     pub(crate) options: FsOptions,
     pub(crate) nodes: Nodes,

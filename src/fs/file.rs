@@ -281,7 +281,13 @@ impl Files {
     /// All open files.
     pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
         let open = self.table();
-        open.values().map(|e| Arc::clone(&e.file)).collect()
+        let mut files: Vec<_> = open
+            .iter()
+            .map(|(node, e)| (*node, Arc::clone(&e.file)))
+            .collect();
+        // Always in the same order: what is told of them is told in it.
+        files.sort_unstable_by_key(|(node, _)| *node);
+        files.into_iter().map(|(_, file)| file).collect()
     }
 
     /// Hands out a handle.

@@ -26,7 +26,10 @@ mod publish;
 pub mod testutil;
 mod types;
 
-pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
+#[cfg(feature = "testutil")]
+pub use config::Drive;
+
+pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;
 pub use leases::is_lock;

@@ -52,7 +52,7 @@ impl Fs {
         self.take_in(pulled.map_err(FsError::from))
     }
 
-    fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
+    pub(crate) fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
         let error = pulled.as_ref().err().map(ToString::to_string);
         let unreachable = pulled.as_ref().is_err_and(FsError::is_transient);
         let outdated = pulled.and_then(|diff| self.outdate_all(diff));
@@ -409,7 +409,7 @@ impl Fs {
     }
 
     /// What is in memory goes to the journal, and from there to the operating system.
-    fn keep_local(&self) -> Result<(), FsError> {
+    pub(crate) fn keep_local(&self) -> Result<(), FsError> {
         self.flush_old();
         self.keep_leases();
         self.journal.flush()?;

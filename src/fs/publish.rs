@@ -239,6 +239,7 @@ impl Fs {
                 let mut next = std::pin::pin!(self.publish_next(false));
                 let done = loop {
                     tokio::select! {
+                        biased;
                         done = &mut next => break done,
                         () = tokio::time::sleep(TICK) => progress(&self.pending()),
                     }

@@ -17,6 +17,7 @@ use skrin_storage::{
     Capacity, Count, Counters as StoreCounters, Counts, Durable, Listing, MemoryStore, ObjectName,
     Prefix, StoreError,
 };
+use std::collections::HashMap;
 use std::time::Duration;
 use tempfile::TempDir;
 

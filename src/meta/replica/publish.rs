@@ -16,7 +16,9 @@ use crate::rows::RowsError;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
+use skrin_storage::disk::blocking;
 use skrin_storage::{Durable, ErrorKind, ObjectName, put_verified};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// What a commit takes beside its operations, segments and heads, generously.
@@ -361,7 +363,7 @@ impl Replica {
         let (keys, signer) = (self.env.keys(), self.env.signer.clone());
         let (entropy, roster) = (self.env.entropy.clone(), self.env.roster.clone());
         let commits = self.commits.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking(&Handle::current(), move || {
             let refused = |fault| {
                 let object = format!("commit {} of this device", commit.seq);
                 ReplicaError::Commit { object, fault }

@@ -15,9 +15,11 @@ use crate::rows::RowsError;
 use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_crypto::{RoomKeys, Roster};
+use skrin_storage::disk::blocking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Commits and operations folded at once before rows are written, so that memory stays bounded when much is new.
 const FOLD_AT_ONCE: (usize, usize) = (256, 4096);
@@ -530,7 +532,7 @@ impl Replica {
         let Some(snapshot) = snapshot else {
             return Ok(false);
         };
-        let computed = tokio::task::spawn_blocking(move || {
+        let computed = blocking(&Handle::current(), move || {
             let mut rows = DigestOfRows::default();
             snapshot.for_each(|key, value| {
                 rows.row(&key, &value);
@@ -719,7 +721,7 @@ impl Replica {
             self.env.entropy.clone(),
             heads.clone(),
         );
-        let store = tokio::task::spawn_blocking(move || file.store(&stored, &*entropy));
+        let store = blocking(&Handle::current(), move || file.store(&stored, &*entropy));
         store.await.map_err(|_| ReplicaError::Ending)??;
         net.heads = heads;
         self.core.lock().meta.standing.judge_all();
