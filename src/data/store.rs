@@ -282,8 +282,8 @@ impl DataStore {
             .collect()
     }
 
-    /// All segment numbers of the lane below this one are decided: released, or given up for ever.
-    pub fn decided_below(&self) -> u64 {
+    /// The lane in which segments are written, and the number below which all of them are decided: released, or given up for ever.
+    pub fn decided_below(&self) -> Option<(LaneId, u64)> {
         self.inner.decided_below()
     }
 

@@ -9,8 +9,7 @@ use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
-use skrin_meta::commit::Decided;
-use skrin_meta::replica::TreeGuard;
+use skrin_meta::replica::{Settled, TreeGuard};
 use skrin_meta::state;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -135,13 +134,11 @@ impl Fs {
         };
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
+        let settled = self.settled();
         let batch = self.grown(batch, &segments)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
-        let done = self
-            .replica
-            .publish(batch.upto, durable, Decided::default())
-            .await?;
+        let done = self.replica.publish(batch.upto, durable, settled).await?;
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
         // These may wait for the local disk and for the kernel: publishing has threads of its own.
@@ -154,6 +151,12 @@ impl Fs {
         }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
+    }
+
+    /// What a commit may say that is put now.
+    pub(crate) fn settled(&self) -> Settled {
+        let numbers = self.data.decided_below();
+        Settled { numbers }
     }
 
     /// Whether a commit is due without operations: others would lose what this device has seen.

@@ -24,7 +24,7 @@ pub use verify::{Problem, VerifyReport};
 
 use self::core::Core;
 use crate::apply::Outcome;
-use crate::commit::{CheckpointRef, Decided, SealedCommit, Verdict};
+use crate::commit::{CheckpointRef, SealedCommit, Verdict};
 use crate::heads::{Heads, HeadsFile};
 use crate::lane::{Head, RoomNames};
 use crate::op::Op;
@@ -141,8 +141,8 @@ struct Net {
     own_tips: Vec<Head>,
     /// When the storage last showed, asked by exact name, a commit that no tip shows.
     probed: HashMap<Head, u64>,
-    /// What the newest own commit said of segments.
-    decided: Decided,
+    /// Below which number the newest commit of the own lane calls all segments decided.
+    decided_below: u64,
     /// A checkpoint that this device made and will propose.
     proposal: Option<publish::Proposal>,
     /// What the next commit says of checkpoints.
@@ -162,6 +162,20 @@ struct Net {
     cloned: bool,
     /// Whether the control records have not been read from the storage yet.
     control_is_old: bool,
+}
+
+/// What whoever keeps journal and contents knows when it publishes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settled {
+    /// The lane in which it writes segments, and a number below which each of them is declared, or never will be.
+    pub numbers: Option<(LaneId, u64)>,
+}
+
+impl Settled {
+    fn without_numbers(self, without: bool) -> Self {
+        let numbers = self.numbers.filter(|_| !without);
+        Self { numbers }
+    }
 }
 
 /// A room, as this device sees it.
