@@ -1,10 +1,12 @@
 //! A room on this device: the folded state, its lanes on the storage, and the own lane that is written.
 //! What takes the network never holds the lock of the tree; what holds the lock never waits.
 
+mod admission;
 mod core;
 mod error;
 mod fetch;
 mod graph;
+mod history;
 mod load;
 mod make;
 mod own;
@@ -18,6 +20,7 @@ mod veto;
 
 pub use self::core::MergeDiff;
 pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
+pub use history::{Cut, History, PastCommit};
 pub use publish::Published;
 pub use status::{LaneStatus, Status};
 pub use verify::{Problem, VerifyReport};

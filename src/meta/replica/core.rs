@@ -215,13 +215,23 @@ impl Core {
 
     pub(super) fn fold_one(rows: &mut dyn Rows, commit: &Commit) -> Result<Frame, RowsError> {
         let mut recorder = Recorder::new(rows);
-        for segment in &commit.segments {
-            state::declare_segment(&mut recorder, segment)?;
-        }
-        for op in &commit.ops {
-            apply(&mut recorder, op)?;
-        }
+        Self::fold_first(&mut recorder, commit, usize::MAX)?;
         Ok(recorder.finish())
+    }
+
+    /// Folds the first operations of a commit, with all segments that it declares.
+    pub(super) fn fold_first(
+        rows: &mut dyn Rows,
+        commit: &Commit,
+        ops: usize,
+    ) -> Result<(), RowsError> {
+        for segment in &commit.segments {
+            state::declare_segment(rows, segment)?;
+        }
+        for op in commit.ops.iter().take(ops) {
+            apply(rows, op)?;
+        }
+        Ok(())
     }
 
     fn push_logged(&mut self, key: OrderKey, checked: CheckedCommit, frame: Frame) {

@@ -1,5 +1,6 @@
 //! What can go wrong between the state here and the lanes on the storage.
 
+use super::verify::Problem;
 use crate::checkpoint::CheckpointFault;
 use crate::commit::Fault;
 use crate::heads::{LocalError, SeenHead};
@@ -108,6 +109,11 @@ pub enum ReplicaError {
         "the journal holds an operation of another device; restore the journal that belongs to this state directory"
     )]
     ForeignOperation,
+    /// What was cannot be told, because an object of the past is not there or not what it was.
+    #[error(
+        "{}: {}; what was at that time cannot be told without it. Other points of time may be told; `skrin verify` lists all that is missing", .0.object, .0.text
+    )]
+    Past(Problem),
     /// A task of the program ended before its time.
     #[error("the program is ending")]
     Ending,

@@ -6,6 +6,7 @@ mod control;
 mod converge;
 mod damage;
 mod garbage;
+mod history;
 mod liar;
 mod requests;
 mod restart;
