@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Show what is pending, cached and seen
     Status(StatusArgs),
+    /// Delete from the storage what nobody needs any more
+    Gc(GcArgs),
     /// Check everything that can be reached on the storage
     Verify(VerifyArgs),
     /// Read a vault into a directory without mounting it
@@ -164,6 +166,15 @@ pub(crate) struct SyncArgs {
     /// The mount point, or anything below it
     pub dir: PathBuf,
     /// What is left as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct GcArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// What was freed and what was not as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod export;
+pub(crate) mod gc;
 pub(crate) mod init;
 pub(crate) mod mount;
 pub(crate) mod status;

@@ -25,6 +25,8 @@ pub(crate) enum Request {
     Status,
     /// Answer when everything written so far is on the storage.
     Sync,
+    /// Delete from the storage what nobody needs any more.
+    Gc,
     /// End.
     Unmount {
         /// Leave what is pending in the journal.
@@ -48,6 +50,29 @@ impl Pending {
     pub(crate) fn is_nothing(&self) -> bool {
         self.bytes == 0 && self.operations == 0
     }
+}
+
+/// What `gc` did. With `--json` these names are a stable interface: fields are added, never renamed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Collected {
+    /// The mount point.
+    pub mount_point: String,
+    /// Segments that were on the storage.
+    pub stored_segments: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+    /// Segments that were deleted.
+    pub freed_segments: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+    /// Segments that no file of today names, and that had to stay.
+    pub kept_segments: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Objects among the segments that no commit knows. They are never touched.
+    pub unknown_objects: u64,
+    /// What keeps the rest.
+    pub held_by: Vec<String>,
 }
 
 /// What `status` shows. With `--json` these names are a stable interface: fields are added, never renamed.
@@ -111,6 +136,8 @@ pub(crate) enum Answer {
     Progress(Pending),
     /// The end of `Status`.
     Status(Box<Status>),
+    /// The end of `Gc`.
+    Collected(Box<Collected>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
     Done(Pending),
     /// The end, for a reason.
@@ -127,6 +154,12 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// Where the storage refuses.
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending>;
+
+    /// Deletes from the storage what nobody needs any more.
+    ///
+    /// # Errors
+    /// Where the storage refuses, and of a read-only mount.
+    fn collect(&self) -> Outcome<Collected>;
 
     /// Ends the mount; returns what is left in the journal.
     ///
@@ -214,6 +247,10 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
         None => return,
         Some(Request::Status) => Answer::Status(Box::new(served.status())),
         Some(Request::Sync) => ended(served.sync(&mut progress)),
+        Some(Request::Gc) => match served.collect() {
+            Ok(collected) => Answer::Collected(Box::new(collected)),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
     };
     send(stream, &end);
@@ -340,6 +377,9 @@ mod tests {
                 operations: 1,
             });
             Ok(Pending::default())
+        }
+        fn collect(&self) -> Outcome<Collected> {
+            Ok(Collected::default())
         }
         fn answered(&self) {}
         fn unmount(

@@ -76,6 +76,7 @@ fn run(command: Command) -> Outcome {
         Command::Init(args) => commands::init::run(&args),
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
+        Command::Gc(args) => commands::gc::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Bench(args) => commands::bench::run(&args),

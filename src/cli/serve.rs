@@ -608,6 +608,21 @@ impl Served for Mounted {
         Ok(self.left())
     }
 
+    fn collect(&self) -> Outcome<control::Collected> {
+        let done = self.fs.collect()?;
+        Ok(control::Collected {
+            mount_point: self.info.point.display().to_string(),
+            stored_segments: done.stored,
+            stored_bytes: done.stored_bytes,
+            freed_segments: done.freed,
+            freed_bytes: done.freed_bytes,
+            kept_segments: done.kept,
+            kept_bytes: done.kept_bytes,
+            unknown_objects: done.unknown,
+            held_by: done.holds,
+        })
+    }
+
     fn unmount(
         &self,
         now: bool,

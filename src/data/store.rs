@@ -1,5 +1,6 @@
 //! Writes blocks into segments, keeps what is not yet on the storage, uploads it, and reads everything back.
 
+mod delete;
 pub mod disk;
 mod fetch;
 mod flight;
@@ -355,6 +356,23 @@ impl DataStore {
         reads: Vec<BlockRead>,
     ) -> Result<Verified, DataError> {
         Arc::clone(&self.inner).verify(info, reads).await
+    }
+
+    /// All segments that lie on the storage, with their lengths where it tells them; and how many objects lie there whose names are not
+    /// those of segments.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn stored(&self) -> Result<(HashMap<SegmentId, Option<u64>>, usize), DataError> {
+        self.inner.stored().await
+    }
+
+    /// Deletes a segment from the storage. Nobody may need it any more: that cannot be known here.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn delete(&self, id: SegmentId) -> Result<(), DataError> {
+        self.inner.delete(id).await
     }
 
     /// The journal, for operations and syncs.

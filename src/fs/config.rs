@@ -64,6 +64,8 @@ pub struct FsOptions {
     pub deadline: Duration,
     /// Whether every change is refused.
     pub read_only: bool,
+    /// How much of the past is kept when space is given back, if not 30 days.
+    pub retention: Option<Duration>,
     /// Owner of the root of a vault in which nothing was ever done.
     pub uid: u32,
     /// Its group.
@@ -80,6 +82,7 @@ impl Default for FsOptions {
             pending_max: 256 << 10,
             deadline: Duration::from_secs(60),
             read_only: false,
+            retention: None,
             uid: 0,
             gid: 0,
         }

@@ -157,6 +157,7 @@ fn replica_errno(e: &ReplicaError) -> Errno {
         | ReplicaError::ForeignOperation
         | ReplicaError::Withheld(_)
         | ReplicaError::OldControl
+        | ReplicaError::Past(_)
         | ReplicaError::Ending => Errno::EIO,
     }
 }

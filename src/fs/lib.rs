@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod collect;
 mod commit;
 mod config;
 mod content;
@@ -22,6 +23,7 @@ mod publish;
 pub mod testutil;
 mod types;
 
+pub use collect::Collected;
 pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;

@@ -354,6 +354,26 @@ pub fn for_each_segment(
     for_each(rows, &[SEGMENT], |key, row| visit(decode(key, row)?))
 }
 
+/// The declaration of a segment, if the row is one.
+pub(crate) fn segment_row(key: &[u8], row: &Row) -> Result<Option<SegmentInfo>, RowsError> {
+    let is_one = key.first() == Some(&SEGMENT);
+    is_one.then(|| decode(key, row)).transpose()
+}
+
+/// The extent, if the row is one.
+pub(crate) fn extent_row(key: &[u8], row: &Row) -> Result<Option<Extent>, RowsError> {
+    let is_one = key.first() == Some(&EXTENT);
+    is_one.then(|| decode(key, row)).transpose()
+}
+
+/// Visits every extent of every file.
+pub fn for_each_extent(
+    rows: &dyn Rows,
+    mut visit: impl FnMut(Extent) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
+    for_each(rows, &[EXTENT], |key, row| visit(decode(key, row)?))
+}
+
 /// Visits every inode with its number.
 pub fn for_each_inode(
     rows: &dyn Rows,

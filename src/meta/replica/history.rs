@@ -377,6 +377,11 @@ impl History {
         })
     }
 
+    /// What all commits say of each other.
+    pub(super) fn admission(&self) -> Admission {
+        Admission::of(&self.commits, &self.roots)
+    }
+
     /// The room.
     pub fn room(&self) -> RoomId {
         self.room

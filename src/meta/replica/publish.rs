@@ -114,7 +114,8 @@ impl Replica {
                 0
             };
             let idle = count == 0 && declare.is_empty();
-            if idle && !self.has_to_refute(net) {
+            let heads = settled.heads && commits == 0 && net.own.tip.is_some();
+            if idle && !heads && !self.has_to_refute(net) {
                 break;
             }
             let owed = net.refuting.len();
@@ -302,7 +303,19 @@ impl Replica {
             checkpoint: *checkpoint,
             digest: *digest,
         });
-        let said = net.verdicts.iter().rev().take(VERDICTS_AT_ONCE).copied();
+        let said = net.verdicts.iter().rev();
+        let said = said.take(VERDICTS_AT_ONCE - 1).copied();
+        let release = batch.settled.release.filter(|release| {
+            let checkpoint = release.checkpoint;
+            core.meta.standing.holds(&checkpoint)
+                && checkpoint.floor < lamport
+                && core.is_published_up_to(release.counter, batch.count)
+        });
+        let release = release.map(|release| Verdict {
+            opinion: Opinion::Release,
+            checkpoint: release.checkpoint,
+            digest: Hash32::default(),
+        });
         let pending = core.pending.iter().take(batch.count);
         let ops = pending.map(|p| Ok((*core.op_of(p)?).clone()));
         let ops = ops.collect::<Result<_, RowsError>>()?;
@@ -323,7 +336,12 @@ impl Replica {
             time: self.env.clock.now(),
             standing: core.meta.standing.current().map(|c| c.reference),
             decided,
-            verdicts: propose.into_iter().chain(owed).chain(said).collect(),
+            verdicts: propose
+                .into_iter()
+                .chain(owed)
+                .chain(said)
+                .chain(release)
+                .collect(),
             segments: batch.segments.clone(),
             closes,
             ops,
@@ -445,6 +463,10 @@ impl Replica {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
         }
         core.stamp(checked, count)?;
+        let mut verdicts = commit.verdicts.iter();
+        if let Some(said) = verdicts.find(|v| v.opinion == Opinion::Release) {
+            core.released = Some((sealed.head.lane, said.checkpoint));
+        }
         core.trim();
         drop(core);
         net.verdicts.clear();

@@ -160,7 +160,10 @@ async fn commits_text() -> String {
         device.publish().await.unwrap();
     }
     let numbers = Some((devices[0].replica().own_lane().await, 2));
-    let settled = Settled { numbers };
+    let settled = Settled {
+        numbers,
+        ..Settled::default()
+    };
     devices[0].replica().close_lane(settled).await.unwrap();
     let core = devices[0].replica().core.lock();
     let mut rows = MemoryRows::default();
