@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
+use crate::past;
 use crate::state_dir::make_private;
 
-/// Longest line on the socket.
+/// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
+const ANSWER_MAX: u64 = 1 << 28;
 
 /// What is asked of a mount.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +29,17 @@ pub(crate) enum Request {
     Sync,
     /// Delete from the storage what nobody needs any more.
     Gc,
+    /// Say how many seconds of the past are kept, after setting it to this; 0 is for ever.
+    Retention(Option<u64>),
+    /// What is pinned.
+    Pins,
+    /// Pin these inodes, or let go of them.
+    Pin {
+        /// Their numbers.
+        inodes: Vec<u64>,
+        /// Which of the two.
+        pinned: bool,
+    },
     /// End.
     Unmount {
         /// Leave what is pending in the journal.
@@ -34,6 +47,8 @@ pub(crate) enum Request {
         /// Detach even if it is in use.
         lazy: bool,
     },
+    /// Something about what was.
+    Past(past::Request),
 }
 
 /// What is not on the storage yet.
@@ -75,6 +90,30 @@ pub(crate) struct Collected {
     pub held_by: Vec<String>,
 }
 
+/// What is kept on this machine. With `--json` these names are a stable interface: fields are added, never renamed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct PinReport {
+    /// What was pinned, as this mount shows it.
+    pub paths: Vec<String>,
+    /// Files that are kept, with those below pinned directories.
+    pub files: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+    /// Blocks of up to 64 KiB that are not here.
+    pub missing_blocks: u64,
+    /// Whether these numbers are those of what is pinned now.
+    pub looked: bool,
+    /// What the last attempt to fetch something met, if it failed.
+    pub error: Option<String>,
+}
+
+impl PinReport {
+    /// Whether all of it can be read without the storage.
+    pub(crate) fn is_here(&self) -> bool {
+        self.looked && self.missing_blocks == 0
+    }
+}
+
 /// What `status` shows. With `--json` these names are a stable interface: fields are added, never renamed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
@@ -111,6 +150,9 @@ pub(crate) struct Status {
     pub heads_code: String,
     /// What went wrong last, newest first.
     pub errors: Vec<String>,
+    /// What is kept on this machine.
+    #[serde(default)]
+    pub pinned: PinReport,
 }
 
 /// One device's lane as this mount has seen it.
@@ -136,8 +178,14 @@ pub(crate) enum Answer {
     Progress(Pending),
     /// The end of `Status`.
     Status(Box<Status>),
+    /// The end of `Retention`.
+    Retention(u64),
     /// The end of `Gc`.
     Collected(Box<Collected>),
+    /// The end of `Past`.
+    Past(past::Answer),
+    /// The end of `Pins` and `Pin`.
+    Pins(Box<PinReport>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
     Done(Pending),
     /// The end, for a reason.
@@ -161,6 +209,21 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// Where the storage refuses, and of a read-only mount.
     fn collect(&self) -> Outcome<Collected>;
 
+    /// How many seconds of the past are kept, after setting that; 0 is for ever.
+    ///
+    /// # Errors
+    /// Where the storage refuses, and of a read-only mount.
+    fn retention(&self, set: Option<u64>) -> Outcome<u64>;
+
+    /// What is pinned.
+    fn pins(&self) -> PinReport;
+
+    /// Pins inodes or lets go of them.
+    ///
+    /// # Errors
+    /// `Absent` for what is not there or not pinned, `Usage` where pinning has no use.
+    fn pin(&self, inodes: &[u64], pinned: bool) -> Outcome<PinReport>;
+
     /// Ends the mount; returns what is left in the journal.
     ///
     /// # Errors
@@ -171,6 +234,12 @@ pub(crate) trait Served: Send + Sync + 'static {
         lazy: bool,
         progress: &mut (dyn FnMut(Pending) + Send),
     ) -> Outcome<Pending>;
+
+    /// Answers what is asked about the past.
+    ///
+    /// # Errors
+    /// What is not there or cannot be told, and a storage that cannot be reached.
+    fn past(&self, request: &past::Request) -> Outcome<past::Answer>;
 
     /// The answer to `unmount` was sent.
     fn answered(&self);
@@ -240,15 +309,28 @@ impl Drop for Server {
 }
 
 fn answer(stream: &UnixStream, served: &dyn Served) {
-    let request: Option<Request> = read_line(&mut BufReader::new(stream));
+    let request: Option<Request> = read_line(&mut BufReader::new(stream), LINE_MAX);
     let mut progress = |pending| send(stream, &Answer::Progress(pending));
     let unmounts = matches!(request, Some(Request::Unmount { .. }));
     let end = match request {
         None => return,
         Some(Request::Status) => Answer::Status(Box::new(served.status())),
+        Some(Request::Pins) => Answer::Pins(Box::new(served.pins())),
+        Some(Request::Pin { inodes, pinned }) => match served.pin(&inodes, pinned) {
+            Ok(report) => Answer::Pins(Box::new(report)),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Sync) => ended(served.sync(&mut progress)),
+        Some(Request::Retention(set)) => match served.retention(set) {
+            Ok(seconds) => Answer::Retention(seconds),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Gc) => match served.collect() {
             Ok(collected) => Answer::Collected(Box::new(collected)),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Past(request)) => match served.past(&request) {
+            Ok(answer) => Answer::Past(answer),
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
@@ -274,9 +356,9 @@ fn send(mut stream: &UnixStream, line: &impl Serialize) {
     }
 }
 
-fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead) -> Option<T> {
+fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead, max: u64) -> Option<T> {
     let mut line = Vec::new();
-    from.take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
+    from.take(max).read_until(b'\n', &mut line).ok()?;
     serde_json::from_slice(&line).ok()
 }
 
@@ -303,7 +385,7 @@ fn ask_on(
     send(stream, request);
     let mut reader = BufReader::new(stream);
     loop {
-        match read_line(&mut reader) {
+        match read_line(&mut reader, ANSWER_MAX) {
             Some(Answer::Progress(pending)) => progress(pending),
             Some(Answer::Failed(failure)) => return Err(failure),
             Some(end) => return Ok(end),
@@ -369,7 +451,14 @@ mod tests {
                 lanes: Vec::new(),
                 heads_code: String::new(),
                 errors: Vec::new(),
+                pinned: PinReport::default(),
             }
+        }
+        fn pins(&self) -> PinReport {
+            PinReport::default()
+        }
+        fn pin(&self, _: &[u64], _: bool) -> Outcome<PinReport> {
+            Err(Failure::new(Exit::Absent, "not there"))
         }
         fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
             progress(Pending {
@@ -381,7 +470,13 @@ mod tests {
         fn collect(&self) -> Outcome<Collected> {
             Ok(Collected::default())
         }
+        fn retention(&self, set: Option<u64>) -> Outcome<u64> {
+            Ok(set.unwrap_or(7))
+        }
         fn answered(&self) {}
+        fn past(&self, _: &past::Request) -> Outcome<past::Answer> {
+            Err(Failure::new(Exit::Absent, "nothing was"))
+        }
         fn unmount(
             &self,
             _: bool,

@@ -15,6 +15,8 @@ mod machine;
 mod mirror;
 mod mount_point;
 mod mount_table;
+mod past;
+mod pins;
 mod print;
 mod progress;
 mod reader;
@@ -77,7 +79,13 @@ fn run(command: Command) -> Outcome {
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
         Command::Gc(args) => commands::gc::run(&args),
+        Command::Retention(args) => commands::gc::retention(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::History(args) => commands::history::run(&args),
+        Command::Restore(args) => commands::restore::run(&args),
+        Command::Snapshot { verb } => commands::snapshot::run(&verb),
+        Command::Pin(args) => commands::pin::pin(&args),
+        Command::Unpin(args) => commands::pin::unpin(&args),
         Command::Mount(args) => commands::mount::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve => commands::mount::serve_parent(),

@@ -43,6 +43,38 @@ impl Drop for Uploads {
     }
 }
 
+/// A bar that fills up while blocks come.
+pub(crate) struct Blocks {
+    bar: ProgressBar,
+    most: u64,
+}
+
+impl Blocks {
+    /// Shows nothing until the first report.
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::hidden();
+        bar.set_style(style("{spinner} fetching [{bar:30}] {pos}/{len} blocks"));
+        Self { bar, most: 0 }
+    }
+
+    /// How many are missing now.
+    pub(crate) fn report(&mut self, missing: u64) {
+        if self.bar.is_hidden() {
+            self.bar
+                .set_draw_target(indicatif::ProgressDrawTarget::stderr());
+        }
+        self.most = self.most.max(missing);
+        self.bar.set_length(self.most);
+        self.bar.set_position(self.most - missing);
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// Counts things whose number is not known before, such as objects checked or files written.
 pub(crate) struct Counter {
     bar: ProgressBar,

@@ -69,6 +69,7 @@ impl Target {
             memory: MEMORY,
             cache_size: 0,
             disk_cache: false,
+            pins: None,
             read_only: true,
         })
         .await?;

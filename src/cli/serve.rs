@@ -1,5 +1,8 @@
 //! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use skrin_base::Ino;
 use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
 use skrin_fuse::{MountError, MountHandle, MountOptions, View};
 use skrin_meta::replica::Replica;
@@ -15,17 +19,18 @@ use skrin_vault::{Device, Room, Unlocked, VaultError};
 
 use crate::args;
 use crate::commands::mount::{Plan, Ready, Word};
-use crate::control::{self, LaneStatus, Pending, Served};
+use crate::control::{self, LaneStatus, Pending, PinReport, Served};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
+use crate::pins::PinFile;
 use crate::session::{Layers, Parts};
 use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, log, machine, mirror, mount_table, unlock};
+use crate::{commands, log, machine, mirror, mount_table, past, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Without any progress for so long, and with an error, somebody who waits for uploads is told.
 const STALLED: Duration = Duration::from_secs(30);
 /// What to do about an upload that fails.
@@ -92,6 +97,8 @@ struct Mounted {
     fs: Arc<Fs>,
     replica: Arc<Replica>,
     data: Arc<skrin_data::DataStore>,
+    /// What is pinned, across mounts; `None` above a local folder.
+    pin_file: Option<Arc<PinFile>>,
     /// Whether something was uploaded.
     uploaded: AtomicBool,
     /// Taken by whoever unmounts.
@@ -224,6 +231,11 @@ fn mount(
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
     // A cache of sealed blocks beside a local folder would only hold everything twice.
     let local = plan.store.is_local();
+    let pin_file = (!local).then(|| PinFile::new(state.path(), &device, unlocked.vault()));
+    let pinned = match &pin_file {
+        Some(file) => file.load()?,
+        None => BTreeSet::new(),
+    };
     let parts = Parts {
         store,
         unlocked: &unlocked,
@@ -235,6 +247,7 @@ fn mount(
         cache_size: plan.cache_size,
         disk_cache: !local,
         read_only: plan.read_only,
+        pins: pin_file.clone(),
     };
     let mut layers = runtime.block_on(Layers::open(parts))?;
     drop(unlocked);
@@ -245,7 +258,12 @@ fn mount(
         first_contact(&layers.replica, say);
     }
     let key_memory = harden::lock_memory();
-    let fs = layers.file_system(fs_options(plan))?;
+    let mut options = fs_options(plan);
+    options.unreachable = answered == Some(false);
+    let fs = layers.file_system(options)?;
+    if pin_file.is_some() {
+        fs.pin(pinned);
+    }
     let options = MountOptions {
         name: mount_table::source_of(&place),
         allow_other: plan.allow_other,
@@ -268,6 +286,7 @@ fn mount(
         fs,
         replica: layers.replica,
         data: layers.data,
+        pin_file,
         uploaded: AtomicBool::new(false),
         handle: Mutex::new(Some(handle)),
         ended,
@@ -379,24 +398,26 @@ enum Reached {
     NotAsked,
 }
 
-/// Asks the storage for the header, with little patience. Returns the vault it names, and the storage to use from now on.
+/// Asks the storage for the header, with little patience where the vault is known here. Returns the vault it names, and the storage to use from now on.
 async fn reach(plan: &Plan) -> Outcome<(Option<skrin_base::VaultId>, Arc<dyn Store>, Reached)> {
     let address = &plan.store.address;
     if plan.offline {
         let place = address.clone();
         return Ok((None, Arc::new(mirror::Offline { place }), Reached::NotAsked));
     }
-    let quick = plan.store.open(false, SHORT_PATIENCE)?;
+    let known = mirror::find(&plan.state_base, address);
+    let patience = match known {
+        Some(_) => SHORT_PATIENCE,
+        None => PATIENCE,
+    };
+    let quick = plan.store.open(false, patience)?;
     let store = plan.store.open(false, PATIENCE)?;
-    match skrin_vault::open_header(&*quick).await {
-        Ok(header) => Ok((Some(header.vault), store, Reached::Yes(quick))),
-        Err(VaultError::Storage(error)) if error.is_transient() => {
-            match mirror::find(&plan.state_base, address) {
-                Some(vault) => Ok((Some(vault), store, Reached::No(error.into()))),
-                None => Err(error.into()),
-            }
+    match (skrin_vault::open_header(&*quick).await, known) {
+        (Ok(header), _) => Ok((Some(header.vault), store, Reached::Yes(quick))),
+        (Err(VaultError::Storage(error)), Some(vault)) if error.is_transient() => {
+            Ok((Some(vault), store, Reached::No(error.into())))
         }
-        Err(error) => Err(error.into()),
+        (Err(error), _) => Err(error.into()),
     }
 }
 
@@ -452,6 +473,14 @@ impl Mounted {
             new_device: info.fresh,
             heads_code: self.replica.status().heads_code(),
         }
+    }
+
+    /// Where the mount shows an inode, at one of its places.
+    fn path(&self, ino: Ino) -> Option<String> {
+        let names = self.fs.path_of(ino).ok()??;
+        let mut path = self.info.point.clone();
+        path.extend(names.iter().map(|n| OsStr::from_bytes(n.as_bytes())));
+        Some(path.display().to_string())
     }
 
     fn left(&self) -> Pending {
@@ -600,12 +629,20 @@ impl Served for Mounted {
                         .map(|f| format!("{}: {}", f.object, f.text)),
                 )
                 .collect(),
+            pinned: self.pins(),
         }
     }
 
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
         self.upload(progress)?;
         Ok(self.left())
+    }
+
+    fn retention(&self, set: Option<u64>) -> Outcome<u64> {
+        if let Some(seconds) = set {
+            self.fs.set_retention(seconds)?;
+        }
+        Ok(self.fs.retention()?)
     }
 
     fn collect(&self) -> Outcome<control::Collected> {
@@ -621,6 +658,60 @@ impl Served for Mounted {
             unknown_objects: done.unknown,
             held_by: done.holds,
         })
+    }
+
+    fn past(&self, request: &past::Request) -> Outcome<past::Answer> {
+        // With a bound for a storage that does not answer.
+        if !self.info.read_only && !matches!(request, past::Request::Snapshots) {
+            self.upload(&mut |_| {})?;
+        }
+        past::answer(&self.fs, request)
+    }
+
+    fn pins(&self) -> PinReport {
+        let status = self.fs.pin_status();
+        let looked = status.is_some();
+        let status = status.unwrap_or_default();
+        let paths = self.fs.pins().into_iter().filter_map(|ino| self.path(ino));
+        PinReport {
+            paths: paths.collect(),
+            files: status.files,
+            bytes: status.bytes,
+            missing_blocks: status.missing_blocks,
+            looked,
+            error: status.error,
+        }
+    }
+
+    fn pin(&self, inodes: &[u64], pinned: bool) -> Outcome<PinReport> {
+        let Some(file) = &self.pin_file else {
+            return Err(Failure::new(
+                Exit::Usage,
+                "this vault lies in a folder of this machine: everything in it is here already",
+            ));
+        };
+        let mut pins = self.fs.pins();
+        for ino in inodes.iter().map(|n| Ino(*n)) {
+            let known = if pinned {
+                pins.insert(ino);
+                self.path(ino).is_some()
+            } else {
+                pins.remove(&ino)
+            };
+            if !known {
+                let what = match pinned {
+                    true => "one of these paths is not there any more",
+                    false => "one of these paths is not pinned by itself",
+                };
+                return Err(Failure::new(Exit::Absent, what)
+                    .remedy("nothing was changed; `skrin pin --list` shows what is pinned"));
+            }
+        }
+        // What was removed for good is forgotten.
+        pins.retain(|ino| self.path(*ino).is_some());
+        file.store(&pins)?;
+        self.fs.pin(pins);
+        Ok(self.pins())
     }
 
     fn unmount(

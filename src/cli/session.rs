@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::machine::{OsEntropy, SystemClock};
+use crate::pins::PinFile;
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
@@ -35,6 +36,7 @@ impl From<ReplicaError> for Failure {
             | ReplicaError::OldControl
             | ReplicaError::Commit { .. }
             | ReplicaError::Checkpoint { .. }
+            | ReplicaError::Past(_)
             | ReplicaError::ForeignOperation => Exit::Integrity,
             ReplicaError::Cloned => Exit::Busy,
             _ => Exit::Other,
@@ -48,7 +50,9 @@ impl From<FsError> for Failure {
         let exit = match &error {
             FsError::Data(error) => return error.clone().into(),
             FsError::Lost { .. } => Exit::Integrity,
-            FsError::NotFound => Exit::Absent,
+            FsError::NotFound | FsError::NothingThen | FsError::NoSuchPoint(_) => Exit::Absent,
+            FsError::Exists => Exit::Busy,
+            FsError::Replica(error) if matches!(**error, ReplicaError::Past(_)) => Exit::Integrity,
             _ if error.is_transient() => Exit::Unreachable,
             _ => Exit::Other,
         };
@@ -81,6 +85,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) disk_cache: bool,
     /// Publish nothing.
     pub(crate) read_only: bool,
+    /// What is pinned; decides what the cache may let go of.
+    pub(crate) pins: Option<Arc<PinFile>>,
 }
 
 /// The layers below the file system, open.
@@ -168,6 +174,7 @@ impl Layers {
         config.compression = room.state.compression.then_some(1);
         let cache = (parts.state_dir.join("cache"), parts.cache_size);
         config.disk_cache = parts.disk_cache.then_some(cache);
+        config.hold_cache = parts.pins.is_some();
         let names = Arc::clone(&keys);
         let data_parts = DataParts {
             store: Arc::clone(&store),

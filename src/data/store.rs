@@ -4,6 +4,7 @@ mod delete;
 pub mod disk;
 mod fetch;
 mod flight;
+mod keep;
 mod open;
 mod pending;
 mod read;
@@ -25,7 +26,8 @@ use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_storage::Store;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -59,6 +61,8 @@ pub struct DataConfig {
     pub neighbours: u64,
     /// Directory and size of the cache of sealed blocks; of no use above a local folder.
     pub disk_cache: Option<(PathBuf, u64)>,
+    /// Nothing is removed from that cache before `pin` was called.
+    pub hold_cache: bool,
 }
 
 impl DataConfig {
@@ -78,6 +82,7 @@ impl DataConfig {
             gap: 128 << 10,
             neighbours: 1 << 20,
             disk_cache: None,
+            hold_cache: false,
         }
     }
 }
@@ -136,6 +141,8 @@ pub struct DataCounters {
     pub bad_cache_entries: u64,
     /// Blocks found in the disk cache.
     pub disk_hits: u64,
+    /// Bytes in the disk cache of segments that are pinned.
+    pub pinned_bytes: u64,
 }
 
 #[derive(Default)]
@@ -190,7 +197,7 @@ impl DataStore {
         replay: &mut Replay,
     ) -> Result<Self, DataError> {
         let disk = match &config.disk_cache {
-            Some((dir, bytes)) => Some(DiskCache::open(dir.clone(), *bytes)?),
+            Some((dir, bytes)) => Some(DiskCache::open(dir.clone(), *bytes, config.hold_cache)?),
             None => None,
         };
         let inner = Inner {
@@ -345,6 +352,30 @@ impl DataStore {
         Arc::clone(&self.inner).prefetch(reads);
     }
 
+    /// Of these segments, and of no others, nothing is removed from the disk cache from now on, and it does not count against its bound.
+    /// False where there is no such cache.
+    pub fn pin(&self, segments: HashSet<SegmentId>) -> bool {
+        let disk = self.inner.disk.as_ref();
+        disk.map(|disk| disk.pin(segments)).is_some()
+    }
+
+    /// Which of these slots would have to be fetched from the storage.
+    pub fn absent(&self, segment: SegmentId, slots: &[Range<u32>]) -> Vec<Range<u32>> {
+        self.inner.absent(segment, slots)
+    }
+
+    /// Brings slots of a segment to the disk cache, with the segment's table, as far as they are not there.
+    ///
+    /// # Errors
+    /// Of the storage; `LocalDisk` where they cannot be kept.
+    pub async fn keep(
+        &self,
+        info: Arc<SegmentInfo>,
+        slots: &[Range<u32>],
+    ) -> Result<(), DataError> {
+        self.inner.keep(info, slots).await
+    }
+
     /// Reads a whole segment and checks everything that can be checked: length, header, table, hash of each block, padding; and opens the
     /// blocks for which `reads` has keys.
     ///
@@ -389,6 +420,7 @@ impl DataStore {
             fetched_bytes: c.fetched_bytes.load(Ordering::Relaxed),
             bad_cache_entries: bad,
             disk_hits: hits,
+            pinned_bytes: self.inner.disk.as_ref().map_or(0, DiskCache::pinned),
         }
     }
 }

@@ -4,8 +4,9 @@ use crate::commit::weigh;
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::poll::until_stopped;
-use skrin_base::SegmentId;
+use skrin_base::{SegmentId, SegmentInfo};
 use skrin_meta::replica::{Garbage, GarbageRules};
+use skrin_meta::{OpKind, state};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,8 +17,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const FIRST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(4 * 3600));
 /// Nobody is waited for who has been away for so long.
 const AWAY: Duration = Duration::from_secs(90 * 86_400);
-/// How much of the past is kept.
-const RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// Seconds of the past that are kept, where nobody has said anything.
+const RETENTION: u64 = 30 * 86_400;
 /// Pause between two deletions: other work goes on.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Less than this, or than this part of what lies on the storage, is not worth reading all commits for without being asked.
@@ -67,16 +68,34 @@ impl Fs {
         self.runtime.block_on(self.collect_now())
     }
 
+    /// How many seconds of the past are kept; 0 is for ever.
+    ///
+    /// # Errors
+    /// Of the local cache.
+    pub fn retention(&self) -> Result<u64, FsError> {
+        Ok(state::retention(&self.replica.tree())?.unwrap_or(RETENTION))
+    }
+
+    /// Says how many seconds of the past are kept, for all devices; 0 is for ever.
+    ///
+    /// # Errors
+    /// A read-only mount; of the journal; of the storage.
+    pub fn set_retention(&self, seconds: u64) -> Result<(), FsError> {
+        self.commit(|_| Ok(OpKind::Retention { seconds }))?;
+        self.upload_all(|_| ())
+    }
+
     async fn collect_now(&self) -> Result<Collected, FsError> {
         self.prepare().await?;
         let now = self.clock.now();
         self.take_in_now().await?;
         let history = self.replica.history(now, |_| ()).await?;
         let keep = self.needed()?;
+        let retention = Some(self.retention()?).filter(|seconds| *seconds != 0);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let rules = GarbageRules {
             now,
-            retention: Some(nanos(self.options.retention.unwrap_or(RETENTION))),
+            retention: retention.map(|seconds| nanos(Duration::from_secs(seconds))),
             away: nanos(AWAY),
         };
         let replica = Arc::clone(&self.replica);
@@ -142,7 +161,7 @@ impl Fs {
         }
         let tree = self.replica.tree();
         for id in stored.keys().filter(|id| !gone.contains(id)) {
-            let declared = skrin_meta::state::segment(&tree, *id)?.is_some();
+            let declared = state::segment(&tree, *id)?.is_some();
             let known = declared || self.data.is_undeclared(id) || tree.redeclares(id);
             collected.unknown += u64::from(!known);
         }
@@ -152,7 +171,7 @@ impl Fs {
     /// Whether enough lies on the storage that no file names.
     async fn is_worth_collecting(&self) -> Result<bool, FsError> {
         let unnamed = self.replica.unnamed_segments()?;
-        let bytes = |infos: &[skrin_base::SegmentInfo]| infos.iter().map(|i| i.object_len).sum();
+        let bytes = |infos: &[SegmentInfo]| infos.iter().map(|i| i.object_len).sum();
         let most: u64 = bytes(&unnamed);
         if most < WORTH.0 {
             return Ok(false);

@@ -62,10 +62,10 @@ pub struct FsOptions {
     pub pending_max: usize,
     /// After so long a wait for the storage is an error: the kernel cannot interrupt us.
     pub deadline: Duration,
+    /// Whether the storage did not answer just now: nobody waits for long until it does.
+    pub unreachable: bool,
     /// Whether every change is refused.
     pub read_only: bool,
-    /// How much of the past is kept when space is given back, if not 30 days.
-    pub retention: Option<Duration>,
     /// Owner of the root of a vault in which nothing was ever done.
     pub uid: u32,
     /// Its group.
@@ -81,8 +81,8 @@ impl Default for FsOptions {
             dirty_budget: 64 << 20,
             pending_max: 256 << 10,
             deadline: Duration::from_secs(60),
+            unreachable: false,
             read_only: false,
-            retention: None,
             uid: 0,
             gid: 0,
         }

@@ -5,6 +5,8 @@ use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
 use crate::error::FsError;
 use crate::file::Files;
 use crate::nodes::Nodes;
+use crate::past::view::Views;
+use crate::pin::Pins;
 use crate::publish::Publisher;
 use crate::types::{Notify, Space};
 use parking_lot::Mutex;
@@ -18,6 +20,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long somebody waits for a storage that did not answer when it was asked for changes.
+const GONE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A file system over one room: POSIX on inodes, in our own types. Methods may be called from any thread; those that may
 /// wait for the storage say so.
@@ -32,6 +38,7 @@ pub struct Fs {
     pub(crate) options: FsOptions,
     pub(crate) nodes: Nodes,
     pub(crate) files: Files,
+    pub(crate) views: Views,
     /// Bytes of open files that are only in memory.
     pub(crate) dirty: AtomicUsize,
     /// Bytes of edits in the journal that are not settled.
@@ -40,6 +47,7 @@ pub struct Fs {
     pub(crate) counted: Mutex<HashMap<Ino, (OpId, u64)>>,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
+    pub(crate) pins: Pins,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
     pub(crate) polled: Mutex<Polled>,
@@ -60,6 +68,8 @@ pub(crate) struct Polled {
     pub(crate) at: Option<u64>,
     /// What the last attempt met.
     pub(crate) error: Option<String>,
+    /// Whether that was that the storage does not answer.
+    pub(crate) unreachable: bool,
     /// The beginning of the last attempt that has ended, or of the mount, which is one; the end of one that took longer than the interval.
     /// `None` where nobody polls.
     pub(crate) tried: Option<u64>,
@@ -90,6 +100,10 @@ impl Fs {
     /// # Errors
     /// A damaged local cache or journal, as its error says.
     pub fn open(config: FsConfig) -> Result<Arc<Self>, FsError> {
+        let polled = Polled {
+            unreachable: config.options.unreachable,
+            ..Polled::default()
+        };
         let fs = Arc::new(Self {
             replica: config.replica,
             data: config.data,
@@ -101,14 +115,16 @@ impl Fs {
             options: config.options,
             nodes: Nodes::default(),
             files: Files::default(),
+            views: Views::default(),
             dirty: AtomicUsize::new(0),
             noted: AtomicUsize::new(0),
             counted: Mutex::default(),
             committed: Committed::default(),
             publisher: Publisher::default(),
+            pins: Pins::default(),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
-            polled: Mutex::new(Polled::default()),
+            polled: Mutex::new(polled),
             look: Arc::default(),
             looks: tokio::sync::watch::Sender::new(0),
             stop: tokio::sync::watch::Sender::new(false),
@@ -192,12 +208,20 @@ impl Fs {
         Ok(())
     }
 
-    /// Waits for the storage on a thread that may block, at most for the deadline.
+    /// How long somebody who reads waits for the storage: not so long if it has not answered lately.
+    pub(crate) fn reading_deadline(&self) -> Duration {
+        match self.polled.lock().unreachable {
+            true => self.options.deadline.min(GONE_PATIENCE),
+            false => self.options.deadline,
+        }
+    }
+
+    /// Waits for the storage on a thread that may block, at most for so long.
     pub(crate) fn wait<T>(
         &self,
+        limit: Duration,
         work: impl Future<Output = Result<T, FsError>>,
     ) -> Result<T, FsError> {
-        let limit = self.options.deadline;
         self.runtime.block_on(async {
             match tokio::time::timeout(limit, work).await {
                 Ok(done) => done,

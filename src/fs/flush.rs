@@ -305,7 +305,7 @@ impl Fs {
         if let Some(blocks) = cached {
             return Ok(blocks);
         }
-        let blocks = self.wait(async {
+        let blocks = self.wait(self.reading_deadline(), async {
             let blocks = self.data.read(reads).await;
             blocks
                 .into_iter()

@@ -17,6 +17,8 @@ mod file;
 mod flush;
 mod nodes;
 mod ops;
+mod past;
+mod pin;
 mod poll;
 mod publish;
 #[cfg(feature = "testutil")]
@@ -28,6 +30,8 @@ pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
+pub use past::{Change, RestoreWish, Restored, Snapshot, Version, When};
+pub use pin::PinStatus;
 pub use skrin_meta::Kind;
 pub use types::{
     Allocate, Attr, Caller, DirEntry, HandleId, NodeId, NodeSpec, Notify, OpenMode, RenameMode,

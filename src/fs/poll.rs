@@ -7,6 +7,7 @@ use skrin_meta::replica::MergeDiff;
 use skrin_meta::{Kind, state};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -50,6 +51,7 @@ impl Fs {
 
     fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
         let error = pulled.as_ref().err().map(ToString::to_string);
+        let unreachable = pulled.as_ref().is_err_and(FsError::is_transient);
         let outdated = pulled.and_then(|diff| self.outdate_all(diff));
         {
             let mut polled = self.polled.lock();
@@ -57,7 +59,7 @@ impl Fs {
             if error.is_none() {
                 polled.at = Some(now);
             }
-            polled.error = error;
+            (polled.error, polled.unreachable) = (error, unreachable);
             // What was published while it was under way may not have been seen.
             let seen = match polled.running && self.is_within_interval(polled.begun, now) {
                 true => polled.begun,
@@ -164,6 +166,9 @@ impl Fs {
 
     /// Gives new numbers to what changed; what the kernel must be told.
     fn outdate_all(&self, mut diff: MergeDiff) -> Result<Outdated, FsError> {
+        if !diff.is_empty() {
+            self.pins.stale.store(true, Ordering::Release);
+        }
         if diff.everything {
             self.suspect_everything(&mut diff)?;
         }
@@ -253,6 +258,10 @@ impl Fs {
             // Opening the replica has looked.
             self.polled.lock().tried = Some(self.clock.monotonic());
             self.start("skrin-poll", move || Self::poll_forever(weak, stop, every))?;
+        }
+        {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-pins", move || Self::pin_forever(weak, stop))?;
         }
         let stop = self.stop.subscribe();
         self.start("skrin-house", move || Self::keep_house(weak, stop))

@@ -155,6 +155,7 @@ impl Fs {
         let done = self.replica.publish(batch.upto, durable, settled).await?;
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
+        self.pins.stale.store(true, Ordering::Release);
         // These may wait for the local disk and for the kernel: publishing has threads of its own.
         if let Err(error) = self.data.release(batch.upto, &segments) {
             tracing::warn!(%error, "the journal cannot be shortened");

@@ -18,7 +18,7 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use skrin_base::Errno;
-use skrin_fs::{Fs, FsError, HandleId, OpenMode, Seek, SetAttr};
+use skrin_fs::{Fs, FsError, HandleId, NodeId, OpenMode, Seek, SetAttr};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -101,6 +101,15 @@ impl Adapter {
         pool.run(move || work(&fs));
     }
 
+    /// Runs what looks at a node: at once, unless that lies in a snapshot, which may have to be folded first.
+    fn look(&self, at: NodeId, work: impl FnOnce(&Fs) + Send + 'static) {
+        if at.is_past() {
+            self.later(&self.reads, work);
+        } else {
+            work(&self.fs);
+        }
+    }
+
     /// Runs what makes something new: at once, unless it may have to wait for room.
     fn make(&self, work: impl FnOnce(&Fs) + Send + 'static) {
         if self.fs.is_crowded() {
@@ -141,9 +150,15 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        guarded(|| match self.fs.lookup(node(parent), name.as_bytes()) {
-            Err(FsError::NotFound) => reply.entry(&NEGATIVE_TTL, &negative(), Generation(0)),
-            found => reply_entry(reply, self.view, found),
+        guarded(|| {
+            let (dir, name, view) = (node(parent), name.as_bytes().to_vec(), self.view);
+            self.look(dir, move |fs| match fs.lookup(dir, &name) {
+                // Of the snapshots that others take the kernel is not told.
+                Err(FsError::NotFound) if !dir.is_past() => {
+                    reply.entry(&NEGATIVE_TTL, &negative(), Generation(0));
+                }
+                found => reply_entry(reply, view, found),
+            });
         });
     }
 
@@ -155,7 +170,8 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         guarded(|| {
-            reply_attr(reply, self.view, self.fs.getattr(node(ino)));
+            let (at, view) = (node(ino), self.view);
+            self.look(at, move |fs| reply_attr(reply, view, fs.getattr(at)));
         });
     }
 
@@ -203,7 +219,8 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         guarded(|| {
-            reply_data(reply, self.fs.readlink(node(ino)));
+            let at = node(ino);
+            self.look(at, move |fs| reply_data(reply, fs.readlink(at)));
         });
     }
 
@@ -319,6 +336,9 @@ impl Filesystem for Adapter {
                 Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
                 Err(e) => reply.error(errno(&e)),
             };
+            if node(ino).is_past() {
+                return self.later(&self.reads, work);
+            }
             if !self.fs.is_outdated() {
                 return work(&self.fs);
             }
@@ -455,12 +475,15 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        guarded(|| match self.fs.opendir(node(ino)) {
-            // Remembered for this mount: no directory is opened or closed with a message any more, and a listing stays in the
-            // kernel's cache until the directory changes. Listings need no handle.
-            Ok(()) if self.lists_alone => reply.error(raw_errno(Errno::ENOSYS)),
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
-            Err(e) => reply.error(errno(&e)),
+        guarded(|| {
+            let (at, lists_alone) = (node(ino), self.lists_alone);
+            self.look(at, move |fs| match fs.opendir(at) {
+                // Remembered for this mount: no directory is opened or closed with a message any more, and a listing stays in the
+                // kernel's cache until the directory changes. Listings need no handle.
+                Ok(()) if lists_alone => reply.error(raw_errno(Errno::ENOSYS)),
+                Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+                Err(e) => reply.error(errno(&e)),
+            });
         });
     }
 
@@ -473,23 +496,26 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         guarded(|| {
-            let mut after = offset;
-            loop {
-                let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, false) {
-                    Ok(batch) => batch,
-                    Err(e) => return reply.error(errno(&e)),
-                };
-                let Some(last) = batch.last().map(|e| e.cookie) else {
-                    return reply.ok();
-                };
-                for e in &batch {
-                    let name = OsStr::from_bytes(&e.name);
-                    if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+            let at = node(ino);
+            self.look(at, move |fs| {
+                let mut after = offset;
+                loop {
+                    let batch = match fs.readdir(at, after, LIST_BATCH, false) {
+                        Ok(batch) => batch,
+                        Err(e) => return reply.error(errno(&e)),
+                    };
+                    let Some(last) = batch.last().map(|e| e.cookie) else {
                         return reply.ok();
+                    };
+                    for e in &batch {
+                        let name = OsStr::from_bytes(&e.name);
+                        if reply.add(INodeNo(e.ino.0), e.cookie, file_type(e.kind), name) {
+                            return reply.ok();
+                        }
                     }
+                    after = last;
                 }
-                after = last;
-            }
+            });
         });
     }
 
@@ -502,26 +528,29 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         guarded(|| {
-            let mut after = offset;
-            loop {
-                let batch = match self.fs.readdir(node(ino), after, LIST_BATCH, true) {
-                    Ok(batch) => batch,
-                    Err(e) => return reply.error(errno(&e)),
-                };
-                let Some(last) = batch.last().map(|e| e.cookie) else {
-                    return reply.ok();
-                };
-                for e in &batch {
-                    let full = add_entry(&mut reply, self.view, e);
-                    if full {
+            let (at, view) = (node(ino), self.view);
+            self.look(at, move |fs| {
+                let mut after = offset;
+                loop {
+                    let batch = match fs.readdir(at, after, LIST_BATCH, true) {
+                        Ok(batch) => batch,
+                        Err(e) => return reply.error(errno(&e)),
+                    };
+                    let Some(last) = batch.last().map(|e| e.cookie) else {
                         return reply.ok();
+                    };
+                    for e in &batch {
+                        let full = add_entry(&mut reply, view, e);
+                        if full {
+                            return reply.ok();
+                        }
+                        if let Some(attr) = &e.attr {
+                            fs.looked_up(attr.node);
+                        }
                     }
-                    if let Some(attr) = &e.attr {
-                        self.fs.looked_up(attr.node);
-                    }
+                    after = last;
                 }
-                after = last;
-            }
+            });
         });
     }
 
@@ -586,18 +615,22 @@ impl Filesystem for Adapter {
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         guarded(|| match self.hides(name) {
             true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            false => reply_xattr(reply, size, self.fs.getxattr(node(ino), name.as_bytes())),
+            false => {
+                let (at, name) = (node(ino), name.as_bytes().to_vec());
+                self.look(at, move |fs| {
+                    reply_xattr(reply, size, fs.getxattr(at, &name));
+                });
+            }
         });
     }
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         guarded(|| {
-            let list = self.fs.listxattr(node(ino));
-            reply_xattr(
-                reply,
-                size,
-                list.map(|list| listed_for(req, self.view, list)),
-            );
+            let (at, view, root) = (node(ino), self.view, req.uid() == 0);
+            self.look(at, move |fs| {
+                let list = fs.listxattr(at);
+                reply_xattr(reply, size, list.map(|list| listed_for(root, view, list)));
+            });
         });
     }
 

@@ -20,9 +20,9 @@ pub(crate) const ENTRY_TTL: Duration = LONG;
 pub(crate) const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 
 /// How long the kernel may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
-/// kernel must ask again, to learn the true inode number.
+/// kernel must ask again, to learn the true inode number; of a snapshot in a listing, to learn all the rest.
 pub(crate) fn attr_ttl(attr: &Attr) -> Duration {
-    if attr.node.is_alias() {
+    if attr.node.is_alias() || attr.node.is_past() {
         Duration::ZERO
     } else {
         LONG
@@ -212,8 +212,8 @@ pub(crate) fn keeps_set_gid(req: &Request, attr: &Attr) -> bool {
 /// The names of a list that the caller may know of: those of `trusted.` are for root, and the kernel leaves that to us.
 ///
 /// Lists of access control are not named where they are not shown.
-pub(crate) fn listed_for(req: &Request, view: View, list: Vec<u8>) -> Vec<u8> {
-    let (root, other) = (req.uid() == 0, view.is_other());
+pub(crate) fn listed_for(root: bool, view: View, list: Vec<u8>) -> Vec<u8> {
+    let other = view.is_other();
     if root && !other {
         return list;
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod body;
+mod pace;
 pub(crate) mod status;
 
 use std::fmt::Display;
@@ -14,13 +15,17 @@ use reqwest::{Certificate, Client, ClientBuilder, Method, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{ErrorKind, StoreError};
+use pace::Pace;
+
+/// Bodies shorter than this are on their way at once.
+const QUICK_BODY: usize = 64 << 10;
 
 /// How patient requests are. A request that moves `n` bytes may take `answer + n / slowest` in all.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
     /// Until a connection stands, TLS included.
     pub connect: Duration,
-    /// Until the answer begins, once everything is sent.
+    /// Until the answer begins, once everything is sent: at most this, and less where the server used to be quicker.
     pub answer: Duration,
     /// Between two pieces of an answer.
     pub stall: Duration,
@@ -51,6 +56,10 @@ impl Times {
 pub(crate) struct Http {
     client: Client,
     pub(crate) times: Times,
+    /// Of requests that send and get little.
+    objects: Pace,
+    /// Of listings, which a server makes while we wait.
+    listings: Pace,
     /// The address for people, without secrets.
     pub(crate) place: String,
 }
@@ -64,6 +73,7 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// What to name in errors.
     pub(crate) object: String,
+    listing: bool,
 }
 
 impl Call {
@@ -77,7 +87,14 @@ impl Call {
             headers,
             body: Bytes::new(),
             object: object.to_string(),
+            listing: false,
         }
+    }
+
+    /// Marks a request for a listing.
+    pub(crate) fn listing(mut self) -> Self {
+        self.listing = true;
+        self
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -130,6 +147,8 @@ impl Http {
         Ok(Self {
             client,
             times,
+            objects: Pace::default(),
+            listings: Pace::default(),
             place,
         })
     }
@@ -147,20 +166,36 @@ impl Http {
 
     /// Sends a request and waits for the head of the answer, whatever its status.
     pub(crate) async fn send(&self, call: Call) -> Result<Response, StoreError> {
-        let deadline = self.times.deadline(call.body.len() as u64);
+        let pace = match (call.listing, call.body.len()) {
+            (true, _) => Some(&self.listings),
+            (false, ..QUICK_BODY) => Some(&self.objects),
+            // How long this takes says more of the link than of the server.
+            _ => None,
+        };
+        let begun = Instant::now();
+        let deadline = match pace {
+            Some(pace) => begun + pace.patience(self.times.answer),
+            None => self.times.deadline(call.body.len() as u64),
+        };
         let mut request = reqwest::Request::new(call.method, call.url);
         *request.headers_mut() = call.headers;
         if request.headers().contains_key(CONTENT_LENGTH) {
             *request.body_mut() = Some(call.body.into());
         }
         match timeout_at(deadline, self.client.execute(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                pace.inspect(|pace| pace.answered(begun.elapsed()));
+                Ok(response)
+            }
             Ok(Err(error)) => Err(self.transport(error, &call.object)),
-            Err(_) => Err(self.error(
-                ErrorKind::Transient,
-                "the server did not answer in time",
-                &call.object,
-            )),
+            Err(_) => {
+                pace.inspect(|pace| pace.in_vain());
+                Err(self.error(
+                    ErrorKind::Transient,
+                    "the server did not answer in time",
+                    &call.object,
+                ))
+            }
         }
     }
 

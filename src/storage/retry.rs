@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use skrin_base::Entropy;
 use tokio::time::{Instant, timeout};
 
@@ -40,11 +41,14 @@ impl Default for RetryPolicy {
 }
 
 /// Repeats operations that ended in a transient error: all of them may be, a put because it repeats the same bytes.
-/// Every attempt has a deadline, so that no operation hangs for ever.
+/// Every attempt has a deadline, so that no operation hangs for ever. Patience is counted from the last success of anybody: while the
+/// storage is gone, each operation makes one attempt.
 pub struct Retry<S> {
     inner: S,
     policy: RetryPolicy,
     entropy: Arc<dyn Entropy>,
+    /// Since when nothing but transient errors came, if it is so.
+    failing: Mutex<Option<Instant>>,
 }
 
 impl<S: Store> Retry<S> {
@@ -54,7 +58,18 @@ impl<S: Store> Retry<S> {
             inner,
             policy,
             entropy,
+            failing: Mutex::default(),
         }
+    }
+
+    /// When failing began, if this is one more failure; anything else ends it.
+    fn failing_since(&self, failed: bool) -> Option<Instant> {
+        let mut failing = self.failing.lock();
+        *failing = match failed {
+            true => Some(failing.unwrap_or_else(Instant::now)),
+            false => None,
+        };
+        *failing
     }
 
     async fn run<T, F>(
@@ -71,7 +86,10 @@ impl<S: Store> Retry<S> {
         let mut bound = self.policy.first;
         loop {
             let error = match timeout(self.policy.attempt + moving, operation()).await {
-                Ok(Ok(value)) => return Ok(value),
+                Ok(Ok(value)) => {
+                    self.failing_since(false);
+                    return Ok(value);
+                }
                 Ok(Err(error)) => error,
                 Err(_) => {
                     StoreError::new(ErrorKind::Transient, "the storage did not answer in time")
@@ -80,7 +98,9 @@ impl<S: Store> Retry<S> {
                 }
             };
             let pause = self.pause(bound, error.pause());
-            if !error.is_transient() || begin.elapsed() + pause > self.policy.patience {
+            let since = self.failing_since(error.is_transient()).unwrap_or(begin);
+            // Where others have waited in vain for long enough, one attempt tells whether it is still so.
+            if !error.is_transient() || since.min(begin).elapsed() + pause > self.policy.patience {
                 return Err(error);
             }
             tracing::debug!(%error, ?pause, "trying again");

@@ -175,7 +175,7 @@ impl S3Store {
         if let Some(token) = token {
             action.with_continuation_token(token);
         }
-        let call = Call::new(Method::GET, action.sign(SIGNED_FOR), object);
+        let call = Call::new(Method::GET, action.sign(SIGNED_FOR), object).listing();
         let response = self.http.send(call).await?;
         if response.status() != StatusCode::OK {
             let error = self.failed(&Method::GET, response, object).await;

@@ -335,10 +335,14 @@ impl WebDavStore {
 
 fn propfind(url: Url, depth: &str, body: &'static str, object: &str) -> Call {
     let method = Method::from_bytes(b"PROPFIND").unwrap_or_default();
-    Call::new(method, url, object)
+    let call = Call::new(method, url, object)
         .header("depth", depth)
         .header("content-type", "application/xml; charset=utf-8")
-        .body(Bytes::from_static(body.as_bytes()))
+        .body(Bytes::from_static(body.as_bytes()));
+    match depth {
+        "0" => call,
+        _ => call.listing(),
+    }
 }
 
 #[async_trait]

@@ -1,9 +1,12 @@
 //! `skrin gc`: delete from the storage what nobody needs any more.
 
-use indicatif::HumanBytes;
+use std::time::Duration;
+
+use indicatif::{HumanBytes, HumanDuration};
+use serde::Serialize;
 
 use super::sync::{mount_of, senseless, silent};
-use crate::args::GcArgs;
+use crate::args::{GcArgs, RetentionArgs};
 use crate::control::{Answer, Collected, Request, ask};
 use crate::exit::Outcome;
 use crate::print;
@@ -25,6 +28,42 @@ pub(crate) fn run(args: &GcArgs) -> Outcome {
         Some(_) => Err(senseless()),
         None => Err(silent(&point)),
     }
+}
+
+/// What `retention --json` says.
+#[derive(Serialize)]
+struct Kept {
+    mount_point: String,
+    /// 0 is for ever.
+    seconds: u64,
+}
+
+/// Shows how much of the past is kept, or sets it for all devices.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn retention(args: &RetentionArgs) -> Outcome {
+    let point = mount_of(&args.dir)?;
+    let seconds = match ask(&point, &Request::Retention(args.time), &mut |_| {})? {
+        Some(Answer::Retention(seconds)) => seconds,
+        Some(_) => return Err(senseless()),
+        None => return Err(silent(&point)),
+    };
+    match (args.json, seconds) {
+        (true, _) => {
+            let mount_point = point.display().to_string();
+            print::json(&Kept {
+                mount_point,
+                seconds,
+            });
+        }
+        (false, 0) => print::line("every state stays readable for ever"),
+        (false, _) => {
+            let time = HumanDuration(Duration::from_secs(seconds));
+            print::line(format!("every state of the last {time} stays readable"));
+        }
+    }
+    Ok(())
 }
 
 fn show(collected: &Collected) {

@@ -2,6 +2,7 @@
 
 use indicatif::{HumanBytes, HumanDuration};
 
+use super::pin::summary;
 use super::sync::{mount_of, silent};
 use crate::args::StatusArgs;
 use crate::control::{self, Answer, Request, Status};
@@ -63,6 +64,9 @@ fn show(status: &Status) {
         ),
     }
     field("cache", &HumanBytes(status.cache_bytes));
+    if !status.pinned.paths.is_empty() {
+        field("pinned", &summary(&status.pinned));
+    }
     let keys = match status.key_memory {
         KeyMemory::Locked => "keys are locked in memory",
         KeyMemory::NoSwap => "no swap that keys could reach",

@@ -6,7 +6,7 @@ use crate::segment::Table;
 use parking_lot::Mutex;
 use skrin_base::SegmentId;
 use skrin_crypto::hash;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -30,9 +30,16 @@ pub struct DiskCache {
 #[derive(Default)]
 struct Index {
     segments: HashMap<SegmentId, Vec<Entry>>,
-    /// By last use; the first one goes first.
+    /// Those that may go, by last use; the first one goes first.
     order: BTreeMap<u64, (SegmentId, Kind)>,
+    /// Bytes of those that may go.
     total: u64,
+    /// Segments of which nothing goes.
+    pinned: HashSet<SegmentId>,
+    /// Bytes of theirs.
+    pinned_total: u64,
+    /// It is not known yet what is pinned: nothing goes.
+    held: bool,
     tick: u64,
 }
 
@@ -86,11 +93,11 @@ fn header(segment: SegmentId, first: u32, end: u32) -> [u8; HEADER_LEN] {
 }
 
 impl DiskCache {
-    /// Opens the cache, with what an earlier run left.
+    /// Opens the cache, with what an earlier run left. With `hold` nothing is removed from it until `pin` was called.
     ///
     /// # Errors
     /// `LocalDisk`.
-    pub fn open(dir: PathBuf, bound: u64) -> Result<Self, DataError> {
+    pub fn open(dir: PathBuf, bound: u64, hold: bool) -> Result<Self, DataError> {
         let made = std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -99,7 +106,10 @@ impl DiskCache {
         let mut found = Vec::new();
         collect(&dir, &mut found).map_err(|e| DataError::disk("list the cache", &dir, e))?;
         found.sort_by_key(|(time, ..)| *time);
-        let mut index = Index::default();
+        let mut index = Index {
+            held: hold,
+            ..Index::default()
+        };
         for (_, segment, kind, len) in found {
             index.add(segment, kind, len);
         }
@@ -123,6 +133,16 @@ impl DiskCache {
     pub fn table(&self, segment: SegmentId) -> Option<Vec<u8>> {
         self.index.lock().touch(segment, Kind::Table)?;
         std::fs::read(self.path(segment, Kind::Table)).ok()
+    }
+
+    /// Whether there is one.
+    pub fn has_table(&self, segment: SegmentId) -> bool {
+        self.index.lock().find(segment, Kind::Table).is_some()
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A table turned out to be damaged.
@@ -189,9 +209,21 @@ impl DiskCache {
         ranges.collect()
     }
 
+    /// Of these segments, and of no others, nothing is removed from now on, and it does not count against the bound.
+    pub fn pin(&self, segments: HashSet<SegmentId>) {
+        self.index.lock().pin(segments);
+        self.evict();
+    }
+
+    /// Bytes of what is pinned.
+    pub fn pinned(&self) -> u64 {
+        self.index.lock().pinned_total
+    }
+
     /// Keeps the sealed blocks of consecutive slots. A cache that cannot be written is only slower.
     pub fn put(&self, segment: SegmentId, slots: Range<u32>, bytes: &[u8]) {
-        if slots.is_empty() || bytes.len() as u64 > self.bound / 4 {
+        let large = bytes.len() as u64 > self.bound / 4;
+        if slots.is_empty() || large && !self.index.lock().pinned.contains(&segment) {
             return;
         }
         let kind = Kind::Slots(slots.start, slots.end);
@@ -222,7 +254,7 @@ impl DiskCache {
     fn evict(&self) {
         loop {
             let mut index = self.index.lock();
-            if index.total <= self.bound {
+            if index.held || index.total <= self.bound {
                 return;
             }
             let Some((segment, kind)) = index.order.values().next().copied() else {
@@ -273,10 +305,29 @@ impl Index {
         let tick = self.tick;
         let entries = self.segments.get_mut(&segment)?;
         let entry = entries.iter_mut().find(|e| e.kind == found.kind)?;
-        self.order.remove(&entry.used);
+        // Only those that may go are in the order.
+        if self.order.remove(&entry.used).is_some() {
+            self.order.insert(tick, (segment, entry.kind));
+        }
         entry.used = tick;
-        self.order.insert(tick, (segment, entry.kind));
         Some(entry.kind)
+    }
+
+    fn pin(&mut self, pinned: HashSet<SegmentId>) {
+        self.held = false;
+        self.pinned = pinned;
+        self.order.clear();
+        (self.total, self.pinned_total) = (0, 0);
+        for (segment, entries) in &self.segments {
+            for entry in entries {
+                if self.pinned.contains(segment) {
+                    self.pinned_total += entry.len;
+                } else {
+                    self.total += entry.len;
+                    self.order.insert(entry.used, (*segment, entry.kind));
+                }
+            }
+        }
     }
 
     /// Adds an entry; returns those that it covers and that are gone now.
@@ -290,8 +341,12 @@ impl Index {
         covered.iter().for_each(|k| self.remove(segment, *k));
         self.remove(segment, kind);
         self.tick += 1;
-        self.total += len;
-        self.order.insert(self.tick, (segment, kind));
+        if self.pinned.contains(&segment) {
+            self.pinned_total += len;
+        } else {
+            self.total += len;
+            self.order.insert(self.tick, (segment, kind));
+        }
         let entry = Entry {
             kind,
             len,
@@ -307,8 +362,10 @@ impl Index {
         };
         if let Some(at) = entries.iter().position(|e| e.kind == kind) {
             let entry = entries.swap_remove(at);
-            self.order.remove(&entry.used);
-            self.total -= entry.len;
+            match self.order.remove(&entry.used) {
+                Some(_) => self.total -= entry.len,
+                None => self.pinned_total -= entry.len,
+            }
         }
         if entries.is_empty() {
             self.segments.remove(&segment);

@@ -148,7 +148,7 @@ impl Inner {
         (Some(table), found, rest)
     }
 
-    fn table_on_disk(&self, disk: &DiskCache, info: &SegmentInfo) -> Option<Arc<Table>> {
+    pub(super) fn table_on_disk(&self, disk: &DiskCache, info: &SegmentInfo) -> Option<Arc<Table>> {
         let opened = self.open_table(info, &disk.table(info.id)?);
         if opened.is_err() {
             disk.bad_table(info.id);
@@ -157,7 +157,11 @@ impl Inner {
     }
 
     /// Checks a table and keeps it in memory.
-    fn open_table(&self, info: &SegmentInfo, sealed: &[u8]) -> Result<Arc<Table>, DataError> {
+    pub(super) fn open_table(
+        &self,
+        info: &SegmentInfo,
+        sealed: &[u8],
+    ) -> Result<Arc<Table>, DataError> {
         let table = Table::open(self.config.vault, self.config.room, info, sealed)
             .map_err(|flaw| DataError::flawed(info.id, None, flaw))?;
         let table = Arc::new(table);
@@ -422,7 +426,11 @@ impl Inner {
         self.answer(info.id, object, permit)
     }
 
-    async fn get_range(&self, id: SegmentId, range: Range<u64>) -> Result<Answer, DataError> {
+    pub(super) async fn get_range(
+        &self,
+        id: SegmentId,
+        range: Range<u64>,
+    ) -> Result<Answer, DataError> {
         let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
         let len = range.end - range.start;
         let permit = self.permit(len).await?;

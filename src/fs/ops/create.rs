@@ -142,6 +142,7 @@ impl Fs {
     ) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
+        self.check_not_reserved(dir, &name)?;
         self.await_room()?;
         let (ino, inode) = {
             let mut tree = self.replica.tree();

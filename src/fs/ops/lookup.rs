@@ -10,6 +10,12 @@ impl Fs {
     /// `NotFound`, `NotDirectory`, `NameTooLong`.
     pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
+        if dir.is_past() {
+            return self.past_lookup(dir, &name);
+        }
+        if self.is_reserved(dir, &name)? {
+            return self.snapshots_attr();
+        }
         let (ino, inode, stored) = {
             let tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
@@ -23,11 +29,17 @@ impl Fs {
 
     /// The kernel lets go of so many look-ups of a node.
     pub fn forget(&self, node: NodeId, count: u64) {
-        self.nodes.forget(node, count);
+        match node.is_past() {
+            true => self.views.forget(node, count),
+            false => self.nodes.forget(node, count),
+        }
     }
 
     /// Counts one look-up: the kernel was told of the node in a listing.
     pub fn looked_up(&self, node: NodeId) {
-        self.nodes.looked_up(node);
+        match node.is_past() {
+            true => self.views.looked_up(node),
+            false => self.nodes.looked_up(node),
+        }
     }
 }

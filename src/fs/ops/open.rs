@@ -12,6 +12,9 @@ impl Fs {
     /// `Stale` if the node is of a branch that is no longer the tree's: look the name up again. `IsDirectory`, `Invalid` for
     /// other kinds, `ReadOnly`.
     pub fn open_node(&self, node: NodeId, how: OpenMode) -> Result<HandleId, FsError> {
+        if node.is_past() {
+            return self.past_open(node, how);
+        }
         if how.write || how.truncate {
             self.check_writable()?;
         }

@@ -72,6 +72,7 @@ impl Fs {
     pub fn unlink(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
+        self.check_not_reserved(dir, &name)?;
         self.files.with_open(|open| {
             let mut tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
@@ -93,6 +94,7 @@ impl Fs {
     pub fn rmdir(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
+        self.check_not_reserved(dir, &name)?;
         let mut tree = self.replica.tree();
         let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
         let entry = entry_of(&tree, dir, &name)?;

@@ -106,6 +106,8 @@ impl Fs {
     ) -> Result<(), FsError> {
         let (name, to_name) = (name_of(name)?, name_of(to_name)?);
         self.check_writable()?;
+        self.check_not_reserved(dir, &name)?;
+        self.check_not_reserved(to_dir, &to_name)?;
         self.flush_before_rename(dir, &name)?;
         self.files.with_open(|open| {
             let mut tree = self.replica.tree();

@@ -22,6 +22,7 @@ impl Fs {
     /// `NotFound`, `Stale` (a new length for a branch that is no longer the tree's), `IsDirectory`, `TooLarge`, `ReadOnly`.
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
         self.check_writable()?;
+        self.check_present(node)?;
         if let Some(size) = set.size {
             let file = self.open_file(node)?;
             let resized = self.resize(&file, size);

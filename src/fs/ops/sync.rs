@@ -41,9 +41,10 @@ impl Fs {
         self.publisher.check_room()?;
         match self.options.durability {
             Durability::Local => Ok(()),
-            Durability::Remote => {
-                self.wait(self.publisher.wait_until(|| self.is_published(counter)))
-            }
+            Durability::Remote => self.wait(
+                self.options.deadline,
+                self.publisher.wait_until(|| self.is_published(counter)),
+            ),
         }
     }
 

@@ -130,7 +130,7 @@ pub fn cached_name() -> String {
 
 static CACHED: LazyLock<Option<Vec<u8>>> = LazyLock::new(|| {
     let dir = scratch()?;
-    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20).ok()?;
+    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20, false).ok()?;
     let blocks = vec![
         1;
         cached_table()

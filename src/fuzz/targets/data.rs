@@ -195,7 +195,7 @@ pub fn cached_blocks(data: &[u8]) -> usize {
     if written.is_err() {
         return 0;
     }
-    let Ok(cache) = DiskCache::open(scratch.path().to_owned(), 1 << 20) else {
+    let Ok(cache) = DiskCache::open(scratch.path().to_owned(), 1 << 20, false) else {
         unreachable!("a cache opens, whatever is in it");
     };
     let table = crate::seeds::data::cached_table();

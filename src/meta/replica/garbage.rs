@@ -129,7 +129,7 @@ impl Replica {
         };
         match survey.choose() {
             Err(holds) => garbage.holds = holds,
-            Ok((base, holds)) => match survey.dead(base, keep)? {
+            Ok((base, holds)) => match survey.dead(history, base, keep)? {
                 Err(problem) => garbage.holds = vec![Hold::Problem(problem)],
                 Ok(dead) => {
                     garbage.base = Some(base.reference);
@@ -347,9 +347,10 @@ impl<'a> Survey<'a> {
     /// that the commits fold to: what the checkpoint's pages say is not believed.
     fn dead(
         &self,
+        history: &History,
         base: &Candidate,
         keep: &BTreeSet<SegmentId>,
-    ) -> Result<Result<Vec<SegmentInfo>, String>, RowsError> {
+    ) -> Result<Result<Vec<SegmentInfo>, String>, ReplicaError> {
         let mut rows = MemoryRows::default();
         for checked in self.covered(base).filter(|c| self.all.counts(c)) {
             Core::fold_first(&mut rows, checked.commit(), usize::MAX)?;
@@ -363,13 +364,24 @@ impl<'a> Survey<'a> {
             )));
         }
         let mut live = keep.clone();
-        state::for_each_extent(&rows, |extent| {
-            live.extend(segment_of(&extent));
+        name_all(&rows, &mut live)?;
+        let mut snapshots = BTreeSet::new();
+        state::for_each_snapshot(&rows, |_, snapshot| {
+            snapshots.insert(snapshot.op);
             Ok(())
         })?;
         let later = self.all.admitted.values();
         for checked in later.filter(|c| !self.covers(base, c)) {
             named(checked.commit(), &mut live);
+            let ops = checked.commit().ops.iter();
+            let made = ops.filter(|op| matches!(op.kind, OpKind::Snapshot { .. }));
+            snapshots.extend(made.map(|op| op.id));
+        }
+        for id in snapshots {
+            let Some(cut) = history.at_op(id)? else {
+                return Ok(Err(format!("snapshot {id:?} cannot be found")));
+            };
+            name_all(&history.rows(&cut)?, &mut live)?;
         }
         let keys = self.replica.env.keys();
         let mut dead = Vec::new();
@@ -390,6 +402,14 @@ fn releases(checked: &CheckedCommit) -> impl Iterator<Item = CheckpointRef> {
     let said = verdicts.filter(move |v| v.opinion == Opinion::Release);
     said.map(|v| v.checkpoint)
         .filter(move |c| c.floor < lamport)
+}
+
+/// What rows name.
+fn name_all(rows: &MemoryRows, live: &mut BTreeSet<SegmentId>) -> Result<(), RowsError> {
+    state::for_each_extent(rows, |extent| {
+        live.extend(segment_of(&extent));
+        Ok(())
+    })
 }
 
 /// What a commit's operations name.

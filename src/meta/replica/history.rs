@@ -12,10 +12,13 @@ use super::pull::proposals;
 use super::standing::Reach;
 use super::verify::Problem;
 use super::{Env, Replica};
+use crate::apply::{Outcome, apply};
 use crate::commit::{CheckedCommit, CheckpointRef, Commit};
 use crate::lane::Head;
+use crate::op::Op;
 use crate::order::OrderKey;
 use crate::rows::{MemoryRows, Rows, RowsError};
+use crate::state::declare_segment;
 use skrin_base::{Hash32, OpId, RoomId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -289,6 +292,18 @@ impl History {
     /// # Errors
     /// A commit that cannot be had, while no other one holds the operation.
     pub fn at_op(&self, id: OpId) -> Result<Option<Cut>, ReplicaError> {
+        self.around_op(id, 0)
+    }
+
+    /// The same with the operation itself.
+    ///
+    /// # Errors
+    /// As `at_op`.
+    pub fn after_op(&self, id: OpId) -> Result<Option<Cut>, ReplicaError> {
+        self.around_op(id, 1)
+    }
+
+    fn around_op(&self, id: OpId, more: usize) -> Result<Option<Cut>, ReplicaError> {
         let held = self.commits.iter().find_map(|(key, checked)| {
             let at = checked.commit().ops.iter().position(|op| op.id == id)?;
             let timed = !self.mistimed.contains(&checked.head().hash);
@@ -308,7 +323,7 @@ impl History {
                 queue.extend(Graph::parents(parent.commit()));
             }
         }
-        let parts = BTreeMap::from([(key, at)]);
+        let parts = BTreeMap::from([(key, at + more)]);
         Ok(Some(Cut { whole, parts }))
     }
 
@@ -380,6 +395,28 @@ impl History {
     /// What all commits say of each other.
     pub(super) fn admission(&self) -> Admission {
         Admission::of(&self.commits, &self.roots)
+    }
+
+    /// Folds what counts, from the first operation on, and shows each behind it: what became of it, and the state then.
+    ///
+    /// # Errors
+    /// A commit that cannot be had; those of `visit`.
+    pub fn walk<E: From<RowsError> + From<ReplicaError>>(
+        &self,
+        mut visit: impl FnMut(PastCommit<'_>, &Op, &Outcome, &dyn Rows) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.none_lost(|_| true)?;
+        let mut rows = MemoryRows::default();
+        for past in self.commits().filter(|past| past.counts) {
+            for segment in &past.commit.segments {
+                declare_segment(&mut rows, segment)?;
+            }
+            for op in &past.commit.ops {
+                let outcome = apply(&mut rows, op)?;
+                visit(past, op, &outcome, &rows)?;
+            }
+        }
+        Ok(())
     }
 
     /// The room.

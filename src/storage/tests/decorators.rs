@@ -129,6 +129,31 @@ async fn patience_ends_and_pauses_grow_up_to_their_bound() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_storage_is_gone_each_operation_makes_one_attempt_until_one_succeeds() {
+    let (fault, faults, _) = faulty();
+    let store = retry(fault);
+    faults.add(Rule::new(Failure::Before(ErrorKind::Transient)));
+    let root = Prefix::root();
+    let gone = || store.list(&root);
+    gone().await.unwrap_err();
+    tokio::time::advance(RetryPolicy::default().patience).await;
+    for _ in 0..3 {
+        let (before, begin) = (faults.fired(), Instant::now());
+        gone().await.unwrap_err();
+        assert_eq!(
+            (faults.fired() - before, begin.elapsed()),
+            (1, Duration::ZERO)
+        );
+    }
+    faults.clear();
+    gone().await.unwrap();
+    let before = faults.fired();
+    faults.add(Rule::new(Failure::Before(ErrorKind::Transient)).times(3));
+    gone().await.unwrap();
+    assert_eq!(faults.fired() - before, 3, "patience is back");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_storage_that_hangs_is_given_up_and_tried_again() {
     let (fault, faults, _) = faulty();
     faults.add(Rule::new(Failure::Hang).times(1));

@@ -17,7 +17,7 @@ fn names_of_entries_come_back_and_others_are_ignored() {
 #[test]
 fn the_least_recently_used_entry_goes_first() {
     let dir = TempDir::new().unwrap();
-    let cache = DiskCache::open(dir.path().to_owned(), 4000).unwrap();
+    let cache = DiskCache::open(dir.path().to_owned(), 4000, false).unwrap();
     for first in 0..3 {
         cache.put(SEGMENT, first..first + 1, &[1; 1000 - HEADER_LEN]);
     }
@@ -45,7 +45,7 @@ fn the_least_recently_used_entry_goes_first() {
 #[test]
 fn a_range_replaces_those_inside_it_and_is_not_written_twice() {
     let dir = TempDir::new().unwrap();
-    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20).unwrap();
+    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20, false).unwrap();
     cache.put(SEGMENT, 3..5, &[1; 100]);
     cache.put(SEGMENT, 0..10, &[1; 900]);
     cache.put(SEGMENT, 4..6, &[1; 100]);
@@ -53,9 +53,9 @@ fn a_range_replaces_those_inside_it_and_is_not_written_twice() {
     assert!(!cache.path(SEGMENT, Kind::Slots(3, 5)).exists());
     assert!(!cache.path(SEGMENT, Kind::Slots(4, 6)).exists());
     drop(cache);
-    let again = DiskCache::open(dir.path().to_owned(), 1 << 20).unwrap();
+    let again = DiskCache::open(dir.path().to_owned(), 1 << 20, false).unwrap();
     assert_eq!(again.index.lock().total, 900 + HEADER_LEN as u64);
     drop(again);
-    let smaller = DiskCache::open(dir.path().to_owned(), 100).unwrap();
+    let smaller = DiskCache::open(dir.path().to_owned(), 100, false).unwrap();
     assert_eq!(smaller.index.lock().total, 0, "a lower bound holds at once");
 }

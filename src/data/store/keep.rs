@@ -1,0 +1,152 @@
+//! Bringing parts of segments to the disk cache, for a time without the storage.
+
+use super::Inner;
+use super::disk::DiskCache;
+use crate::error::{DataError, Flaw};
+use crate::segment::Table;
+use skrin_base::{SegmentId, SegmentInfo};
+use skrin_crypto::hash;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The parts of `wanted` that none of `have` covers, in order.
+fn without(wanted: &[Range<u32>], have: &[Range<u32>]) -> Vec<Range<u32>> {
+    let mut have: Vec<_> = have.to_vec();
+    have.sort_unstable_by_key(|range| range.start);
+    let mut out = Vec::new();
+    for range in wanted {
+        let mut next = range.start;
+        for known in have.iter().filter(|known| known.end > range.start) {
+            if known.start >= range.end {
+                break;
+            }
+            if known.start > next {
+                out.push(next..known.start);
+            }
+            next = next.max(known.end);
+        }
+        if next < range.end {
+            out.push(next..range.end);
+        }
+    }
+    out
+}
+
+/// Whether each block is the one of the table.
+fn is_whole(table: &Table, slots: Range<u32>, bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    slots.into_iter().all(|slot| {
+        let Some(entry) = table.entry(slot) else {
+            // A void slot has no bytes.
+            return table.range(slot..slot + 1).is_some_and(|r| r.is_empty());
+        };
+        let Some((block, after)) = rest.split_at_checked(entry.sealed_len as usize) else {
+            return false;
+        };
+        rest = after;
+        hash(block) == entry.hash
+    })
+}
+
+impl Inner {
+    pub(super) fn absent(&self, segment: SegmentId, slots: &[Range<u32>]) -> Vec<Range<u32>> {
+        if self.pending.lock().contains_key(&segment) {
+            return Vec::new();
+        }
+        match &self.disk {
+            Some(disk) if disk.has_table(segment) => without(slots, &disk.kept(segment)),
+            _ => slots.to_vec(),
+        }
+    }
+
+    pub(super) async fn keep(
+        self: &Arc<Self>,
+        info: Arc<SegmentInfo>,
+        slots: &[Range<u32>],
+    ) -> Result<(), DataError> {
+        let Some(disk) = &self.disk else {
+            return Ok(());
+        };
+        let absent = self.absent(info.id, slots);
+        if absent.is_empty() {
+            return Ok(());
+        }
+        let table = self.table_to_keep(disk, &info).await?;
+        for slots in absent {
+            let range = table
+                .range(slots.clone())
+                .ok_or_else(|| DataError::flawed(info.id, Some(slots.start), Flaw::NoSlot))?;
+            if range.is_empty() {
+                continue;
+            }
+            let bytes = self.get_range(info.id, range).await?;
+            let (inner, table, id) = (Arc::clone(self), Arc::clone(&table), info.id);
+            let kept = self.parts.runtime.spawn_blocking(move || {
+                if !is_whole(&table, slots.clone(), &bytes) {
+                    return Err(DataError::flawed(id, Some(slots.start), Flaw::Hash));
+                }
+                inner.put_to_keep(id, slots, &bytes)
+            });
+            kept.await.unwrap_or(Err(DataError::Stopped))?;
+        }
+        Ok(())
+    }
+
+    /// The table of a segment, which is in the disk cache afterwards.
+    async fn table_to_keep(
+        self: &Arc<Self>,
+        disk: &DiskCache,
+        info: &SegmentInfo,
+    ) -> Result<Arc<Table>, DataError> {
+        if let Some(table) = self.table_on_disk(disk, info) {
+            return Ok(table);
+        }
+        let range = info.table_offset..info.object_len;
+        let sealed = self.get_range(info.id, range).await?;
+        let table = self.open_table(info, &sealed)?;
+        disk.put_table(info.id, &sealed);
+        match disk.has_table(info.id) {
+            true => Ok(table),
+            false => Err(disk_full(disk)),
+        }
+    }
+
+    fn put_to_keep(
+        &self,
+        segment: SegmentId,
+        slots: Range<u32>,
+        bytes: &[u8],
+    ) -> Result<(), DataError> {
+        let Some(disk) = &self.disk else {
+            return Ok(());
+        };
+        disk.put(segment, slots.clone(), bytes);
+        match without(&[slots], &disk.kept(segment)).is_empty() {
+            true => Ok(()),
+            false => Err(disk_full(disk)),
+        }
+    }
+}
+
+fn disk_full(disk: &DiskCache) -> DataError {
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    DataError::disk("keep what is pinned", disk.dir(), full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_already_is_not_wanted() {
+        let wanted = [2..10, 20..21];
+        assert_eq!(without(&wanted, &[]), wanted);
+        assert_eq!(
+            without(&wanted, &[8..9, 0..4, 5..6]),
+            [4..5, 6..8, 9..10, 20..21]
+        );
+        assert_eq!(without(&wanted, &[0..12, 3..4]), wanted[1..]);
+        assert_eq!(without(&wanted, &[15..30, 2..3, 3..10]), []);
+    }
+}
