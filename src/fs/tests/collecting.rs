@@ -241,7 +241,7 @@ fn a_device_that_has_not_confirmed_holds_back_everything_and_is_named() {
 
 fn names(fs: &Fs) -> Vec<Vec<u8>> {
     let listed = fs.readdir(NodeId::ROOT, 2, 100, false).unwrap();
-    let names = listed.iter().map(|entry| entry.name.as_bytes().to_vec());
+    let names = listed.iter().map(|entry| entry.name.to_vec());
     names.collect()
 }
 
@@ -285,15 +285,17 @@ fn an_upload_that_a_crash_cut_off_goes_and_what_is_not_ours_stays() {
             &mut skrin_data::Gain::default(),
         )
         .unwrap();
-    let durable = device.data.make_durable(&[at.segment]);
+    let ids = [at.segment];
+    let durable = device.data.make_durable(&ids);
     world.vault.runtime().block_on(durable).unwrap();
     assert_eq!(world.segments(), before + 1);
     let state = world.vault.state_dir(0);
     device.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
     drop(device);
     assert!(state.exists());
-    let strange = skrin_storage::ObjectName::new(format!("segments/ab/ab{}", "0".repeat(30)));
-    let put = skrin_storage::Store::put(&*world.store, &strange.unwrap(), vec![1; 10].into());
+    let strange =
+        skrin_storage::ObjectName::new(format!("segments/ab/ab{}", "0".repeat(30))).unwrap();
+    let put = skrin_storage::Store::put(&*world.store, &strange, vec![1; 10].into());
     world.vault.runtime().block_on(put).unwrap();
 
     let device = world.mount(0);
@@ -304,4 +306,47 @@ fn an_upload_that_a_crash_cut_off_goes_and_what_is_not_ours_stays() {
     assert!(read(&device.fs, b"f", MIB) == body(1, MIB));
     assert!(read(&device.fs, b"g", MIB) == body(4, MIB));
     device.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
+fn a_snapshot_keeps_what_it_holds_until_it_is_forgotten() {
+    let world = World::new(5);
+    let device = world.mount(0);
+    write(&device.fs, b"f", &body(1, 2 * MIB));
+    device.fs.take_snapshot(b"before").unwrap();
+    write(&device.fs, b"f", &body(2, 2 * MIB));
+    let done = world.collect(&[&device]);
+    assert_eq!((done.freed, done.kept > 0), (0, true), "{done:?}");
+    device.fs.forget_snapshot(b"before").unwrap();
+    device.fs.sync(|_| ()).unwrap();
+    let done = world.collect(&[&device]);
+    assert!(done.freed >= 1 && done.kept == 0, "{done:?}");
+    device.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
+fn how_much_of_the_past_is_kept_is_said_for_all_devices() {
+    let world = World::new(6);
+    let (device, other) = (world.mount(0), world.mount(1));
+    assert_eq!(device.fs.retention().unwrap(), 30 * 86_400);
+    write(&device.fs, b"f", &body(1, 2 * MIB));
+    write(&device.fs, b"f", &body(2, 2 * MIB));
+    device.fs.set_retention(0).unwrap();
+    other.fs.poll().unwrap();
+    assert_eq!(other.fs.retention().unwrap(), 0);
+    let done = world.collect(&[&device]);
+    assert_eq!(done.freed, 0, "{done:?}");
+    assert!(done.holds[0].contains("ever"), "{done:?}");
+    device.fs.set_retention(1).unwrap();
+    world.clock.turn(Duration::from_secs(2));
+    for _ in 0..3 {
+        device.fs.collect().unwrap();
+        world.clock.turn(Duration::from_secs(2));
+    }
+    let done = device.fs.collect().unwrap();
+    assert_eq!((done.kept, done.stored), (0, 1), "{done:?}");
+    assert!(read(&device.fs, b"f", 2 * MIB) == body(2, 2 * MIB));
+    for opened in [device, other] {
+        opened.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
 }
