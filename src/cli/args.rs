@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Show what is pending, cached and seen
     Status(StatusArgs),
+    /// Delete from the storage what nobody needs any more
+    Gc(GcArgs),
+    /// Show or set how much of the past is kept
+    Retention(RetentionArgs),
     /// Keep files and directories on this machine, to read them without the storage
     Pin(PinArgs),
     /// Let go of what was pinned
@@ -203,6 +207,27 @@ pub(crate) struct SyncArgs {
     /// The mount point, or anything below it
     pub dir: PathBuf,
     /// What is left as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RetentionArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// So far back every state stays readable, for all devices: 30d, 12h, 10m, 90s or forever
+    #[arg(value_parser = parse_retention)]
+    pub time: Option<u64>,
+    /// One JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct GcArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// What was freed and what was not as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }
@@ -388,6 +413,28 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Ok(_) => Err("that is more than any disk has".into()),
         Err(_) => Err("a size looks like 512MiB or 10GiB".into()),
     }
+}
+
+/// Seconds; 0 is for ever.
+fn parse_retention(text: &str) -> Result<u64, String> {
+    const HOW: &str = "a time looks like 30d, 12h, 10m or 90s; or say forever";
+    if text == "forever" {
+        return Ok(0);
+    }
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "d" => 86_400,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(HOW.into()),
+    };
+    let number: Option<u64> = number.parse().ok();
+    let seconds = number.and_then(|n| n.checked_mul(unit));
+    seconds.filter(|s| *s > 0).ok_or_else(|| HOW.into())
 }
 
 /// The number of a user or group; 2^32 - 1 means "nobody said" to the kernel.

@@ -3,6 +3,7 @@
 pub(crate) mod accept_rollback;
 pub(crate) mod bench;
 pub(crate) mod export;
+pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod mount;

@@ -27,6 +27,10 @@ pub(crate) enum Request {
     Status,
     /// Answer when everything written so far is on the storage.
     Sync,
+    /// Delete from the storage what nobody needs any more.
+    Gc,
+    /// Say how many seconds of the past are kept, after setting it to this; 0 is for ever.
+    Retention(Option<u64>),
     /// What is pinned.
     Pins,
     /// Pin these inodes, or let go of them.
@@ -61,6 +65,29 @@ impl Pending {
     pub(crate) fn is_nothing(&self) -> bool {
         self.bytes == 0 && self.operations == 0
     }
+}
+
+/// What `gc` did. With `--json` these names are a stable interface: fields are added, never renamed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Collected {
+    /// The mount point.
+    pub mount_point: String,
+    /// Segments that were on the storage.
+    pub stored_segments: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+    /// Segments that were deleted.
+    pub freed_segments: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+    /// Segments that no file of today names, and that had to stay.
+    pub kept_segments: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Objects among the segments that no commit knows. They are never touched.
+    pub unknown_objects: u64,
+    /// What keeps the rest.
+    pub held_by: Vec<String>,
 }
 
 /// What is kept on this machine. With `--json` these names are a stable interface: fields are added, never renamed.
@@ -154,6 +181,10 @@ pub(crate) enum Answer {
     Progress(Pending),
     /// The end of `Status`.
     Status(Box<Status>),
+    /// The end of `Retention`.
+    Retention(u64),
+    /// The end of `Gc`.
+    Collected(Box<Collected>),
     /// The end of `Past`.
     Past(past::Answer),
     /// The end of `Pins` and `Pin`.
@@ -174,6 +205,18 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// Where the storage refuses.
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending>;
+
+    /// Deletes from the storage what nobody needs any more.
+    ///
+    /// # Errors
+    /// Where the storage refuses, and of a read-only mount.
+    fn collect(&self) -> Outcome<Collected>;
+
+    /// How many seconds of the past are kept, after setting that; 0 is for ever.
+    ///
+    /// # Errors
+    /// Where the storage refuses, and of a read-only mount.
+    fn retention(&self, set: Option<u64>) -> Outcome<u64>;
 
     /// What is pinned.
     fn pins(&self) -> PinReport;
@@ -281,6 +324,14 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Sync) => ended(served.sync(&mut progress)),
+        Some(Request::Retention(set)) => match served.retention(set) {
+            Ok(seconds) => Answer::Retention(seconds),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Gc) => match served.collect() {
+            Ok(collected) => Answer::Collected(Box::new(collected)),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Past(request)) => match served.past(&request) {
             Ok(answer) => Answer::Past(answer),
             Err(failure) => Answer::Failed(failure),
@@ -419,6 +470,12 @@ mod tests {
                 operations: 1,
             });
             Ok(Pending::default())
+        }
+        fn collect(&self) -> Outcome<Collected> {
+            Ok(Collected::default())
+        }
+        fn retention(&self, set: Option<u64>) -> Outcome<u64> {
+            Ok(set.unwrap_or(7))
         }
         fn answered(&self) {}
         fn past(&self, _: &past::Request) -> Outcome<past::Answer> {

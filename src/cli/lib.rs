@@ -81,6 +81,8 @@ fn run(command: Command) -> Outcome {
         Command::Init(args) => commands::init::run(&args),
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
+        Command::Gc(args) => commands::gc::run(&args),
+        Command::Retention(args) => commands::gc::retention(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::History(args) => commands::history::run(&args),
         Command::Restore(args) => commands::restore::run(&args),

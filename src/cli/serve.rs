@@ -659,6 +659,28 @@ impl Served for Mounted {
         Ok(self.left())
     }
 
+    fn retention(&self, set: Option<u64>) -> Outcome<u64> {
+        if let Some(seconds) = set {
+            self.fs.set_retention(seconds)?;
+        }
+        Ok(self.fs.retention()?)
+    }
+
+    fn collect(&self) -> Outcome<control::Collected> {
+        let done = self.fs.collect()?;
+        Ok(control::Collected {
+            mount_point: self.info.point.display().to_string(),
+            stored_segments: done.stored,
+            stored_bytes: done.stored_bytes,
+            freed_segments: done.freed,
+            freed_bytes: done.freed_bytes,
+            kept_segments: done.kept,
+            kept_bytes: done.kept_bytes,
+            unknown_objects: done.unknown,
+            held_by: done.holds,
+        })
+    }
+
     fn past(&self, request: &past::Request) -> Outcome<past::Answer> {
         // With a bound for a storage that does not answer.
         if !self.info.read_only && !matches!(request, past::Request::Snapshots) {

@@ -9,7 +9,7 @@ pub(crate) use extents::{ExtentMap, Ranges};
 
 use crate::error::FsError;
 use skrin_base::limits::{BLOCK_LEN, INLINE_MAX};
-use skrin_base::{Content as Held, Extent, Stored};
+use skrin_base::{Content as Held, Extent, SegmentId, Stored};
 use skrin_meta::Body;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -226,6 +226,16 @@ impl Content {
             Some(Held::Stored(at)) => out.push(Piece::Stored { at, from, len }),
         }
         Ok(())
+    }
+
+    /// The segments that hold blocks of it.
+    pub(crate) fn segments(&self) -> Vec<SegmentId> {
+        let list = self.extents.list(0, blocks(self.size)).into_iter();
+        let stored = list.filter_map(|extent| match extent.content {
+            Held::Stored(at) => Some(at.segment),
+            Held::Hole | Held::Lost => None,
+        });
+        stored.collect()
     }
 
     /// The block behind the extent that holds `block`.

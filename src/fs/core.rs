@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use skrin_base::wire::Decode;
 use skrin_base::{Clock, Entropy, Ino, OpId, Timestamp};
 use skrin_data::{DataStore, Journal};
-use skrin_meta::commit::Decided;
 use skrin_meta::replica::Replica;
 use skrin_meta::{Op, OpKind, state};
 use std::collections::{HashMap, HashSet};
@@ -276,7 +275,7 @@ impl Fs {
             self.runtime.block_on(async {
                 // The commit that closes the lane proposes it.
                 self.checkpoint().await;
-                self.replica.close_lane(Decided::default()).await
+                self.replica.close_lane(self.settled()).await
             })?;
         }
         self.replica.flush()?;

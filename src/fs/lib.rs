@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod collect;
 mod commit;
 mod config;
 mod content;
@@ -29,6 +30,7 @@ mod types;
 #[cfg(feature = "testutil")]
 pub use config::Drive;
 
+pub use collect::Collected;
 pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;

@@ -279,6 +279,10 @@ impl Fs {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             self.start("skrin-check", move || Self::checkpoint_forever(weak, stop))?;
         }
+        if !self.options.read_only {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-collect", move || Self::collect_forever(weak, stop))?;
+        }
         if let Some(every) = self.options.poll_interval {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             // Opening the replica has looked.

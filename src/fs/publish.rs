@@ -9,8 +9,7 @@ use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
-use skrin_meta::commit::Decided;
-use skrin_meta::replica::TreeGuard;
+use skrin_meta::replica::{Settled, TreeGuard};
 use skrin_meta::state;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,6 +26,8 @@ const AGE_MAX: u64 = 3_000_000_000;
 /// Bytes of log files from which on publishing makes haste: what is published lets the journal write over files that the
 /// machine still has in its caches.
 const JOURNAL_MUCH: u64 = 160 << 20;
+/// How often an open lane gets a commit without operations, if others wait for it; nanoseconds.
+const HEADS_EVERY: u64 = 600_000_000_000;
 /// Pauses after failures, doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -42,6 +43,8 @@ pub(crate) struct Publisher {
     /// Counts attempts, so that those who wait look again.
     attempts: watch::Sender<u64>,
     error: Mutex<Option<FsError>>,
+    /// When it was looked last, on the monotonic clock, whether others wait for a commit; 0 before the first time.
+    looked: AtomicU64,
 }
 
 impl Default for Publisher {
@@ -53,6 +56,7 @@ impl Default for Publisher {
             hurry: AtomicU64::new(0),
             attempts: watch::Sender::new(0),
             error: Mutex::new(None),
+            looked: AtomicU64::new(0),
         }
     }
 }
@@ -122,13 +126,22 @@ impl Publisher {
 impl Fs {
     /// Publishes the oldest operations that fit into one commit, with `patience` only those that no later one belongs to. `None` if there were none.
     pub(crate) async fn publish_next(&self, patience: bool) -> Result<Option<Batch>, FsError> {
+        self.publish_or(patience, false).await
+    }
+
+    /// The same without patience; where there is nothing to publish, an open lane gets a commit nevertheless.
+    pub(crate) async fn publish_heads(&self) -> Result<(), FsError> {
+        self.publish_or(false, true).await.map(drop)
+    }
+
+    async fn publish_or(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let _one = self.publisher.running.lock().await;
-        let result = self.try_publish(patience).await;
+        let result = self.try_publish(patience, heads).await;
         self.publisher.note(&result);
         result
     }
 
-    async fn try_publish(&self, patience: bool) -> Result<Option<Batch>, FsError> {
+    async fn try_publish(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let found = {
             let tree = self.replica.tree();
             match self.next_batch(&tree, patience)? {
@@ -139,18 +152,16 @@ impl Fs {
         let (segments, batch) = match found {
             Some(found) => found,
             None if self.holds_unnamed() => (self.data.undeclared(), Batch::default()),
-            None if self.has_to_refute() => (Vec::new(), Batch::default()),
+            None if heads || self.has_to_refute() => (Vec::new(), Batch::default()),
             None => return Ok(None),
         };
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
+        let settled = self.settled();
         let batch = self.grown(batch, &segments, patience)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
-        let done = self
-            .replica
-            .publish(batch.upto, durable, Decided::default())
-            .await?;
+        let done = self.replica.publish(batch.upto, durable, settled).await?;
         self.holds.published(batch.upto);
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
@@ -165,6 +176,46 @@ impl Fs {
         }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
+    }
+
+    /// What a commit may say that is put now.
+    pub(crate) fn settled(&self) -> Settled {
+        // What stands is asked first: what is opened after that is of a tree in which it stands.
+        let release = self.replica.tree().releasable();
+        Settled {
+            numbers: self.data.decided_below(),
+            release: release.filter(|_| self.needs_nothing_old()),
+            heads: true,
+        }
+    }
+
+    /// Whether nothing that is open names contents that the tree does not name.
+    fn needs_nothing_old(&self) -> bool {
+        let mut files = self.files.all().into_iter();
+        files.all(|file| {
+            // Whoever is at it now is asked the next time.
+            let Some(state) = file.state.try_lock() else {
+                return false;
+            };
+            if state.content.segments().is_empty() {
+                return true;
+            }
+            let told = state.unnamed == 0 && state.borrowed.is_empty();
+            let inode = state::inode(&self.replica.tree(), file.ino);
+            let version = inode.ok().flatten().map(|inode| inode.version);
+            told && file.gone.lock().is_none() && version == Some(state.base)
+        })
+    }
+
+    /// Whether others wait for a commit of this device, which has nothing to say.
+    fn is_waited_for(&self) -> bool {
+        let now = self.clock.monotonic().max(1);
+        let looked = self.publisher.looked.load(Ordering::Relaxed);
+        if looked != 0 && now.saturating_sub(looked) < HEADS_EVERY {
+            return false;
+        }
+        self.publisher.looked.store(now, Ordering::Relaxed);
+        looked != 0 && !self.options.read_only && self.replica.tree().is_waited_for()
     }
 
     /// Whether a commit is due without operations: others would lose what this device has seen.
@@ -302,19 +353,20 @@ impl Fs {
         while !*stop.borrow() {
             let Some(fs) = weak.upgrade() else { return };
             let urgent = fs.publisher.waiting.load(Ordering::Acquire) > 0;
-            if fs.publish_due() {
+            let heads = fs.is_waited_for();
+            if heads || fs.publish_due() {
                 if urgent {
                     tokio::time::sleep(GATHER).await;
                 }
-                let failed =
-                    match until_stopped(&mut stop, fs.publish_next(fs.has_patience())).await {
-                        None => return,
-                        Some(Ok(_)) => false,
-                        Some(Err(error)) => {
-                            tracing::warn!(%error, "publishing failed; it is tried again");
-                            true
-                        }
-                    };
+                let published = fs.publish_or(fs.has_patience(), heads);
+                let failed = match until_stopped(&mut stop, published).await {
+                    None => return,
+                    Some(Ok(_)) => false,
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "publishing failed; it is tried again");
+                        true
+                    }
+                };
                 pause = match failed {
                     true => (pause * 2).min(BACKOFF.1),
                     false => BACKOFF.0,

@@ -84,6 +84,10 @@ pub fn apply(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> {
                 None => Ok(Outcome::Void("the snapshot is gone")),
             }
         }
+        OpKind::Retention { seconds } => {
+            state::put_retention(rows, *seconds, op.id)?;
+            Ok(Outcome::Applied)
+        }
         OpKind::Unknown { .. } => Ok(Outcome::Void("unknown optional operation")),
     }
 }

@@ -260,6 +260,11 @@ pub enum OpKind {
         /// The operation that gave it.
         snapshot: OpId,
     },
+    /// How much of the past is kept; the last one counts.
+    Retention {
+        /// So many seconds back; 0 is for ever.
+        seconds: u64,
+    },
     /// An operation that this version does not know and may ignore; kept as it is.
     Unknown {
         /// Its tag, 0x80 or above.
@@ -402,6 +407,7 @@ mod tag {
     pub(super) const LABEL: u8 = 10;
     pub(super) const SNAPSHOT: u8 = 11;
     pub(super) const FORGET_SNAPSHOT: u8 = 12;
+    pub(super) const RETENTION: u8 = 14;
     /// From here on a reader may ignore what it does not know.
     pub(super) const OPTIONAL: u8 = 0x80;
 }
@@ -535,6 +541,10 @@ impl Encode for OpKind {
                 name.encode(w);
                 snapshot.encode(w);
             }
+            Self::Retention { seconds } => {
+                w.u8(tag::RETENTION);
+                w.u64(*seconds);
+            }
             Self::Unknown { tag, body } => {
                 w.u8(*tag);
                 w.bytes(body);
@@ -645,6 +655,7 @@ impl Decode for OpKind {
                 name: Name::decode(r)?,
                 snapshot: OpId::decode(r)?,
             },
+            tag::RETENTION => Self::Retention { seconds: r.u64()? },
             tag if tag >= tag::OPTIONAL => Self::Unknown {
                 tag,
                 body: r.bytes("unknown operation", OP_MAX)?.to_vec(),

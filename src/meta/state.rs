@@ -37,6 +37,7 @@ pub(crate) const VERSION: u8 = b'V';
 pub(crate) const FOLDED: u8 = b'O';
 pub(crate) const LABEL: u8 = b'D';
 pub(crate) const SNAPSHOT: u8 = b'N';
+pub(crate) const RETENTION: u8 = b'R';
 
 /// Rows read at once when a whole range is wanted.
 const BATCH: usize = 512;
@@ -356,6 +357,26 @@ pub fn for_each_segment(
     for_each(rows, &[SEGMENT], |key, row| visit(decode(key, row)?))
 }
 
+/// The declaration of a segment, if the row is one.
+pub(crate) fn segment_row(key: &[u8], row: &Row) -> Result<Option<SegmentInfo>, RowsError> {
+    let is_one = key.first() == Some(&SEGMENT);
+    is_one.then(|| decode(key, row)).transpose()
+}
+
+/// The extent, if the row is one.
+pub(crate) fn extent_row(key: &[u8], row: &Row) -> Result<Option<Extent>, RowsError> {
+    let is_one = key.first() == Some(&EXTENT);
+    is_one.then(|| decode(key, row)).transpose()
+}
+
+/// Visits every extent of every file.
+pub fn for_each_extent(
+    rows: &dyn Rows,
+    mut visit: impl FnMut(Extent) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
+    for_each(rows, &[EXTENT], |key, row| visit(decode(key, row)?))
+}
+
 /// Visits every inode with its number.
 pub fn for_each_inode(
     rows: &dyn Rows,
@@ -469,6 +490,38 @@ pub(crate) fn put_label(
     label: &str,
 ) -> Result<(), RowsError> {
     rows.put(&key(LABEL, &[device.as_bytes()]), label.as_bytes().into())
+}
+
+/// How many seconds of the past are kept, if anybody said so; 0 is for ever.
+pub fn retention(rows: &dyn Rows) -> Result<Option<u64>, RowsError> {
+    let said: Option<Retention> = read(rows, &[RETENTION])?;
+    Ok(said.map(|said| said.seconds))
+}
+
+pub(crate) fn put_retention(rows: &mut dyn Rows, seconds: u64, by: OpId) -> Result<(), RowsError> {
+    write(rows, &[RETENTION], &Retention { seconds, by })
+}
+
+struct Retention {
+    seconds: u64,
+    /// Who said so.
+    by: OpId,
+}
+
+impl Encode for Retention {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(self.seconds);
+        self.by.encode(w);
+    }
+}
+
+impl Decode for Retention {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            seconds: r.u64()?,
+            by: OpId::decode(r)?,
+        })
+    }
 }
 
 /// A point of the past that has a name.

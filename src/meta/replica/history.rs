@@ -392,6 +392,11 @@ impl History {
         })
     }
 
+    /// What all commits say of each other.
+    pub(super) fn admission(&self) -> Admission {
+        Admission::of(&self.commits, &self.roots)
+    }
+
     /// Folds what counts, from the first operation on, and shows each behind it: what became of it, and the state then.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
 use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
-use crate::commit::{CheckedCommit, CheckpointRef, Decided, open_commit};
+use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
 use crate::heads::HeadsFile;
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -116,7 +116,7 @@ impl Replica {
             in_flight: None,
             own_tips: Vec::new(),
             probed: HashMap::new(),
-            decided: Decided::default(),
+            decided_below: 0,
             proposal: None,
             verdicts: Vec::new(),
             refuting,
@@ -483,8 +483,16 @@ impl Replica {
                 core.note_counter(u64::from(incarnation) << 40);
             }
         }
+        let id = self.env.keys().lane_id(self.env.device, incarnation);
+        // What the lane has said once stays said.
+        let said = tip.and_then(|tip| self.own_commit(&tip).ok().flatten());
+        let said = said.map_or(0, |checked| checked.commit().decided.below);
+        net.decided_below = match net.own.id == id {
+            true => net.decided_below.max(said),
+            false => said,
+        };
         net.own = OwnLane {
-            id: self.env.keys().lane_id(self.env.device, incarnation),
+            id,
             incarnation,
             tip,
             checked: false,

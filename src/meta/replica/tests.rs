@@ -5,6 +5,7 @@ mod checkpoints;
 mod control;
 mod converge;
 mod damage;
+mod garbage;
 mod history;
 mod liar;
 mod requests;
@@ -145,7 +146,7 @@ impl Device {
 
     async fn publish(&self) -> Result<Published, ReplicaError> {
         self.replica()
-            .publish(u64::MAX, Vec::new(), Decided::default())
+            .publish(u64::MAX, Vec::new(), Settled::default())
             .await
     }
 

@@ -189,7 +189,7 @@ async fn a_changed_byte_of_a_commit_is_told_with_its_name_and_folds_nothing() {
         two.replica().pull().await.unwrap();
         assert_eq!(kind(), Some(FindingKind::Integrity), "at {at}");
         two.replica()
-            .publish(0, Vec::new(), Decided::default())
+            .publish(0, Vec::new(), Settled::default())
             .await
             .expect("a changed byte is no newer program");
         vault.store.tamper(&first, Some(honest));

@@ -80,7 +80,7 @@ async fn random_step(vault: &Vault, device: &mut Device, rng: &mut Rng) {
         13 => drop(device.replica().checkpoint().await),
         14 => device.forget_cache(),
         _ => {
-            let _ = device.replica().close_lane(Decided::default()).await;
+            let _ = device.replica().close_lane(Settled::default()).await;
             device.replica = None;
         }
     }

@@ -160,11 +160,12 @@ async fn commits_text() -> String {
         (0..6).for_each(|_| device.act(&mut rng));
         device.publish().await.unwrap();
     }
-    let decided = Decided {
-        below: 2,
-        abandoned: vec![0, 1],
+    let numbers = Some((devices[0].replica().own_lane().await, 2));
+    let settled = Settled {
+        numbers,
+        ..Settled::default()
     };
-    devices[0].replica().close_lane(decided).await.unwrap();
+    devices[0].replica().close_lane(settled).await.unwrap();
     let core = devices[0].replica().core.lock();
     let mut rows = MemoryRows::default();
     let mut text = preamble(&vault, "lanes.md, in the order of section 5");
