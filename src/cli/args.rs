@@ -33,14 +33,29 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Show what is pending, cached and seen
     Status(StatusArgs),
+    /// Delete from the storage what nobody needs any more
+    Gc(GcArgs),
+    /// Show or set how much of the past is kept
+    Retention(RetentionArgs),
     /// Keep files and directories on this machine, to read them without the storage
     Pin(PinArgs),
     /// Let go of what was pinned
     Unpin(UnpinArgs),
+    /// What was done to a file, in a mount
+    History(HistoryArgs),
+    /// Put a file or a tree in a mount back to what it was
+    Restore(RestoreArgs),
+    /// Points of the past with a name
+    Snapshot {
+        #[command(subcommand)]
+        verb: SnapshotVerb,
+    },
     /// Check everything that can be reached on the storage
     Verify(VerifyArgs),
     /// Read a vault into a directory without mounting it
     Export(ExportArgs),
+    /// Go on with a storage that shows less than this device has seen, after putting again what the device still has
+    AcceptRollback(AcceptRollbackArgs),
     /// Measure what a storage can do
     Bench(BenchArgs),
     /// The process behind a mount; started by `mount`
@@ -95,6 +110,22 @@ pub(crate) enum Durability {
     Remote,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Unicode {
+    /// Names are bytes
+    Exact,
+    /// A name is found by its composed and by its decomposed form; new names are composed
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum MacFiles {
+    /// They are files like others
+    Keep,
+    /// Making one fails with EPERM; those that are there stay usable
+    Refuse,
+}
+
 #[derive(Args)]
 pub(crate) struct MountArgs {
     /// The vault
@@ -140,6 +171,14 @@ pub(crate) struct MountArgs {
     /// Hide these permissions (octal); what the vault keeps is not changed
     #[arg(long, value_name = "OCTAL", value_parser = parse_umask)]
     pub umask: Option<u16>,
+    /// How names beyond ASCII are looked up: as their bytes, or in any form of Unicode, new ones being composed
+    /// [default: exact; any on macOS]
+    #[arg(long, value_enum)]
+    pub unicode: Option<Unicode>,
+    /// Whether the vault takes files that only mean something to the Mac that makes them: `._*`, `.DS_Store` and the like
+    /// [default: keep; refuse on macOS]
+    #[arg(long, value_enum)]
+    pub mac_files: Option<MacFiles>,
     /// Let no program of the vault be run; an option of mount(8) only
     #[arg(skip)]
     pub no_exec: bool,
@@ -171,6 +210,27 @@ pub(crate) struct SyncArgs {
     /// The mount point, or anything below it
     pub dir: PathBuf,
     /// What is left as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RetentionArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// So far back every state stays readable, for all devices: 30d, 12h, 10m, 90s or forever
+    #[arg(value_parser = parse_retention)]
+    pub time: Option<u64>,
+    /// One JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct GcArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// What was freed and what was not as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }
@@ -211,6 +271,75 @@ pub(crate) struct UnpinArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct HistoryArgs {
+    /// A file or directory in a mount; it may be one that was removed
+    pub path: PathBuf,
+    /// One JSON object a change, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a restore does with what it finds.
+#[derive(Args)]
+pub(crate) struct RestoreHow {
+    /// Remove what was not there then; without it, that stays
+    #[arg(long)]
+    pub exact: bool,
+    /// Put it at this new path of the same mount instead
+    #[arg(long, value_name = "DEST", conflicts_with = "exact")]
+    pub to: Option<PathBuf>,
+    /// What was done as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreArgs {
+    /// A file or directory in a mount, or the mount point for everything; it may be one that was removed
+    pub path: PathBuf,
+    /// When: 2026-11-21T14:03:00Z, "2026-11-21 14:03" (local time), 1h, 30m, 2d (so long ago), or a change as `skrin history` names it
+    #[arg(long, value_name = "TIME", value_parser = crate::past::parse_when)]
+    pub at: crate::past::When,
+    #[command(flatten)]
+    pub how: RestoreHow,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SnapshotVerb {
+    /// Name the present state; everything written before is in it
+    Create {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// The name; the snapshot can be looked at as .snapshots/NAME in the mount
+        name: std::ffi::OsString,
+    },
+    /// List the snapshots
+    List {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// One JSON object a snapshot, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the name away; what is in no other state may be deleted from the storage later
+    Delete {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// The name
+        name: std::ffi::OsString,
+    },
+    /// Put a tree back to what it was in a snapshot
+    Restore {
+        /// The mount point for everything, or a file or directory in it
+        path: PathBuf,
+        /// The name
+        name: std::ffi::OsString,
+        #[command(flatten)]
+        how: RestoreHow,
+    },
+}
+
+#[derive(Args)]
 pub(crate) struct VerifyArgs {
     /// The vault
     pub vault: String,
@@ -233,6 +362,23 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub unlock: UnlockArgs,
     /// What was written as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct AcceptRollbackArgs {
+    /// The vault
+    pub vault: String,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// Local state lies below this directory [default: $XDG_STATE_HOME/skrin]
+    #[arg(long, value_name = "D", env = "SKRIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Do not ask: go on without what only the storage had
+    #[arg(long)]
+    pub yes: bool,
+    /// What was done as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }
@@ -270,6 +416,28 @@ fn parse_size(text: &str) -> Result<u64, String> {
         Ok(_) => Err("that is more than any disk has".into()),
         Err(_) => Err("a size looks like 512MiB or 10GiB".into()),
     }
+}
+
+/// Seconds; 0 is for ever.
+fn parse_retention(text: &str) -> Result<u64, String> {
+    const HOW: &str = "a time looks like 30d, 12h, 10m or 90s; or say forever";
+    if text == "forever" {
+        return Ok(0);
+    }
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "d" => 86_400,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(HOW.into()),
+    };
+    let number: Option<u64> = number.parse().ok();
+    let seconds = number.and_then(|n| n.checked_mul(unit));
+    seconds.filter(|s| *s > 0).ok_or_else(|| HOW.into())
 }
 
 /// The number of a user or group; 2^32 - 1 means "nobody said" to the kernel.

@@ -1,10 +1,15 @@
 //! One file a command.
 
+pub(crate) mod accept_rollback;
 pub(crate) mod bench;
 pub(crate) mod export;
+pub(crate) mod gc;
+pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod mount;
 pub(crate) mod pin;
+pub(crate) mod restore;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod unmount;

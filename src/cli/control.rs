@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
+use crate::past;
 use crate::state_dir::make_private;
 
-/// Longest line on the socket.
+/// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
+const ANSWER_MAX: u64 = 1 << 28;
 
 /// What is asked of a mount.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +27,10 @@ pub(crate) enum Request {
     Status,
     /// Answer when everything written so far is on the storage.
     Sync,
+    /// Delete from the storage what nobody needs any more.
+    Gc,
+    /// Say how many seconds of the past are kept, after setting it to this; 0 is for ever.
+    Retention(Option<u64>),
     /// What is pinned.
     Pins,
     /// Pin these inodes, or let go of them.
@@ -41,6 +47,8 @@ pub(crate) enum Request {
         /// Detach even if it is in use.
         lazy: bool,
     },
+    /// Something about what was.
+    Past(past::Request),
 }
 
 /// What is not on the storage yet.
@@ -57,6 +65,29 @@ impl Pending {
     pub(crate) fn is_nothing(&self) -> bool {
         self.bytes == 0 && self.operations == 0
     }
+}
+
+/// What `gc` did. With `--json` these names are a stable interface: fields are added, never renamed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Collected {
+    /// The mount point.
+    pub mount_point: String,
+    /// Segments that were on the storage.
+    pub stored_segments: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+    /// Segments that were deleted.
+    pub freed_segments: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+    /// Segments that no file of today names, and that had to stay.
+    pub kept_segments: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Objects among the segments that no commit knows. They are never touched.
+    pub unknown_objects: u64,
+    /// What keeps the rest.
+    pub held_by: Vec<String>,
 }
 
 /// What is kept on this machine. With `--json` these names are a stable interface: fields are added, never renamed.
@@ -119,6 +150,9 @@ pub(crate) struct Status {
     pub heads_code: String,
     /// What went wrong last, newest first.
     pub errors: Vec<String>,
+    /// Rollbacks of the storage that were accepted on this machine, oldest first.
+    #[serde(default)]
+    pub rollbacks: Vec<String>,
     /// What is kept on this machine.
     #[serde(default)]
     pub pinned: PinReport,
@@ -147,6 +181,12 @@ pub(crate) enum Answer {
     Progress(Pending),
     /// The end of `Status`.
     Status(Box<Status>),
+    /// The end of `Retention`.
+    Retention(u64),
+    /// The end of `Gc`.
+    Collected(Box<Collected>),
+    /// The end of `Past`.
+    Past(past::Answer),
     /// The end of `Pins` and `Pin`.
     Pins(Box<PinReport>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
@@ -165,6 +205,18 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// Where the storage refuses.
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending>;
+
+    /// Deletes from the storage what nobody needs any more.
+    ///
+    /// # Errors
+    /// Where the storage refuses, and of a read-only mount.
+    fn collect(&self) -> Outcome<Collected>;
+
+    /// How many seconds of the past are kept, after setting that; 0 is for ever.
+    ///
+    /// # Errors
+    /// Where the storage refuses, and of a read-only mount.
+    fn retention(&self, set: Option<u64>) -> Outcome<u64>;
 
     /// What is pinned.
     fn pins(&self) -> PinReport;
@@ -185,6 +237,12 @@ pub(crate) trait Served: Send + Sync + 'static {
         lazy: bool,
         progress: &mut (dyn FnMut(Pending) + Send),
     ) -> Outcome<Pending>;
+
+    /// Answers what is asked about the past.
+    ///
+    /// # Errors
+    /// What is not there or cannot be told, and a storage that cannot be reached.
+    fn past(&self, request: &past::Request) -> Outcome<past::Answer>;
 
     /// The answer to `unmount` was sent.
     fn answered(&self);
@@ -254,7 +312,7 @@ impl Drop for Server {
 }
 
 fn answer(stream: &UnixStream, served: &dyn Served) {
-    let request: Option<Request> = read_line(&mut BufReader::new(stream));
+    let request: Option<Request> = read_line(&mut BufReader::new(stream), LINE_MAX);
     let mut progress = |pending| send(stream, &Answer::Progress(pending));
     let unmounts = matches!(request, Some(Request::Unmount { .. }));
     let end = match request {
@@ -266,6 +324,18 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Sync) => ended(served.sync(&mut progress)),
+        Some(Request::Retention(set)) => match served.retention(set) {
+            Ok(seconds) => Answer::Retention(seconds),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Gc) => match served.collect() {
+            Ok(collected) => Answer::Collected(Box::new(collected)),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Past(request)) => match served.past(&request) {
+            Ok(answer) => Answer::Past(answer),
+            Err(failure) => Answer::Failed(failure),
+        },
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
     };
     send(stream, &end);
@@ -289,9 +359,9 @@ fn send(mut stream: &UnixStream, line: &impl Serialize) {
     }
 }
 
-fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead) -> Option<T> {
+fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead, max: u64) -> Option<T> {
     let mut line = Vec::new();
-    from.take(LINE_MAX).read_until(b'\n', &mut line).ok()?;
+    from.take(max).read_until(b'\n', &mut line).ok()?;
     serde_json::from_slice(&line).ok()
 }
 
@@ -318,7 +388,7 @@ fn ask_on(
     send(stream, request);
     let mut reader = BufReader::new(stream);
     loop {
-        match read_line(&mut reader) {
+        match read_line(&mut reader, ANSWER_MAX) {
             Some(Answer::Progress(pending)) => progress(pending),
             Some(Answer::Failed(failure)) => return Err(failure),
             Some(end) => return Ok(end),
@@ -384,6 +454,7 @@ mod tests {
                 lanes: Vec::new(),
                 heads_code: String::new(),
                 errors: Vec::new(),
+                rollbacks: Vec::new(),
                 pinned: PinReport::default(),
             }
         }
@@ -400,7 +471,16 @@ mod tests {
             });
             Ok(Pending::default())
         }
+        fn collect(&self) -> Outcome<Collected> {
+            Ok(Collected::default())
+        }
+        fn retention(&self, set: Option<u64>) -> Outcome<u64> {
+            Ok(set.unwrap_or(7))
+        }
         fn answered(&self) {}
+        fn past(&self, _: &past::Request) -> Outcome<past::Answer> {
+            Err(Failure::new(Exit::Absent, "nothing was"))
+        }
         fn unmount(
             &self,
             _: bool,

@@ -9,16 +9,19 @@ mod credentials;
 mod exit;
 mod fsck;
 mod harden;
+#[cfg(target_os = "linux")]
 mod helper;
 mod log;
 mod machine;
 mod mirror;
 mod mount_point;
 mod mount_table;
+mod past;
 mod pins;
 mod print;
 mod progress;
 mod reader;
+mod rollbacks;
 mod secret;
 mod serve;
 mod session;
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
     harden::no_dumps();
     harden::private_files();
     let arguments: Vec<_> = std::env::args_os().collect();
+    #[cfg(target_os = "linux")]
     if helper::is_meant(&arguments) {
         return helper::main(&arguments);
     }
@@ -77,7 +81,12 @@ fn run(command: Command) -> Outcome {
         Command::Init(args) => commands::init::run(&args),
         Command::Unmount(args) => commands::unmount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
+        Command::Gc(args) => commands::gc::run(&args),
+        Command::Retention(args) => commands::gc::retention(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::History(args) => commands::history::run(&args),
+        Command::Restore(args) => commands::restore::run(&args),
+        Command::Snapshot { verb } => commands::snapshot::run(&verb),
         Command::Pin(args) => commands::pin::pin(&args),
         Command::Unpin(args) => commands::pin::unpin(&args),
         Command::Mount(args) => commands::mount::run(&args),
@@ -85,5 +94,6 @@ fn run(command: Command) -> Outcome {
         Command::Serve => commands::mount::serve_parent(),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use skrin_base::Ino;
 use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
-use skrin_fuse::{MountError, MountHandle, MountOptions, View};
+use skrin_fuse::{MountError, MountHandle, MountOptions, Names, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
 use skrin_vault::{Device, Room, Unlocked, VaultError};
@@ -24,10 +24,11 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
 use crate::pins::PinFile;
+use crate::rollbacks::{self, Accepted};
 use crate::session::{Layers, Parts};
 use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, log, machine, mirror, mount_table, unlock};
+use crate::{commands, log, machine, mirror, mount_table, past, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -122,6 +123,8 @@ struct Info {
     state_dir: std::path::PathBuf,
     /// Never seen here before.
     fresh: bool,
+    /// Rollbacks that were accepted here.
+    rollbacks: Vec<String>,
 }
 
 impl Serving {
@@ -229,6 +232,8 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
+    let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
     let local = plan.store.is_local();
     let pin_file = (!local).then(|| PinFile::new(state.path(), &device, unlocked.vault()));
@@ -274,7 +279,7 @@ fn mount(
             gid: plan.owner.gid,
             umask: plan.owner.umask,
         },
-        uncached: plan.uncached,
+        names: names(plan),
     };
     let handle =
         skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;
@@ -303,6 +308,7 @@ fn mount(
             cache: (!local).then(|| state.path().join("cache")),
             state_dir: state.path().to_owned(),
             fresh,
+            rollbacks,
         },
     });
     let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
@@ -339,6 +345,20 @@ fn elsewhere(error: &MountError, owners: &[String]) -> Failure {
     Failure::new(Exit::Busy, format!("{error}{by}")).remedy(format!(
         "the process behind the mount ({own}) ends when they do, or when it is sent SIGTERM"
     ))
+}
+
+/// What was said about names, and what this system's users expect of the rest.
+fn names(plan: &Plan) -> Names {
+    let usual = Names::default();
+    Names {
+        any_form: plan
+            .unicode
+            .map_or(usual.any_form, |how| how == args::Unicode::Any),
+        refuse_mac_files: plan
+            .mac_files
+            .map_or(usual.refuse_mac_files, |how| how == args::MacFiles::Refuse),
+        uncached: plan.uncached,
+    }
 }
 
 fn mount_failure(error: MountError) -> Failure {
@@ -651,6 +671,7 @@ impl Served for Mounted {
                         .map(|f| format!("{}: {}", f.object, f.text)),
                 )
                 .collect(),
+            rollbacks: self.info.rollbacks.clone(),
             pinned: self.pins(),
         }
     }
@@ -658,6 +679,36 @@ impl Served for Mounted {
     fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
         self.upload(progress)?;
         Ok(self.left())
+    }
+
+    fn retention(&self, set: Option<u64>) -> Outcome<u64> {
+        if let Some(seconds) = set {
+            self.fs.set_retention(seconds)?;
+        }
+        Ok(self.fs.retention()?)
+    }
+
+    fn collect(&self) -> Outcome<control::Collected> {
+        let done = self.fs.collect()?;
+        Ok(control::Collected {
+            mount_point: self.info.point.display().to_string(),
+            stored_segments: done.stored,
+            stored_bytes: done.stored_bytes,
+            freed_segments: done.freed,
+            freed_bytes: done.freed_bytes,
+            kept_segments: done.kept,
+            kept_bytes: done.kept_bytes,
+            unknown_objects: done.unknown,
+            held_by: done.holds,
+        })
+    }
+
+    fn past(&self, request: &past::Request) -> Outcome<past::Answer> {
+        // With a bound for a storage that does not answer.
+        if !self.info.read_only && !matches!(request, past::Request::Snapshots) {
+            self.upload(&mut |_| {})?;
+        }
+        past::answer(&self.fs, request)
     }
 
     fn pins(&self) -> PinReport {
@@ -752,7 +803,7 @@ fn lanes_of(status: &skrin_meta::replica::Status, own: skrin_base::DeviceId) -> 
         .collect()
 }
 
-/// proc_pid_statm(5): the second field is resident pages.
+/// proc_pid_statm(5): the second field is resident pages; 0 on systems that have no such file.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text

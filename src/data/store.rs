@@ -1,5 +1,6 @@
 //! Writes blocks into segments, keeps what is not yet on the storage, uploads it, and reads everything back.
 
+mod delete;
 pub mod disk;
 mod fetch;
 mod flight;
@@ -7,6 +8,7 @@ mod keep;
 mod open;
 mod pending;
 mod read;
+mod restored;
 mod upload;
 mod verify;
 mod write;
@@ -25,7 +27,7 @@ use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_storage::{Places, Store, Urgency};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -162,7 +164,7 @@ struct Inner {
     pool: Arc<Pool>,
     objects: upload::ObjectPool,
     writer: Mutex<write::Writer>,
-    pending: Mutex<HashMap<SegmentId, Arc<Pending>>>,
+    pending: Mutex<BTreeMap<SegmentId, Arc<Pending>>>,
     /// Sealed bytes that `pending` holds in memory.
     in_memory: AtomicU64,
     blocks: moka::sync::Cache<BlockRef, Block>,
@@ -277,7 +279,7 @@ impl DataStore {
         Arc::clone(&self.inner).make_durable(ids.to_vec()).await
     }
 
-    /// The segments with blocks that are not released, durable or not, in no order.
+    /// The segments with blocks that are not released, durable or not.
     pub fn undeclared(&self) -> Vec<SegmentId> {
         let pending = self.inner.pending.lock();
         pending
@@ -287,8 +289,8 @@ impl DataStore {
             .collect()
     }
 
-    /// All segment numbers of the lane below this one are decided: released, or given up for ever.
-    pub fn decided_below(&self) -> u64 {
+    /// The lane in which segments are written, and the number below which all of them are decided: released, or given up for ever.
+    pub fn decided_below(&self) -> Option<(LaneId, u64)> {
         self.inner.decided_below()
     }
 
@@ -385,6 +387,23 @@ impl DataStore {
         reads: Vec<BlockRead>,
     ) -> Result<Verified, DataError> {
         Arc::clone(&self.inner).verify(info, reads).await
+    }
+
+    /// All segments that lie on the storage, with their lengths where it tells them; and how many objects lie there whose names are not
+    /// those of segments.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn stored(&self) -> Result<(HashMap<SegmentId, Option<u64>>, usize), DataError> {
+        self.inner.stored().await
+    }
+
+    /// Deletes a segment from the storage. Nobody may need it any more: that cannot be known here.
+    ///
+    /// # Errors
+    /// `Storage`.
+    pub async fn delete(&self, id: SegmentId) -> Result<(), DataError> {
+        self.inner.delete(id).await
     }
 
     /// The journal, for operations and syncs.

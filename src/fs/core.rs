@@ -1,10 +1,13 @@
 //! The file system as a whole: its parts, how it starts and how it ends.
 
 use crate::commit::Committed;
-use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
+use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 use crate::error::FsError;
 use crate::file::Files;
+use crate::hold::Holds;
+use crate::leases::Leases;
 use crate::nodes::Nodes;
+use crate::past::view::Views;
 use crate::pin::Pins;
 use crate::publish::Publisher;
 use crate::types::{Notify, Space};
@@ -12,7 +15,6 @@ use parking_lot::Mutex;
 use skrin_base::wire::Decode;
 use skrin_base::{Clock, Entropy, Ino, OpId, Timestamp};
 use skrin_data::{DataStore, Journal};
-use skrin_meta::commit::Decided;
 use skrin_meta::replica::Replica;
 use skrin_meta::{Op, OpKind, state};
 use std::collections::{HashMap, HashSet};
@@ -33,11 +35,12 @@ pub struct Fs {
     pub(crate) journal: Arc<Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Waits,
     pub(crate) space: Arc<SpaceSource>,
     pub(crate) options: FsOptions,
     pub(crate) nodes: Nodes,
     pub(crate) files: Files,
+    pub(crate) views: Views,
     /// Bytes of open files that are only in memory.
     pub(crate) dirty: AtomicUsize,
     /// Bytes of edits in the journal that are not settled.
@@ -46,6 +49,8 @@ pub struct Fs {
     pub(crate) counted: Mutex<HashMap<Ino, (OpId, u64)>>,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
+    pub(crate) holds: Holds,
+    pub(crate) leases: Leases,
     pub(crate) pins: Pins,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
@@ -114,11 +119,14 @@ impl Fs {
             options: config.options,
             nodes: Nodes::default(),
             files: Files::default(),
+            views: Views::default(),
             dirty: AtomicUsize::new(0),
             noted: AtomicUsize::new(0),
             counted: Mutex::default(),
             committed: Committed::default(),
             publisher: Publisher::default(),
+            holds: Holds::default(),
+            leases: Leases::default(),
             pins: Pins::default(),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
@@ -267,7 +275,7 @@ impl Fs {
             self.runtime.block_on(async {
                 // The commit that closes the lane proposes it.
                 self.checkpoint().await;
-                self.replica.close_lane(Decided::default()).await
+                self.replica.close_lane(self.settled()).await
             })?;
         }
         self.replica.flush()?;

@@ -63,6 +63,10 @@ pub enum FsError {
         "{0} changes wait for the storage, as many as fit into the memory; let it catch up or raise --memory"
     )]
     Crowded(usize),
+    #[error("there was nothing of that name at that time")]
+    NothingThen,
+    #[error("there is no such point of the past: {0}")]
+    NoSuchPoint(&'static str),
     #[error("the file system is shutting down")]
     Stopped,
     #[error(transparent)]
@@ -89,7 +93,7 @@ impl FsError {
     /// The error number for programs.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::NotFound => Errno::ENOENT,
+            Self::NotFound | Self::NothingThen | Self::NoSuchPoint(_) => Errno::ENOENT,
             Self::Stale => Errno::ESTALE,
             Self::Exists => Errno::EEXIST,
             Self::NotDirectory => Errno::ENOTDIR,
@@ -157,6 +161,7 @@ fn replica_errno(e: &ReplicaError) -> Errno {
         | ReplicaError::ForeignOperation
         | ReplicaError::Withheld(_)
         | ReplicaError::OldControl
+        | ReplicaError::Past(_)
         | ReplicaError::Ending => Errno::EIO,
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod collect;
 mod commit;
 mod config;
 mod content;
@@ -14,8 +15,11 @@ mod edits;
 mod error;
 mod file;
 mod flush;
+mod hold;
+mod leases;
 mod nodes;
 mod ops;
+mod past;
 mod pin;
 mod poll;
 mod publish;
@@ -23,10 +27,16 @@ mod publish;
 pub mod testutil;
 mod types;
 
-pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
+#[cfg(feature = "testutil")]
+pub use config::Drive;
+
+pub use collect::Collected;
+pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;
+pub use leases::is_lock;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
+pub use past::{Change, RestoreWish, Restored, Snapshot, Version, When};
 pub use pin::PinStatus;
 pub use skrin_meta::Kind;
 pub use types::{

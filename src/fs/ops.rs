@@ -16,7 +16,7 @@ mod setattr;
 mod statfs;
 mod sync;
 mod write;
-mod xattr;
+pub(crate) mod xattr;
 
 use crate::content;
 use crate::core::Fs;

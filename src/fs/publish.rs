@@ -9,11 +9,10 @@ use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
-use skrin_meta::commit::Decided;
-use skrin_meta::replica::TreeGuard;
+use skrin_meta::replica::{Settled, TreeGuard};
 use skrin_meta::state;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -27,6 +26,8 @@ const AGE_MAX: u64 = 3_000_000_000;
 /// Bytes of log files from which on publishing makes haste: what is published lets the journal write over files that the
 /// machine still has in its caches.
 const JOURNAL_MUCH: u64 = 160 << 20;
+/// How often an open lane gets a commit without operations, if others wait for it; nanoseconds.
+const HEADS_EVERY: u64 = 600_000_000_000;
 /// Pauses after failures, doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -37,9 +38,13 @@ pub(crate) struct Publisher {
     wake: Notify,
     /// How many wait for the storage.
     waiting: AtomicUsize,
+    /// What others are to see at once: everything up to this operation. Nobody waits for it.
+    hurry: AtomicU64,
     /// Counts attempts, so that those who wait look again.
     attempts: watch::Sender<u64>,
     error: Mutex<Option<FsError>>,
+    /// When it was looked last, on the monotonic clock, whether others wait for a commit; 0 before the first time.
+    looked: AtomicU64,
 }
 
 impl Default for Publisher {
@@ -48,8 +53,10 @@ impl Default for Publisher {
             running: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             waiting: AtomicUsize::new(0),
+            hurry: AtomicU64::new(0),
             attempts: watch::Sender::new(0),
             error: Mutex::new(None),
+            looked: AtomicU64::new(0),
         }
     }
 }
@@ -104,6 +111,12 @@ impl Publisher {
         Ok(())
     }
 
+    /// Others are to see everything up to that operation at once.
+    pub(crate) fn hurry(&self, counter: u64) {
+        self.hurry.fetch_max(counter, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
     fn note(&self, result: &Result<Option<Batch>, FsError>) {
         *self.error.lock() = result.as_ref().err().cloned();
         self.attempts.send_modify(|n| *n += 1);
@@ -111,18 +124,27 @@ impl Publisher {
 }
 
 impl Fs {
-    /// Publishes the oldest operations that fit into one commit. `None` if there were none.
-    pub(crate) async fn publish_next(&self) -> Result<Option<Batch>, FsError> {
+    /// Publishes the oldest operations that fit into one commit, with `patience` only those that no later one belongs to. `None` if there were none.
+    pub(crate) async fn publish_next(&self, patience: bool) -> Result<Option<Batch>, FsError> {
+        self.publish_or(patience, false).await
+    }
+
+    /// The same without patience; where there is nothing to publish, an open lane gets a commit nevertheless.
+    pub(crate) async fn publish_heads(&self) -> Result<(), FsError> {
+        self.publish_or(false, true).await.map(drop)
+    }
+
+    async fn publish_or(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let _one = self.publisher.running.lock().await;
-        let result = self.try_publish().await;
+        let result = self.try_publish(patience, heads).await;
         self.publisher.note(&result);
         result
     }
 
-    async fn try_publish(&self) -> Result<Option<Batch>, FsError> {
+    async fn try_publish(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let found = {
             let tree = self.replica.tree();
-            match Batch::next(&tree)? {
+            match self.next_batch(&tree, patience)? {
                 Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
                 None => None,
             }
@@ -130,18 +152,17 @@ impl Fs {
         let (segments, batch) = match found {
             Some(found) => found,
             None if self.holds_unnamed() => (self.data.undeclared(), Batch::default()),
-            None if self.has_to_refute() => (Vec::new(), Batch::default()),
+            None if heads || self.has_to_refute() => (Vec::new(), Batch::default()),
             None => return Ok(None),
         };
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
-        let batch = self.grown(batch, &segments)?;
+        let settled = self.settled();
+        let batch = self.grown(batch, &segments, patience)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
-        let done = self
-            .replica
-            .publish(batch.upto, durable, Decided::default())
-            .await?;
+        let done = self.replica.publish(batch.upto, durable, settled).await?;
+        self.holds.published(batch.upto);
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
         self.pins.stale.store(true, Ordering::Release);
@@ -155,6 +176,46 @@ impl Fs {
         }
         self.invalidate(done.diff)?;
         Ok(Some(batch))
+    }
+
+    /// What a commit may say that is put now.
+    pub(crate) fn settled(&self) -> Settled {
+        // What stands is asked first: what is opened after that is of a tree in which it stands.
+        let release = self.replica.tree().releasable();
+        Settled {
+            numbers: self.data.decided_below(),
+            release: release.filter(|_| self.needs_nothing_old()),
+            heads: true,
+        }
+    }
+
+    /// Whether nothing that is open names contents that the tree does not name.
+    fn needs_nothing_old(&self) -> bool {
+        let mut files = self.files.all().into_iter();
+        files.all(|file| {
+            // Whoever is at it now is asked the next time.
+            let Some(state) = file.state.try_lock() else {
+                return false;
+            };
+            if state.content.segments().is_empty() {
+                return true;
+            }
+            let told = state.unnamed == 0 && state.borrowed.is_empty();
+            let inode = state::inode(&self.replica.tree(), file.ino);
+            let version = inode.ok().flatten().map(|inode| inode.version);
+            told && file.gone.lock().is_none() && version == Some(state.base)
+        })
+    }
+
+    /// Whether others wait for a commit of this device, which has nothing to say.
+    fn is_waited_for(&self) -> bool {
+        let now = self.clock.monotonic().max(1);
+        let looked = self.publisher.looked.load(Ordering::Relaxed);
+        if looked != 0 && now.saturating_sub(looked) < HEADS_EVERY {
+            return false;
+        }
+        self.publisher.looked.store(now, Ordering::Relaxed);
+        looked != 0 && !self.options.read_only && self.replica.tree().is_waited_for()
     }
 
     /// Whether a commit is due without operations: others would lose what this device has seen.
@@ -186,9 +247,12 @@ impl Fs {
 
     /// What came while the segments of a batch were sent goes along with it, if it needs no others: a commit costs several
     /// round trips.
-    fn grown(&self, batch: Batch, durable: &[SegmentId]) -> Result<Batch, FsError> {
+    fn grown(&self, batch: Batch, durable: &[SegmentId], patience: bool) -> Result<Batch, FsError> {
         let tree = self.replica.tree();
-        let Some(now) = Batch::next(&tree)?.filter(|now| now.upto > batch.upto) else {
+        let Some(now) = self
+            .next_batch(&tree, patience)?
+            .filter(|now| now.upto > batch.upto)
+        else {
             return Ok(batch);
         };
         let needed = undeclared(&tree, &now.segments)?;
@@ -223,9 +287,10 @@ impl Fs {
             loop {
                 progress(&self.pending());
                 // Large segments take their time: tell how it goes meanwhile.
-                let mut next = std::pin::pin!(self.publish_next());
+                let mut next = std::pin::pin!(self.publish_next(false));
                 let done = loop {
                     tokio::select! {
+                        biased;
                         done = &mut next => break done,
                         () = tokio::time::sleep(TICK) => progress(&self.pending()),
                     }
@@ -253,8 +318,33 @@ impl Fs {
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);
         let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        let first = self.replica.tree().first_pending().unwrap_or_default();
+        if self.has_patience() && self.holds.limit(self.clock.monotonic(), u64::MAX) <= first {
+            return false;
+        }
+        let hurried = self.publisher.hurry.load(Ordering::Acquire) >= first;
         let much = bytes >= COMMIT_TARGET || self.journal.allocated() >= JOURNAL_MUCH;
-        waited_for || much || age >= AGE_MAX
+        waited_for || hurried || much || age >= AGE_MAX
+    }
+
+    /// Whether what belongs together may wait for its other part: not if somebody waits, or there is no room for more.
+    fn has_patience(&self) -> bool {
+        let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        !waited_for && !self.is_congested() && !self.is_crowded()
+    }
+
+    /// What is published next. With patience it ends where it tears nothing apart.
+    fn next_batch(&self, tree: &TreeGuard<'_>, patience: bool) -> Result<Option<Batch>, FsError> {
+        if !patience {
+            return Batch::next(tree, u64::MAX);
+        }
+        let now = self.clock.monotonic();
+        let Some(batch) = Batch::next(tree, self.holds.limit(now, u64::MAX))? else {
+            return Ok(None);
+        };
+        // One commit may take less than that; then rather a little less still, if anything is left.
+        let whole = Batch::next(tree, self.holds.limit(now, batch.upto + 1))?;
+        Ok(Some(whole.unwrap_or(batch)))
     }
 
     /// Publishes in the background until the file system ends or nobody holds it any more.
@@ -263,11 +353,13 @@ impl Fs {
         while !*stop.borrow() {
             let Some(fs) = weak.upgrade() else { return };
             let urgent = fs.publisher.waiting.load(Ordering::Acquire) > 0;
-            if fs.publish_due() {
+            let heads = fs.is_waited_for();
+            if heads || fs.publish_due() {
                 if urgent {
                     tokio::time::sleep(GATHER).await;
                 }
-                let failed = match until_stopped(&mut stop, fs.publish_next()).await {
+                let published = fs.publish_or(fs.has_patience(), heads);
+                let failed = match until_stopped(&mut stop, published).await {
                     None => return,
                     Some(Ok(_)) => false,
                     Some(Err(error)) => {

@@ -13,10 +13,17 @@ impl NodeId {
     pub const ROOT: Self = Self(1);
     /// Numbers from here on are made up by this mount; inode numbers have 63 bits.
     pub(crate) const FIRST_ALIAS: u64 = 1 << 63;
+    /// Numbers from here on stand for what was: the directory of snapshots is the first.
+    pub(crate) const FIRST_PAST: u64 = 3 << 62;
+
+    /// Whether it lies in a snapshot, or is the directory of them: it never changes, and looking at it may wait for the storage.
+    pub fn is_past(self) -> bool {
+        self.0 >= Self::FIRST_PAST
+    }
 
     /// Whether this is not the inode's own number, so that `Attr::ino` differs from it.
     pub fn is_alias(self) -> bool {
-        self.0 >= Self::FIRST_ALIAS
+        self.0 >= Self::FIRST_ALIAS && !self.is_past()
     }
 }
 

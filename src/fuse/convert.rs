@@ -1,7 +1,8 @@
 //! Conversions between the kernel's words and ours.
 
+use crate::host::{self, LONG};
 use crate::view::View;
-use fuser::{FileAttr, FileType, FopenFlags, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
 use skrin_base::{Errno, Timestamp};
 use skrin_fs::{
     Allocate, Attr, Caller, FsError, Kind, NodeId, NodeSpec, OpenMode, RenameMode, SetTime,
@@ -11,51 +12,22 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel may keep names and attributes: it is told when they change.
-const LONG: Duration = Duration::from_secs(3600);
+/// How long the kernel may keep names.
+pub(crate) const ENTRY_TTL: Duration = LONG;
+
 /// How long the kernel may keep that a name is not there.
-const NEGATIVE: Duration = Duration::from_secs(60);
+pub(crate) const NEGATIVE_TTL: Duration = match LONG.as_secs() {
+    long if long < 60 => LONG,
+    _ => Duration::from_secs(60),
+};
 
-/// What the kernel may keep.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
-    /// Whether it must ask each time.
-    pub(crate) nothing: bool,
-}
-
-impl Keep {
-    fn unless_nothing(self, time: Duration) -> Duration {
-        match self.nothing {
-            true => Duration::ZERO,
-            false => time,
-        }
-    }
-
-    /// How long it may keep names, and attributes that it asked for.
-    pub(crate) fn long(self) -> Duration {
-        self.unless_nothing(LONG)
-    }
-
-    /// How long it may keep that a name is not there.
-    pub(crate) fn negative(self) -> Duration {
-        self.unless_nothing(NEGATIVE)
-    }
-
-    /// How long it may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
-    /// kernel must ask again, to learn the true inode number.
-    pub(crate) fn attr(self, attr: &Attr) -> Duration {
-        match attr.node.is_alias() {
-            true => Duration::ZERO,
-            false => self.long(),
-        }
-    }
-
-    /// What it may keep of a file that is opened: what is cached of a node never changes behind the kernel's back.
-    pub(crate) fn opened(self) -> FopenFlags {
-        match self.nothing {
-            true => FopenFlags::empty(),
-            false => FopenFlags::FOPEN_KEEP_CACHE,
-        }
+/// How long the kernel may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
+/// kernel must ask again, to learn the true inode number; of a snapshot in a listing, to learn all the rest.
+pub(crate) fn attr_ttl(attr: &Attr) -> Duration {
+    if attr.node.is_alias() || attr.node.is_past() {
+        Duration::ZERO
+    } else {
+        LONG
     }
 }
 
@@ -81,7 +53,7 @@ pub(crate) fn errno(e: &FsError) -> fuser::Errno {
 }
 
 pub(crate) fn raw_errno(e: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(e.0)
+    fuser::Errno::from_i32(host::errno(e))
 }
 
 fn system_time(t: Timestamp) -> SystemTime {
@@ -186,12 +158,13 @@ pub(crate) fn permissions(mode: u32) -> u16 {
 
 /// What mknod is asked for; `None` for a kind that it does not make.
 pub(crate) fn node_spec(mode: u32, rdev: u32) -> Option<NodeSpec> {
-    let kind = match mode & libc::S_IFMT {
-        libc::S_IFREG | 0 => Kind::File,
-        libc::S_IFIFO => Kind::Fifo,
-        libc::S_IFSOCK => Kind::Socket,
-        libc::S_IFCHR => Kind::CharDevice,
-        libc::S_IFBLK => Kind::BlockDevice,
+    // The S_IF numbers, of the same value and not of the same type everywhere.
+    let kind = match mode & 0o170_000 {
+        0o100_000 | 0 => Kind::File,
+        0o010_000 => Kind::Fifo,
+        0o140_000 => Kind::Socket,
+        0o020_000 => Kind::CharDevice,
+        0o060_000 => Kind::BlockDevice,
         _ => return None,
     };
     Some(NodeSpec {
@@ -205,7 +178,9 @@ pub(crate) fn node_spec(mode: u32, rdev: u32) -> Option<NodeSpec> {
 pub(crate) fn rename_mode(flags: u32) -> Option<RenameMode> {
     match flags {
         0 => Some(RenameMode::Replace),
+        #[cfg(target_os = "linux")]
         libc::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
+        #[cfg(target_os = "linux")]
         libc::RENAME_EXCHANGE => Some(RenameMode::Exchange),
         _ => None,
     }
@@ -242,8 +217,8 @@ pub(crate) fn keeps_set_gid(req: &Request, attr: &Attr) -> bool {
 /// The names of a list that the caller may know of: those of `trusted.` are for root, and the kernel leaves that to us.
 ///
 /// Lists of access control are not named where they are not shown.
-pub(crate) fn listed_for(req: &Request, view: View, list: Vec<u8>) -> Vec<u8> {
-    let (root, other) = (req.uid() == 0, view.is_other());
+pub(crate) fn listed_for(root: bool, view: View, list: Vec<u8>) -> Vec<u8> {
+    let other = view.is_other();
     if root && !other {
         return list;
     }
@@ -254,6 +229,7 @@ pub(crate) fn listed_for(req: &Request, view: View, list: Vec<u8>) -> Vec<u8> {
 }
 
 /// What fallocate's mode asks for; `None` for what is not supported.
+#[cfg(target_os = "linux")]
 pub(crate) fn allocate_mode(mode: i32) -> Option<Allocate> {
     const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
@@ -266,6 +242,12 @@ pub(crate) fn allocate_mode(mode: i32) -> Option<Allocate> {
         ZERO => Some(Allocate::Zero),
         _ => None,
     }
+}
+
+/// macOS asks in other words, which nobody has shown us yet.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn allocate_mode(_mode: i32) -> Option<Allocate> {
+    None
 }
 
 #[cfg(test)]
@@ -288,6 +270,7 @@ mod tests {
         assert_eq!(timestamp(far), Timestamp(i64::MAX));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn unknown_flags_are_refused() {
         assert_eq!(rename_mode(libc::RENAME_WHITEOUT), None);

@@ -1,39 +1,38 @@
 //! Replies: what became of a call, in the kernel's words.
 
-use crate::convert::{Keep, entry_attr, errno, file_type, own_attr, raw_errno};
+use crate::convert::{ENTRY_TTL, attr_ttl, entry_attr, errno, file_type, own_attr, raw_errno};
+use crate::names::Names;
 use crate::view::View;
 use fuser::{
     FileAttr, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyWrite, ReplyXattr,
 };
 use skrin_base::Errno;
-use skrin_fs::{Attr, DirEntry, FsError};
+use skrin_fs::{Attr, DirEntry, FsError, is_lock};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-/// On what terms attributes are told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    pub(crate) view: View,
-    pub(crate) keep: Keep,
-}
-
-pub(crate) fn reply_entry(reply: ReplyEntry, terms: Terms, result: Result<Attr, FsError>) {
+pub(crate) fn reply_entry(
+    reply: ReplyEntry,
+    view: View,
+    ttl: Duration,
+    result: Result<Attr, FsError>,
+) {
     match result {
         Ok(attr) => reply.entry_with_ttls(
-            &terms.keep.attr(&attr),
-            &terms.keep.long(),
-            &entry_attr(terms.view, &attr),
+            &attr_ttl(&attr).min(ttl),
+            &ttl,
+            &entry_attr(view, &attr),
             Generation(0),
         ),
         Err(e) => reply.error(errno(&e)),
     }
 }
 
-pub(crate) fn reply_attr(reply: ReplyAttr, terms: Terms, result: Result<Attr, FsError>) {
+pub(crate) fn reply_attr(reply: ReplyAttr, view: View, result: Result<Attr, FsError>) {
     match result {
-        Ok(attr) => reply.attr(&terms.keep.long(), &own_attr(terms.view, &attr)),
+        Ok(attr) => reply.attr(&ENTRY_TTL, &own_attr(view, &attr)),
         Err(e) => reply.error(errno(&e)),
     }
 }
@@ -91,14 +90,20 @@ pub(crate) fn negative() -> FileAttr {
 }
 
 /// Adds one line to a listing with attributes; true if it did not fit.
-pub(crate) fn add_entry(reply: &mut ReplyDirectoryPlus, terms: Terms, e: &DirEntry) -> bool {
+pub(crate) fn add_entry(
+    reply: &mut ReplyDirectoryPlus,
+    view: View,
+    names: Names,
+    e: &DirEntry,
+) -> bool {
     let name = OsStr::from_bytes(&e.name);
     let (number, ttl, attr) = match &e.attr {
-        Some(attr) => (
-            attr.node.0,
-            terms.keep.attr(attr),
-            own_attr(terms.view, attr),
-        ),
+        // One time is for the name and for the attributes.
+        Some(attr) if is_lock(&e.name) => (attr.node.0, Duration::ZERO, own_attr(view, attr)),
+        Some(attr) => {
+            let ttl = attr_ttl(attr).min(names.ttl(&e.name));
+            (attr.node.0, ttl, own_attr(view, attr))
+        }
         // The kernel ignores all but name and number of `.` and `..`.
         None => {
             let attr = FileAttr {
@@ -106,7 +111,7 @@ pub(crate) fn add_entry(reply: &mut ReplyDirectoryPlus, terms: Terms, e: &DirEnt
                 kind: file_type(e.kind),
                 ..negative()
             };
-            (e.ino.0, terms.keep.long(), attr)
+            (e.ino.0, ENTRY_TTL, attr)
         }
     };
     reply.add(INodeNo(number), e.cookie, name, &ttl, &attr, Generation(0))

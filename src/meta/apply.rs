@@ -74,7 +74,40 @@ pub fn apply(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> {
             state::put_label(rows, op.id.device, label)?;
             Ok(Outcome::Applied)
         }
+        OpKind::Snapshot { name } => snapshot(rows, op, name),
+        OpKind::ForgetSnapshot { name, snapshot } => {
+            match state::snapshot(rows, name)?.filter(|known| known.op == *snapshot) {
+                Some(_) => {
+                    state::delete_snapshot(rows, name)?;
+                    Ok(Outcome::Applied)
+                }
+                None => Ok(Outcome::Void("the snapshot is gone")),
+            }
+        }
+        OpKind::Retention { seconds } => {
+            state::put_retention(rows, *seconds, op.id)?;
+            Ok(Outcome::Applied)
+        }
         OpKind::Unknown { .. } => Ok(Outcome::Void("unknown optional operation")),
+    }
+}
+
+/// Names the state before the operation. The row says which operation; the state itself can be folded again.
+fn snapshot(rows: &mut dyn Rows, op: &Op, name: &Name) -> Result<Outcome, RowsError> {
+    let free = conflict::free_name_for(rows, name, op, |rows, name| {
+        Ok(state::snapshot(rows, name)?.is_none())
+    })?;
+    let snapshot = state::Snapshot {
+        op: op.id,
+        time: op.time,
+    };
+    state::put_snapshot(rows, &free, &snapshot)?;
+    match free == *name {
+        true => Ok(Outcome::Applied),
+        false => Ok(Outcome::ConflictCopy {
+            dir: Ino::ROOT,
+            name: free,
+        }),
     }
 }
 

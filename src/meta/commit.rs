@@ -44,6 +44,9 @@ pub enum Opinion {
     Confirm = 2,
     /// It computed another digest.
     Refute = 3,
+    /// It needs nothing of what was before: neither what it has not published yet nor what it has open names contents that the
+    /// state at that checkpoint, or what came after it, does not name.
+    Release = 4,
 }
 
 /// A device's statement about a checkpoint.
@@ -144,6 +147,7 @@ impl Decode for Verdict {
             1 => Opinion::Propose,
             2 => Opinion::Confirm,
             3 => Opinion::Refute,
+            4 => Opinion::Release,
             _ => return Err(WireError::Value("opinion of a checkpoint")),
         };
         Ok(Self {

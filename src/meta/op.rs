@@ -248,6 +248,23 @@ pub enum OpKind {
         /// At most 64 bytes of UTF-8.
         label: String,
     },
+    /// The state before this operation, as its device saw it, gets a name.
+    Snapshot {
+        /// The name.
+        name: Name,
+    },
+    /// A snapshot loses its name.
+    ForgetSnapshot {
+        /// The name.
+        name: Name,
+        /// The operation that gave it.
+        snapshot: OpId,
+    },
+    /// How much of the past is kept; the last one counts.
+    Retention {
+        /// So many seconds back; 0 is for ever.
+        seconds: u64,
+    },
     /// An operation that this version does not know and may ignore; kept as it is.
     Unknown {
         /// Its tag, 0x80 or above.
@@ -388,6 +405,9 @@ mod tag {
     pub(super) const SET_XATTR: u8 = 8;
     pub(super) const REMOVE_XATTR: u8 = 9;
     pub(super) const LABEL: u8 = 10;
+    pub(super) const SNAPSHOT: u8 = 11;
+    pub(super) const FORGET_SNAPSHOT: u8 = 12;
+    pub(super) const RETENTION: u8 = 14;
     /// From here on a reader may ignore what it does not know.
     pub(super) const OPTIONAL: u8 = 0x80;
 }
@@ -512,6 +532,19 @@ impl Encode for OpKind {
                 w.u8(tag::LABEL);
                 w.bytes(label.as_bytes());
             }
+            Self::Snapshot { name } => {
+                w.u8(tag::SNAPSHOT);
+                name.encode(w);
+            }
+            Self::ForgetSnapshot { name, snapshot } => {
+                w.u8(tag::FORGET_SNAPSHOT);
+                name.encode(w);
+                snapshot.encode(w);
+            }
+            Self::Retention { seconds } => {
+                w.u8(tag::RETENTION);
+                w.u64(*seconds);
+            }
             Self::Unknown { tag, body } => {
                 w.u8(*tag);
                 w.bytes(body);
@@ -615,6 +648,14 @@ impl Decode for OpKind {
             tag::LABEL => Self::Label {
                 label: decode_label(r)?,
             },
+            tag::SNAPSHOT => Self::Snapshot {
+                name: Name::decode(r)?,
+            },
+            tag::FORGET_SNAPSHOT => Self::ForgetSnapshot {
+                name: Name::decode(r)?,
+                snapshot: OpId::decode(r)?,
+            },
+            tag::RETENTION => Self::Retention { seconds: r.u64()? },
             tag if tag >= tag::OPTIONAL => Self::Unknown {
                 tag,
                 body: r.bytes("unknown operation", OP_MAX)?.to_vec(),

@@ -1,10 +1,13 @@
 //! A room on this device: the folded state, its lanes on the storage, and the own lane that is written.
 //! What takes the network never holds the lock of the tree; what holds the lock never waits.
 
+mod admission;
 mod core;
 mod error;
 mod fetch;
+mod garbage;
 mod graph;
+mod history;
 mod load;
 mod make;
 mod own;
@@ -17,14 +20,16 @@ mod verify;
 mod veto;
 
 pub use self::core::MergeDiff;
-pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
+pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
+pub use garbage::{Garbage, GarbageRules, Hold};
+pub use history::{Cut, History, PastCommit};
 pub use publish::Published;
 pub use status::{LaneStatus, Status};
 pub use verify::{Problem, VerifyReport};
 
 use self::core::Core;
 use crate::apply::Outcome;
-use crate::commit::{CheckpointRef, Decided, SealedCommit, Verdict};
+use crate::commit::{CheckpointRef, SealedCommit, Verdict};
 use crate::heads::{Heads, HeadsFile};
 use crate::lane::{Head, RoomNames};
 use crate::op::Op;
@@ -141,8 +146,8 @@ struct Net {
     own_tips: Vec<Head>,
     /// When the storage last showed, asked by exact name, a commit that no tip shows.
     probed: HashMap<Head, u64>,
-    /// What the newest own commit said of segments.
-    decided: Decided,
+    /// Below which number the newest commit of the own lane calls all segments decided.
+    decided_below: u64,
     /// A checkpoint that this device made and will propose.
     proposal: Option<publish::Proposal>,
     /// What the next commit says of checkpoints.
@@ -162,6 +167,33 @@ struct Net {
     cloned: bool,
     /// Whether the control records have not been read from the storage yet.
     control_is_old: bool,
+}
+
+/// A checkpoint of which this device can say that it needs nothing of what was before, once its operations up to a counter are
+/// published.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Release {
+    checkpoint: CheckpointRef,
+    counter: u64,
+}
+
+/// What whoever keeps journal and contents knows when it publishes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settled {
+    /// The lane in which it writes segments, and a number below which each of them is declared, or never will be.
+    pub numbers: Option<(LaneId, u64)>,
+    /// What `releasable` gave *before* it looked at everything that is open and found that nothing of that names contents which the
+    /// tree does not name.
+    pub release: Option<Release>,
+    /// Whether an open lane gets a commit even if there is nothing to publish: others wait for what it names and releases.
+    pub heads: bool,
+}
+
+impl Settled {
+    fn without_numbers(self, without: bool) -> Self {
+        let numbers = self.numbers.filter(|_| !without);
+        Self { numbers, ..self }
+    }
 }
 
 /// A room, as this device sees it.
@@ -199,6 +231,11 @@ impl Drop for TreeGuard<'_> {
 }
 
 impl TreeGuard<'_> {
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.0.device
+    }
+
     /// A name for the next operation of this device, never given out before.
     ///
     /// # Errors
@@ -228,6 +265,26 @@ impl TreeGuard<'_> {
         let latest = self.0.graph.latest();
         let mut owed = self.0.meta.standing.owed().iter();
         owed.any(|reference| reference.floor <= latest)
+    }
+
+    /// What this device may release, if it did not yet in the lane that it writes.
+    pub fn releasable(&self) -> Option<Release> {
+        let checkpoint = self.0.meta.standing.current()?.reference;
+        let lane = self.0.own_open_lane().map(|(lane, _)| lane);
+        let said = self.0.released.filter(|(of, _)| Some(*of) == lane);
+        let counter = self.0.last_counter();
+        let release = Release {
+            checkpoint,
+            counter,
+        };
+        said.is_none_or(|(_, said)| said != checkpoint)
+            .then_some(release)
+    }
+
+    /// Whether others wait for a commit in the open lane of this device: what they published is not named there, so that the floor
+    /// cannot rise, or a checkpoint stands that this device did not release.
+    pub fn is_waited_for(&self) -> bool {
+        self.0.own_open_lane().is_some() && (self.releasable().is_some() || self.0.holds_floor())
     }
 
     /// Operations that are not published yet, in their order.

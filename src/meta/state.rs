@@ -12,6 +12,7 @@
 //! | `V` | version | the inode in which a forked version lives |
 //! | `O` | device | ranges of operation counters that were folded |
 //! | `D` | device | its label |
+//! | `N` | name | a snapshot |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers.
 
@@ -23,7 +24,7 @@ pub use inode::{Inode, Link};
 use crate::op::Kind;
 use crate::rows::{Row, RowKey, Rows, RowsError};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{DeviceId, EntryId, Extent, Ino, Name, OpId, SegmentId, SegmentInfo};
+use skrin_base::{DeviceId, EntryId, Extent, Ino, Name, OpId, SegmentId, SegmentInfo, Timestamp};
 
 pub(crate) const ENTRY: u8 = b'E';
 pub(crate) const INODE: u8 = b'I';
@@ -35,6 +36,8 @@ pub(crate) const ALIAS: u8 = b'A';
 pub(crate) const VERSION: u8 = b'V';
 pub(crate) const FOLDED: u8 = b'O';
 pub(crate) const LABEL: u8 = b'D';
+pub(crate) const SNAPSHOT: u8 = b'N';
+pub(crate) const RETENTION: u8 = b'R';
 
 /// Rows read at once when a whole range is wanted.
 const BATCH: usize = 512;
@@ -354,6 +357,26 @@ pub fn for_each_segment(
     for_each(rows, &[SEGMENT], |key, row| visit(decode(key, row)?))
 }
 
+/// The declaration of a segment, if the row is one.
+pub(crate) fn segment_row(key: &[u8], row: &Row) -> Result<Option<SegmentInfo>, RowsError> {
+    let is_one = key.first() == Some(&SEGMENT);
+    is_one.then(|| decode(key, row)).transpose()
+}
+
+/// The extent, if the row is one.
+pub(crate) fn extent_row(key: &[u8], row: &Row) -> Result<Option<Extent>, RowsError> {
+    let is_one = key.first() == Some(&EXTENT);
+    is_one.then(|| decode(key, row)).transpose()
+}
+
+/// Visits every extent of every file.
+pub fn for_each_extent(
+    rows: &dyn Rows,
+    mut visit: impl FnMut(Extent) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
+    for_each(rows, &[EXTENT], |key, row| visit(decode(key, row)?))
+}
+
 /// Visits every inode with its number.
 pub fn for_each_inode(
     rows: &dyn Rows,
@@ -467,6 +490,106 @@ pub(crate) fn put_label(
     label: &str,
 ) -> Result<(), RowsError> {
     rows.put(&key(LABEL, &[device.as_bytes()]), label.as_bytes().into())
+}
+
+/// How many seconds of the past are kept, if anybody said so; 0 is for ever.
+pub fn retention(rows: &dyn Rows) -> Result<Option<u64>, RowsError> {
+    let said: Option<Retention> = read(rows, &[RETENTION])?;
+    Ok(said.map(|said| said.seconds))
+}
+
+pub(crate) fn put_retention(rows: &mut dyn Rows, seconds: u64, by: OpId) -> Result<(), RowsError> {
+    write(rows, &[RETENTION], &Retention { seconds, by })
+}
+
+struct Retention {
+    seconds: u64,
+    /// Who said so.
+    by: OpId,
+}
+
+impl Encode for Retention {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(self.seconds);
+        self.by.encode(w);
+    }
+}
+
+impl Decode for Retention {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            seconds: r.u64()?,
+            by: OpId::decode(r)?,
+        })
+    }
+}
+
+/// A point of the past that has a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The operation before which it lies.
+    pub op: OpId,
+    /// When that was done, by the clock of its device.
+    pub time: Timestamp,
+}
+
+impl Encode for Snapshot {
+    fn encode(&self, w: &mut Writer) {
+        self.op.encode(w);
+        self.time.encode(w);
+    }
+}
+
+impl Decode for Snapshot {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            op: OpId::decode(r)?,
+            time: Timestamp::decode(r)?,
+        })
+    }
+}
+
+/// The snapshot of that name.
+pub fn snapshot(rows: &dyn Rows, name: &Name) -> Result<Option<Snapshot>, RowsError> {
+    read(rows, &key(SNAPSHOT, &[name.as_bytes()]))
+}
+
+/// Visits every snapshot with its name, in the order of names.
+pub fn for_each_snapshot(
+    rows: &dyn Rows,
+    mut visit: impl FnMut(Name, Snapshot) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
+    for_each(rows, &[SNAPSHOT], |key, row| {
+        let name = Name::new(key.get(1..).unwrap_or_default())
+            .map_err(|_| damaged(key, &WireError::Value("name of a snapshot")))?;
+        visit(name, decode(key, row)?)
+    })
+}
+
+pub(crate) fn put_snapshot(
+    rows: &mut dyn Rows,
+    name: &Name,
+    snapshot: &Snapshot,
+) -> Result<(), RowsError> {
+    write(rows, &key(SNAPSHOT, &[name.as_bytes()]), snapshot)
+}
+
+pub(crate) fn delete_snapshot(rows: &mut dyn Rows, name: &Name) -> Result<(), RowsError> {
+    rows.delete(&key(SNAPSHOT, &[name.as_bytes()]))
+}
+
+/// The place of a directory that was removed, by which a path of the past can still be followed.
+pub fn removed_dir_at(rows: &dyn Rows, dir: Ino, name: &Name) -> Result<Option<Ino>, RowsError> {
+    let mut found = None;
+    for_each(rows, &[TOMBSTONE], |key, row| {
+        let inode: Inode = decode(key, row)?;
+        let mut links = inode.links.iter();
+        if links.any(|link| link.dir == dir && link.name == *name) {
+            found = Some(parse_number(key)?);
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 struct Folded(Vec<(u64, u64)>);

@@ -5,6 +5,7 @@
 #[cfg(any(test, feature = "testutil"))]
 pub mod conformance;
 mod count;
+pub mod disk;
 mod durable;
 mod error;
 #[cfg(any(test, feature = "testutil"))]

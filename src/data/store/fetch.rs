@@ -9,6 +9,7 @@ use crate::error::{DataError, Flaw};
 use crate::segment::{self, HEADER_LEN, Table};
 use bytes::Bytes;
 use skrin_base::{SegmentId, SegmentInfo};
+use skrin_storage::disk::blocking;
 use skrin_storage::{Place, StoreError, Urgency};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -109,10 +110,9 @@ impl Inner {
         }
         let (inner, info) = (Arc::clone(self), Arc::clone(&fetch.info));
         let (table, wants) = (fetch.table.take(), std::mem::take(&mut fetch.wants));
-        let looked = self
-            .parts
-            .runtime
-            .spawn_blocking(move || inner.look_on_disk(&info, table, wants));
+        let looked = blocking(&self.parts.runtime, move || {
+            inner.look_on_disk(&info, table, wants)
+        });
         // Where the runtime ended, the wants stay answered as the caller prepared them: stopped.
         let (table, found, rest) = looked.await.unwrap_or_default();
         fetch.table = table;
@@ -304,7 +304,7 @@ impl Inner {
         fetch.table = Some(self.open_table(info, &sealed)?);
         if self.disk.is_some() {
             let (inner, id) = (Arc::clone(self), info.id);
-            let put = self.parts.runtime.spawn_blocking(move || {
+            let put = blocking(&self.parts.runtime, move || {
                 if let Some(disk) = &inner.disk {
                     disk.put_table(id, &sealed);
                 }
@@ -320,7 +320,7 @@ impl Inner {
         let (inner, info) = (Arc::clone(self), Arc::clone(&fetch.info));
         // Kept in `fetch` too: an object that is wrong answers them with its error.
         let wants = fetch.wants.clone();
-        let opened = self.parts.runtime.spawn_blocking(move || {
+        let opened = blocking(&self.parts.runtime, move || {
             let flawed = |flaw| DataError::flawed(info.id, None, flaw);
             let sealed = segment::table_part(&info, &object).map_err(flawed)?;
             let table = inner.open_table(&info, sealed)?;
@@ -371,7 +371,7 @@ impl Inner {
             Ok(bytes) => {
                 let inner = Arc::clone(&self);
                 let open = move || inner.open_range(&table, slots, &bytes, wants);
-                let opened = self.parts.runtime.spawn_blocking(open).await;
+                let opened = blocking(&self.parts.runtime, open).await;
                 opened.unwrap_or_default()
             }
             Err(e) => {

@@ -8,7 +8,8 @@ use skrin_base::ids::{LaneId, SegmentId};
 use skrin_base::limits::BLOCK_LEN;
 use skrin_crypto::{BlockAad, hash, open_block_into};
 use skrin_storage::Urgency;
-use std::collections::HashMap;
+use skrin_storage::disk::blocking;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::task::JoinSet;
@@ -35,7 +36,7 @@ impl Inner {
             }
         }
         let remote = self.read_pending(wanted, &mut out).await;
-        let mut by_segment: HashMap<SegmentId, Vec<Want>> = HashMap::new();
+        let mut by_segment: BTreeMap<SegmentId, Vec<Want>> = BTreeMap::new();
         for want in remote {
             by_segment.entry(want.1.at.segment).or_default().push(want);
         }
@@ -76,7 +77,7 @@ impl Inner {
             return remote;
         }
         let inner = Arc::clone(self);
-        let opened = self.parts.runtime.spawn_blocking(move || {
+        let opened = blocking(&self.parts.runtime, move || {
             let open = |(i, read): Want| (i, inner.open_pending(&read), read);
             here.into_iter().map(open).collect::<Vec<_>>()
         });

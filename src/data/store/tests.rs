@@ -19,6 +19,7 @@ use skrin_storage::{
     Capacity, Count, Counters as StoreCounters, Counts, Durable, Limit, Listing, MemoryStore,
     ObjectName, Prefix, StoreError,
 };
+use std::collections::HashMap;
 use std::time::Duration;
 use tempfile::TempDir;
 

@@ -229,9 +229,9 @@ impl Inner {
         }
     }
 
-    pub(super) fn decided_below(&self) -> u64 {
+    pub(super) fn decided_below(&self) -> Option<(LaneId, u64)> {
         let writer = self.writer.lock();
-        let Some(lane) = writer.lane else { return 0 };
+        let lane = writer.lane?;
         // Numbers reserved by an earlier run and not used by it are never used.
         let next = match writer.numbers.is_empty() {
             true => self.parts.journal.reserved(lane),
@@ -239,7 +239,8 @@ impl Inner {
         };
         let pending = self.pending.lock();
         let ours = pending.values().filter(|s| s.place.author == lane);
-        ours.map(|s| s.place.number).fold(next, u64::min)
+        let below = ours.map(|s| s.place.number).fold(next, u64::min);
+        Some((lane, below))
     }
 
     /// Drops sealed bytes from memory, oldest segments first, when there are more than the budget allows.

@@ -11,6 +11,9 @@ impl Fs {
     /// # Errors
     /// `NotFound`.
     pub fn getattr(&self, node: NodeId) -> Result<Attr, FsError> {
+        if node.is_past() {
+            return self.past_getattr(node);
+        }
         if let Some(file) = self.files.get(node) {
             return self.open_attr(&file);
         }
@@ -61,6 +64,9 @@ impl Fs {
     /// # Errors
     /// `NotFound`, `Invalid` for anything else.
     pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>, FsError> {
+        if node.is_past() {
+            return self.past_readlink(node);
+        }
         let (_, inode) = inode_of(&self.replica.tree(), self.nodes.ino(node))?;
         match inode.kind {
             Kind::Symlink => Ok(inode.target),

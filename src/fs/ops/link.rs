@@ -13,6 +13,9 @@ impl Fs {
     pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
+        self.check_present(node)?;
+        self.check_not_reserved(dir, &name)?;
+        self.flush_renamed(self.nodes.ino(node))?;
         let (ino, inode, stored) = {
             let mut tree = self.replica.tree();
             let (ino, inode) = inode_of(&tree, self.nodes.ino(node))?;

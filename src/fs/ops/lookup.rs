@@ -1,6 +1,7 @@
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::leases::is_lock;
 use crate::types::{Attr, NodeId};
 
 impl Fs {
@@ -10,12 +11,21 @@ impl Fs {
     /// `NotFound`, `NotDirectory`, `NameTooLong`.
     pub fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
+        if dir.is_past() {
+            return self.past_lookup(dir, &name);
+        }
+        if self.is_reserved(dir, &name)? {
+            return self.snapshots_attr();
+        }
         let (ino, inode, stored) = {
             let tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
             let entry = entry_of(&tree, dir, &name)?;
             let (ino, inode) = inode_of(&tree, entry.ino)?;
             let stored = self.stored_bytes(&tree, ino, &inode)?;
+            if is_lock(name.as_bytes()) {
+                self.watch(&tree, dir, &name)?;
+            }
             (ino, inode, stored)
         };
         Ok(self.entry_attr((ino, &inode), stored, true))
@@ -23,11 +33,17 @@ impl Fs {
 
     /// The kernel lets go of so many look-ups of a node.
     pub fn forget(&self, node: NodeId, count: u64) {
-        self.nodes.forget(node, count);
+        match node.is_past() {
+            true => self.views.forget(node, count),
+            false => self.nodes.forget(node, count),
+        }
     }
 
     /// Counts one look-up: the kernel was told of the node in a listing.
     pub fn looked_up(&self, node: NodeId) {
-        self.nodes.looked_up(node);
+        match node.is_past() {
+            true => self.views.looked_up(node),
+            false => self.nodes.looked_up(node),
+        }
     }
 }

@@ -12,6 +12,9 @@ impl Fs {
     /// `Stale` if the node is of a branch that is no longer the tree's: look the name up again. `IsDirectory`, `Invalid` for
     /// other kinds, `ReadOnly`.
     pub fn open_node(&self, node: NodeId, how: OpenMode) -> Result<HandleId, FsError> {
+        if node.is_past() {
+            return self.past_open(node, how);
+        }
         if how.write || how.truncate {
             self.check_writable()?;
         }
@@ -55,7 +58,10 @@ impl Fs {
         if !self.files.close(file.node) {
             return Ok(());
         }
-        self.flush_file(file)?;
+        self.tell_closed(file)?;
+        if !file.state.lock().content.is_modified() {
+            self.holds.file_closed(file.ino, self.clock.monotonic());
+        }
         self.discard(file)
     }
 
@@ -65,9 +71,17 @@ impl Fs {
     /// What went wrong since the last call, once; `BadHandle`.
     pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.files.handle(handle)?;
-        let told = self.flush_file(&handle.file);
+        let told = self.tell_closed(&handle.file);
         let earlier = handle.file.state.lock().error.take();
         told.and(earlier.map_or(Ok(()), Err))
+    }
+
+    fn tell_closed(&self, file: &OpenFile) -> Result<(), FsError> {
+        let mut state = file.state.lock();
+        match state.may_wait() {
+            true => Ok(()),
+            false => self.flush_state(file, &mut state),
+        }
     }
 
     /// The last descriptor of a handle is gone.

@@ -17,6 +17,9 @@ impl Fs {
     /// # Errors
     /// `NotFound`, `NotDirectory`.
     pub fn opendir(&self, node: NodeId) -> Result<(), FsError> {
+        if node.is_past() {
+            return self.past_opendir(node);
+        }
         match dir_of(&self.replica.tree(), self.nodes.ino(node)) {
             // There is nothing in it, and the kernel asks for no more.
             Err(FsError::NotFound) if self.nodes.with_removed(node, |_| ()).is_some() => Ok(()),
@@ -36,6 +39,9 @@ impl Fs {
         limit: usize,
         attributes: bool,
     ) -> Result<Vec<DirEntry>, FsError> {
+        if node.is_past() {
+            return self.past_readdir(node, after, limit, attributes);
+        }
         let (mut out, found) = {
             let tree = self.replica.tree();
             let (ino, dir) = dir_of(&tree, self.nodes.ino(node))?;

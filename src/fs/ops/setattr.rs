@@ -22,6 +22,7 @@ impl Fs {
     /// `NotFound`, `Stale` (a new length for a branch that is no longer the tree's), `IsDirectory`, `TooLarge`, `ReadOnly`.
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
         self.check_writable()?;
+        self.check_present(node)?;
         if let Some(size) = set.size {
             let file = self.open_file(node)?;
             let resized = self.resize(&file, size);
@@ -69,6 +70,7 @@ impl Fs {
                 mtime: change.mtime,
             })
         });
+        self.unlease_if_copied(self.nodes.ino(node), change.mtime)?;
         let kept = |gone: &mut Gone| gone.change(&change, now);
         match told {
             // The kernel tells times of a file when its last name is gone already.
@@ -109,6 +111,7 @@ impl Fs {
                 self.bring(file, missing)?;
                 continue;
             }
+            state.rewritten |= size == 0 && state.inode.size > 0;
             if size != state.content.size() {
                 state.content.resize(size);
             }

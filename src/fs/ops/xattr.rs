@@ -75,7 +75,7 @@ fn check_name(name: &[u8]) -> Result<(), FsError> {
 }
 
 /// The attributes that an inode has in the tree.
-pub(super) fn attributes(rows: &dyn Rows, ino: Ino, inode: &Inode) -> Result<Attributes, FsError> {
+pub(crate) fn attributes(rows: &dyn Rows, ino: Ino, inode: &Inode) -> Result<Attributes, FsError> {
     if inode.xattrs == 0 {
         return Ok(Attributes::new());
     }
@@ -85,7 +85,7 @@ pub(super) fn attributes(rows: &dyn Rows, ino: Ino, inode: &Inode) -> Result<Att
 }
 
 /// A value as programs see it: of an access list, what the mode says comes from the mode.
-fn shown(name: &[u8], value: &[u8], mode: u16) -> Result<Vec<u8>, FsError> {
+pub(crate) fn shown(name: &[u8], value: &[u8], mode: u16) -> Result<Vec<u8>, FsError> {
     if name != acl::ACCESS {
         return Ok(value.to_vec());
     }
@@ -128,6 +128,9 @@ impl Fs {
     /// `NoAttribute`, `AttributeNamespace`, `NotFound`.
     pub fn getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {
         check_name(name)?;
+        if node.is_past() {
+            return self.past_getxattr(node, name);
+        }
         // Before the tree: the table of files is locked first everywhere.
         let file = self.files.get(node);
         let tree = self.replica.tree();
@@ -158,6 +161,9 @@ impl Fs {
     /// # Errors
     /// `NotFound`.
     pub fn listxattr(&self, node: NodeId) -> Result<Vec<u8>, FsError> {
+        if node.is_past() {
+            return self.past_listxattr(node);
+        }
         let file = self.files.get(node);
         let tree = self.replica.tree();
         let gone = file
@@ -269,6 +275,7 @@ impl Fs {
         plan: impl FnOnce(&Inode, &Attributes) -> Result<Vec<Change>, FsError>,
     ) -> Result<(), FsError> {
         self.check_writable()?;
+        self.check_present(node)?;
         let file = self.files.get(node);
         let mut tree = self.replica.tree();
         if let Some(file) = &file

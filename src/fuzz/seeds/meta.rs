@@ -163,6 +163,16 @@ fn all_kinds() -> Vec<OpKind> {
             },
         },
         create(DIR, "late", Ino(1004), Kind::File),
+        OpKind::Snapshot {
+            name: name("monday"),
+        },
+        OpKind::ForgetSnapshot {
+            name: name("monday"),
+            snapshot: OpId {
+                device: DEVICE,
+                counter: 2,
+            },
+        },
         OpKind::Unknown {
             tag: 0x90,
             body: vec![1, 2],

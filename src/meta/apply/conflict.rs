@@ -118,9 +118,21 @@ pub(super) fn free_name(
     name: &Name,
     op: &Op,
 ) -> Result<Name, RowsError> {
+    free_name_for(rows, name, op, |rows, name| {
+        Ok(state::entry(rows, dir, name)?.is_none())
+    })
+}
+
+/// The same for names of another kind.
+pub(super) fn free_name_for(
+    rows: &dyn Rows,
+    name: &Name,
+    op: &Op,
+    is_free: impl Fn(&dyn Rows, &Name) -> Result<bool, RowsError>,
+) -> Result<Name, RowsError> {
     let mut candidate = name.clone();
     let mut attempt = 0u64;
-    while state::entry(rows, dir, &candidate)?.is_some() {
+    while !is_free(rows, &candidate)? {
         attempt += 1;
         candidate = conflict_name(rows, name, op, attempt)?;
     }

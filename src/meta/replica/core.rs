@@ -3,11 +3,11 @@
 
 mod saved;
 
-use super::graph::Graph;
+use super::graph::{Graph, Lane};
 use super::standing::Standing;
 use crate::apply::{Outcome, apply};
 use crate::cache::{CachedRows, Layer, Snapshot};
-use crate::commit::{CheckedCommit, Commit};
+use crate::commit::{CheckedCommit, CheckpointRef, Commit};
 use crate::lane::Head;
 use crate::op::Op;
 use crate::order::OrderKey;
@@ -15,7 +15,7 @@ use crate::rows::{Rows, RowsError};
 use crate::state;
 use crate::undo::{Frame, Recorder};
 use skrin_base::wire::Writer;
-use skrin_base::{DeviceId, Ino, Name, RoomId, SegmentInfo};
+use skrin_base::{DeviceId, Ino, LaneId, Name, RoomId, SegmentInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -159,6 +159,8 @@ pub(super) struct Core {
     last_counter: u64,
     /// Segments of own commits that became void: the next commit declares them again.
     pub(super) redeclare: Vec<SegmentInfo>,
+    /// The checkpoint that the newest commit in a lane of this device releases, as far as that was written in this run.
+    pub(super) released: Option<(LaneId, CheckpointRef)>,
     broken: bool,
     /// Entries beside the rows that a failed flush did not write.
     unsaved: Layer,
@@ -189,6 +191,7 @@ impl Core {
             counter_base: 0,
             last_counter: 0,
             redeclare: Vec::new(),
+            released: None,
             broken: false,
             unsaved: Layer::new(),
             anew: false,
@@ -215,13 +218,23 @@ impl Core {
 
     pub(super) fn fold_one(rows: &mut dyn Rows, commit: &Commit) -> Result<Frame, RowsError> {
         let mut recorder = Recorder::new(rows);
-        for segment in &commit.segments {
-            state::declare_segment(&mut recorder, segment)?;
-        }
-        for op in &commit.ops {
-            apply(&mut recorder, op)?;
-        }
+        Self::fold_first(&mut recorder, commit, usize::MAX)?;
         Ok(recorder.finish())
+    }
+
+    /// Folds the first operations of a commit, with all segments that it declares.
+    pub(super) fn fold_first(
+        rows: &mut dyn Rows,
+        commit: &Commit,
+        ops: usize,
+    ) -> Result<(), RowsError> {
+        for segment in &commit.segments {
+            state::declare_segment(rows, segment)?;
+        }
+        for op in commit.ops.iter().take(ops) {
+            apply(rows, op)?;
+        }
+        Ok(())
     }
 
     fn push_logged(&mut self, key: OrderKey, checked: CheckedCommit, frame: Frame) {
@@ -763,6 +776,41 @@ impl Core {
             self.relieve_pending()?;
         }
         Ok(())
+    }
+
+    /// The newest lane of this device, if it is open.
+    pub(super) fn own_open_lane(&self) -> Option<(LaneId, &Lane)> {
+        let lanes = self.graph.lanes.iter();
+        let own = lanes.filter(|(_, lane)| lane.device == self.device);
+        let newest = own.max_by_key(|(_, lane)| lane.incarnation);
+        newest
+            .filter(|(_, lane)| lane.closed.is_none())
+            .map(|(id, lane)| (*id, lane))
+    }
+
+    /// Whether others have published operations that the open lane of this device does not name yet.
+    pub(super) fn holds_floor(&self) -> bool {
+        let Some((own, tip)) = self
+            .own_open_lane()
+            .and_then(|(id, l)| Some((id, l.tip()?)))
+        else {
+            return false;
+        };
+        let named = |head: &Head| {
+            let mut named = tip.named.iter();
+            named.any(|named| named.lane == head.lane && named.seq >= head.seq)
+        };
+        let mut held = self.log.values().filter_map(|logged| logged.held.as_ref());
+        held.any(|(checked, _)| {
+            let head = checked.head();
+            head.lane != own && !checked.commit().ops.is_empty() && !named(head)
+        })
+    }
+
+    /// Whether nothing waits to be published that was made up to this counter, after the first operations.
+    pub(super) fn is_published_up_to(&self, counter: u64, first: usize) -> bool {
+        let next = self.pending.get(first);
+        self.parked.is_empty() && next.is_none_or(|pending| pending.counter > counter)
     }
 
     /// Whether a failure left the state incomplete: it must be folded again.

@@ -528,7 +528,9 @@ impl Graph {
     /// Lamport time of the first commit of `lane` that `tip` does not follow.
     fn first_unseen(&self, id: LaneId, lane: &Lane, tip: &Tip) -> Option<u64> {
         let named = tip.named.iter().filter(|head| head.lane == id);
-        let covered = lane.covered_to();
+        // What lies in the checkpoint that stands is named no more once the lane has ended.
+        let held = lane.held.map(|(last, _)| last);
+        let covered = lane.covered_to().max(held);
         let seen = named.map(|head| head.seq).chain(covered).max();
         let from = seen.map_or(0, |seq| seq.saturating_add(1));
         let mut after = self.places.range((id, from)..=(id, u64::MAX));

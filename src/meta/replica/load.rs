@@ -12,7 +12,7 @@ use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
 use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
-use crate::commit::{CheckedCommit, CheckpointRef, Decided, open_commit};
+use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
 use crate::heads::HeadsFile;
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -66,6 +66,22 @@ impl Replica {
     /// A storage that shows less than this device has seen; local files that cannot be used; a storage that cannot be
     /// reached when it is needed.
     pub async fn open(config: ReplicaConfig) -> Result<Self, ReplicaError> {
+        let (replica, kept) = Self::prepare(config)?;
+        replica.start(kept).await?;
+        Ok(replica)
+    }
+
+    /// Puts again what a storage has lost of what this device wrote and still keeps ([`Replica::put_again`]), where the room
+    /// cannot be opened because of just that. Returns how many commits were put.
+    ///
+    /// # Errors
+    /// As `open`, but for what the storage lacks.
+    pub async fn put_own_again(config: ReplicaConfig) -> Result<usize, ReplicaError> {
+        Self::prepare(config)?.0.put_again().await
+    }
+
+    /// Everything but looking at the storage; and whether the local cache was there.
+    fn prepare(config: ReplicaConfig) -> Result<(Self, bool), ReplicaError> {
         let env = env(&config);
         let (vault, room, device) = (config.keys.vault(), config.keys.room(), config.device);
         let identity = identity(&config);
@@ -100,7 +116,7 @@ impl Replica {
             in_flight: None,
             own_tips: Vec::new(),
             probed: HashMap::new(),
-            decided: Decided::default(),
+            decided_below: 0,
             proposal: None,
             verdicts: Vec::new(),
             refuting,
@@ -122,8 +138,7 @@ impl Replica {
             shown: Mutex::new(status::Shown::default()),
             flushing: Mutex::new(()),
         };
-        replica.start(kept).await?;
-        Ok(replica)
+        Ok((replica, kept))
     }
 
     async fn start(&self, kept: bool) -> Result<(), ReplicaError> {
@@ -468,8 +483,16 @@ impl Replica {
                 core.note_counter(u64::from(incarnation) << 40);
             }
         }
+        let id = self.env.keys().lane_id(self.env.device, incarnation);
+        // What the lane has said once stays said.
+        let said = tip.and_then(|tip| self.own_commit(&tip).ok().flatten());
+        let said = said.map_or(0, |checked| checked.commit().decided.below);
+        net.decided_below = match net.own.id == id {
+            true => net.decided_below.max(said),
+            false => said,
+        };
         net.own = OwnLane {
-            id: self.env.keys().lane_id(self.env.device, incarnation),
+            id,
             incarnation,
             tip,
             checked: false,

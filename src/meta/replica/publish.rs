@@ -1,11 +1,12 @@
 //! Publishing: pull, rebase, stamp, seal, keep, put, read back (rules D2 and D4).
 
+use super::core::Core;
 use super::error::ReplicaError;
 use super::graph::Refusal;
 use super::make::covered_at;
 use super::pull::note_proposals;
 use super::standing::Reach;
-use super::{MergeDiff, Net, OwnLane, Replica};
+use super::{MergeDiff, Net, OwnLane, Replica, Settled};
 use crate::checkpoint::{CoveredLane, Root};
 use crate::commit::{
     CheckedCommit, CheckpointRef, Commit, Decided, Opinion, SealedCommit, Verdict, open_commit,
@@ -13,10 +14,13 @@ use crate::commit::{
 };
 use crate::lane::{Head, TIP_CONTENT, parse_commit_file};
 use crate::rows::RowsError;
+use crate::state;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
+use skrin_storage::disk::blocking;
 use skrin_storage::{Durable, ErrorKind, ObjectName, put_verified};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// What a commit takes beside its operations, segments and heads, generously.
@@ -28,6 +32,8 @@ const SEGMENT_LEN: usize = 140;
 /// Segments that one commit declares; more are spread over several, before the operations that use them.
 const SEGMENTS_AT_ONCE: usize = 2048;
 const VERDICTS_AT_ONCE: usize = 32;
+/// Numbers of segments that one commit decides.
+const ABANDONED_AT_ONCE: u64 = 4096;
 
 /// What `publish` did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,6 +65,7 @@ pub(super) struct Sealing {
 struct Batch {
     count: usize,
     segments: Vec<SegmentInfo>,
+    settled: Settled,
     close: bool,
 }
 
@@ -73,11 +80,11 @@ impl Replica {
         &self,
         upto_counter: u64,
         segments: Vec<Durable<SegmentInfo>>,
-        decided: Decided,
+        settled: Settled,
     ) -> Result<Published, ReplicaError> {
         let mut net = self.net.lock().await;
         let published = self
-            .publish_with(&mut net, upto_counter, segments, decided)
+            .publish_with(&mut net, upto_counter, segments, settled)
             .await;
         self.show(&net);
         published
@@ -88,7 +95,7 @@ impl Replica {
         net: &mut Net,
         upto: u64,
         segments: Vec<Durable<SegmentInfo>>,
-        decided: Decided,
+        settled: Settled,
     ) -> Result<Published, ReplicaError> {
         self.may_write(net)?;
         self.settle(net).await?;
@@ -99,7 +106,6 @@ impl Replica {
         let segments = segments.into_iter().map(Durable::into_inner);
         let mut segments: Vec<SegmentInfo> = segments.collect();
         segments.splice(0..0, self.core.lock().redeclare.iter().cloned());
-        let mut decided = Some(decided);
         let mut commits = 0;
         loop {
             let declare = segments.split_off(segments.len().min(SEGMENTS_AT_ONCE));
@@ -110,21 +116,19 @@ impl Replica {
                 0
             };
             let idle = count == 0 && declare.is_empty();
-            if idle && !self.has_to_refute(net) {
+            let heads = settled.heads && commits == 0 && net.own.tip.is_some();
+            if idle && !heads && !self.has_to_refute(net) {
                 break;
             }
             let owed = net.refuting.len();
             let batch = Batch {
                 count,
                 segments: declare,
+                // Those that are declared by a later commit of this run are not decided yet.
+                settled: settled.without_numbers(!segments.is_empty()),
                 close: false,
             };
-            self.put_batch(
-                net,
-                batch,
-                decided.take().unwrap_or_else(|| net.decided.clone()),
-            )
-            .await?;
+            self.put_batch(net, batch).await?;
             commits += 1;
             if idle && net.refuting.len() == owed {
                 break;
@@ -155,7 +159,7 @@ impl Replica {
     ///
     /// # Errors
     /// As `publish`.
-    pub async fn close_lane(&self, decided: Decided) -> Result<(), ReplicaError> {
+    pub async fn close_lane(&self, settled: Settled) -> Result<(), ReplicaError> {
         let mut net = self.net.lock().await;
         self.finish_sealing(&mut net).await?;
         if net.own.tip.is_none() && net.in_flight.is_none() {
@@ -172,11 +176,13 @@ impl Replica {
         let batch = Batch {
             count: 0,
             segments: Vec::new(),
+            settled,
             close: true,
         };
-        self.put_batch(&mut net, batch, decided).await?;
+        self.put_batch(&mut net, batch).await?;
         let incarnation = net.own.incarnation.saturating_add(1);
         net.own = self.fresh_lane(incarnation);
+        net.decided_below = 0;
         self.show(&net);
         Ok(())
     }
@@ -266,7 +272,7 @@ impl Replica {
     }
 
     /// Names up to `HEADS_MAX` heads; those left out are named by the next commit.
-    fn compose(&self, net: &Net, batch: &Batch, decided: Decided) -> Result<Commit, RowsError> {
+    fn compose(&self, net: &Net, batch: &Batch) -> Result<Commit, RowsError> {
         let keys = self.env.keys();
         let (epoch, commitment) = keys.current();
         let core = self.core.lock();
@@ -291,6 +297,7 @@ impl Replica {
         closes.extend(batch.close.then_some(own));
         closes.sort();
         let lamport = core.graph.next_lamport(own.lane, &parents);
+        let decided = self.decide(net, &core, batch)?;
         let owed = net.refuting.iter().filter(|(c, _)| c.floor < lamport);
         let owed = owed.take(VERDICTS_AT_ONCE - 1);
         let owed = owed.map(|(checkpoint, digest)| Verdict {
@@ -298,7 +305,19 @@ impl Replica {
             checkpoint: *checkpoint,
             digest: *digest,
         });
-        let said = net.verdicts.iter().rev().take(VERDICTS_AT_ONCE).copied();
+        let said = net.verdicts.iter().rev();
+        let said = said.take(VERDICTS_AT_ONCE - 1).copied();
+        let release = batch.settled.release.filter(|release| {
+            let checkpoint = release.checkpoint;
+            core.meta.standing.holds(&checkpoint)
+                && checkpoint.floor < lamport
+                && core.is_published_up_to(release.counter, batch.count)
+        });
+        let release = release.map(|release| Verdict {
+            opinion: Opinion::Release,
+            checkpoint: release.checkpoint,
+            digest: Hash32::default(),
+        });
         let pending = core.pending.iter().take(batch.count);
         let ops = pending.map(|p| Ok((*core.op_of(p)?).clone()));
         let ops = ops.collect::<Result<_, RowsError>>()?;
@@ -319,7 +338,12 @@ impl Replica {
             time: self.env.clock.now(),
             standing: core.meta.standing.current().map(|c| c.reference),
             decided,
-            verdicts: propose.into_iter().chain(owed).chain(said).collect(),
+            verdicts: propose
+                .into_iter()
+                .chain(owed)
+                .chain(said)
+                .chain(release)
+                .collect(),
             segments: batch.segments.clone(),
             closes,
             ops,
@@ -340,14 +364,36 @@ impl Replica {
         net.proposal = net.proposal.take_if(fits);
     }
 
-    async fn put_batch(
-        &self,
-        net: &mut Net,
-        batch: Batch,
-        decided: Decided,
-    ) -> Result<(), ReplicaError> {
+    /// Which numbers of the own lane nobody needs to wait for any more. Never fewer than before, and none that only commits
+    /// declare which count for nothing.
+    fn decide(&self, net: &Net, core: &Core, batch: &Batch) -> Result<Decided, RowsError> {
+        let (lane, from) = (net.own.id, net.decided_below);
+        let numbers = batch.settled.numbers.filter(|(of, _)| *of == lane);
+        let again = core.redeclare.iter();
+        let again = again.filter(|s| s.author == lane && !batch.segments.contains(s));
+        let bounds = numbers.into_iter().map(|(_, below)| below);
+        let below = bounds
+            .chain(again.map(|segment| segment.number))
+            .min()
+            .filter(|_| numbers.is_some());
+        let below = below.unwrap_or(0).max(from);
+        let below = below.min(from.saturating_add(ABANDONED_AT_ONCE));
+        let keys = self.env.keys();
+        let mut abandoned = Vec::new();
+        for number in from..below {
+            let id = keys.segment_id(lane, number);
+            let declared = batch.segments.iter().any(|segment| segment.id == id)
+                || state::segment(&core.rows, id)?.is_some();
+            if !declared {
+                abandoned.push(number);
+            }
+        }
+        Ok(Decided { below, abandoned })
+    }
+
+    async fn put_batch(&self, net: &mut Net, batch: Batch) -> Result<(), ReplicaError> {
         self.drop_stale_proposal(net);
-        let commit = self.compose(net, &batch, decided)?;
+        let commit = self.compose(net, &batch)?;
         net.sealing = Some(Sealing {
             task: self.seal_and_keep(commit),
             count: batch.count,
@@ -361,7 +407,7 @@ impl Replica {
         let (keys, signer) = (self.env.keys(), self.env.signer.clone());
         let (entropy, roster) = (self.env.entropy.clone(), self.env.roster.clone());
         let commits = self.commits.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking(&Handle::current(), move || {
             let refused = |fault| {
                 let object = format!("commit {} of this device", commit.seq);
                 ReplicaError::Commit { object, fault }
@@ -419,14 +465,15 @@ impl Replica {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
         }
         core.stamp(checked, count)?;
+        let mut verdicts = commit.verdicts.iter();
+        if let Some(said) = verdicts.find(|v| v.opinion == Opinion::Release) {
+            core.released = Some((sealed.head.lane, said.checkpoint));
+        }
         core.trim();
         drop(core);
         net.verdicts.clear();
         net.own.tip = Some(sealed.head);
-        net.decided = Decided {
-            below: commit.decided.below,
-            abandoned: Vec::new(),
-        };
+        net.decided_below = commit.decided.below;
         Ok(())
     }
 
@@ -530,19 +577,24 @@ impl Replica {
         let mut net = self.net.lock().await;
         self.may_write(&net)?;
         let mut put = 0;
-        for head in self.commits.list()? {
-            let name = self.env.names.commit(&head)?;
+        let own = self.commits.list()?;
+        for head in &own {
+            let name = self.env.names.commit(head)?;
             match self.env.store.get_range(&name, 0, 1).await {
                 Ok(_) => continue,
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error.into()),
             }
-            let sealed = self.commits.read(&head)?;
+            let sealed = self.commits.read(head)?;
             self.put_own(&name, &sealed.bytes).await?;
             put += 1;
         }
-        if let Some(tip) = net.own.tip {
-            let name = self.env.names.tip(&tip)?;
+        // In the order of lanes and numbers: the last of each lane.
+        let next = own.iter().skip(1).map(Some).chain([None]);
+        let last = own.iter().zip(next);
+        let tips = last.filter(|(head, next)| next.is_none_or(|next| next.lane != head.lane));
+        for (tip, _) in tips {
+            let name = self.env.names.tip(tip)?;
             self.env
                 .store
                 .put(&name, Bytes::from_static(TIP_CONTENT))

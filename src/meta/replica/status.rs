@@ -125,6 +125,11 @@ impl Replica {
         }
     }
 
+    /// What the control records call a device.
+    pub fn device_label(&self, device: &DeviceId) -> String {
+        self.env.label(device)
+    }
+
     /// Number of rows and digest of the whole tree, pending operations included: equal trees have equal digests.
     ///
     /// # Errors

@@ -5,6 +5,8 @@ mod checkpoints;
 mod control;
 mod converge;
 mod damage;
+mod garbage;
+mod history;
 mod liar;
 mod requests;
 mod restart;
@@ -113,6 +115,11 @@ impl Device {
         Ok(())
     }
 
+    async fn put_own_again(&mut self, vault: &Vault) -> Result<usize, ReplicaError> {
+        self.replica = None;
+        Replica::put_own_again(vault.config(self, self.dir.path())).await
+    }
+
     fn forget_cache(&mut self) {
         self.replica = None;
         for suffix in ["", "-wal", "-shm"] {
@@ -139,7 +146,7 @@ impl Device {
 
     async fn publish(&self) -> Result<Published, ReplicaError> {
         self.replica()
-            .publish(u64::MAX, Vec::new(), Decided::default())
+            .publish(u64::MAX, Vec::new(), Settled::default())
             .await
     }
 

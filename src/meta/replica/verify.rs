@@ -1,27 +1,18 @@
 //! Looking at every metadata object of a room on the storage, and folding everything from the first commit.
 
+use super::Replica;
+use super::admission::{AT_ONCE, Admission, in_order, is_about_the_object};
 use super::error::ReplicaError;
-use super::graph::{Graph, Refusal};
 use super::load::{get_page, get_root};
 use super::pull::proposals;
-use super::standing::{Reach, Standing};
-use super::veto::refutations;
-use super::{Replica, core::Core};
+use super::standing::Reach;
 use crate::checkpoint::{DigestOfRows, Root, RowAssembler};
-use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
-use crate::lane::{Head, parse_commit_file, parse_tip};
-use crate::order::OrderKey;
+use crate::commit::{CheckedCommit, CheckpointRef};
+use crate::lane::parse_tip;
 use crate::rows::{MemoryRows, RowsError};
 use futures_util::stream::{self, StreamExt};
-use skrin_base::limits::COMMIT_MAX;
-use skrin_base::{Hash32, LaneId};
-use skrin_storage::{ErrorKind, Prefix, StoreError};
+use skrin_base::Hash32;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Objects got at once.
-const AT_ONCE: usize = 16;
-/// What is void depends on the checkpoints, and those on what is admitted: a few rounds settle it.
-const ROUNDS: usize = 8;
 
 /// Something wrong with an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,11 +47,6 @@ impl VerifyReport {
     }
 }
 
-/// Whether the storage answered and the object is at fault, rather than the way to it.
-fn is_about_the_object(error: &StoreError) -> bool {
-    matches!(error.kind(), ErrorKind::Absent | ErrorKind::Broken)
-}
-
 impl Replica {
     /// Reads every commit, root and page of the room, checks each, folds all commits from the first one in memory, and
     /// compares the result with this replica's state. `progress` is told how many objects were read. Pull first.
@@ -87,56 +73,22 @@ impl Replica {
         Ok(report)
     }
 
-    async fn lane_files(&self) -> Result<Vec<Head>, ReplicaError> {
-        let lanes = Prefix::new(format!("rooms/{}/lanes", self.env.names.0))?;
-        let mut heads = Vec::new();
-        for lane in self.env.store.list(&lanes).await?.dirs {
-            let Some(id) = LaneId::from_hex(&lane) else {
-                continue;
-            };
-            let lane = lanes.dir(&lane)?;
-            for part in self.env.store.list(&lane).await?.dirs {
-                let listing = self.env.store.list(&lane.dir(&part)?).await?;
-                let files = listing.objects.iter();
-                let parsed = files.filter_map(|listed| parse_commit_file(listed.name.file_name()));
-                heads.extend(parsed.map(|(seq, hash)| Head {
-                    lane: id,
-                    seq,
-                    hash,
-                }));
-            }
-        }
-        Ok(heads)
-    }
-
     async fn verify_commits(
         &self,
         report: &mut VerifyReport,
         progress: &mut (impl FnMut(u64) + Send),
     ) -> Result<BTreeMap<Hash32, CheckedCommit>, ReplicaError> {
-        let get = |head: Head| async move {
-            let name = self.env.names.commit(&head)?;
-            Ok::<_, ReplicaError>((head, self.env.store.get(&name, COMMIT_MAX).await))
-        };
-        let mut got = stream::iter(self.lane_files().await?.into_iter().map(get)).buffered(AT_ONCE);
         let mut commits = BTreeMap::new();
-        while let Some(next) = got.next().await {
-            let (head, bytes) = next?;
-            let bytes = match bytes {
-                Ok(bytes) => bytes,
-                Err(error) if is_about_the_object(&error) => {
-                    report.problem(self.object(&head), error);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            match open_commit(&head, &bytes, &self.env.keys(), &self.env.roster.read()) {
+        let heads = self.lane_files().await?;
+        self.read_commits(heads, |head, checked| {
+            match checked {
                 Ok(checked) => drop(commits.insert(head.hash, checked)),
-                Err(fault) => report.problem(self.object(&head), fault),
+                Err(text) => report.problem(self.object(&head), text),
             }
             report.commits += 1;
             progress(report.commits);
-        }
+        })
+        .await?;
         Ok(commits)
     }
 
@@ -261,87 +213,6 @@ impl Replica {
     }
 }
 
-type InOrder = BTreeMap<OrderKey, CheckedCommit>;
-
-/// What the commits say of each other, by the rules.
-struct Admission {
-    graph: Graph,
-    standing: Standing,
-    admitted: InOrder,
-    problems: Vec<(Head, String)>,
-}
-
-/// Admits commits in their order; which checkpoints are proposed is known from an earlier round.
-fn admit_all(
-    replica: &Replica,
-    in_order: &InOrder,
-    roots: &BTreeMap<CheckpointRef, Root>,
-    before: &Standing,
-) -> Admission {
-    let mut all = Admission {
-        graph: Graph::default(),
-        standing: Standing::default(),
-        admitted: InOrder::new(),
-        problems: Vec::new(),
-    };
-    let mut queue: Vec<_> = in_order.iter().collect();
-    let mut waiting = Vec::new();
-    while !queue.is_empty() {
-        let admitted = all.admitted.len();
-        for (key, checked) in std::mem::take(&mut queue) {
-            match all.admit(checked, *key, roots, before) {
-                Ok(()) => {}
-                Err(Refusal::Missing(missing)) => waiting.push((key, checked, missing)),
-                Err(Refusal::Bad(fault)) => {
-                    all.problems.push((*checked.head(), fault.to_string()));
-                }
-            }
-        }
-        if all.admitted.len() > admitted {
-            // A false time sorts before what it follows.
-            let again = std::mem::take(&mut waiting).into_iter();
-            queue = again.map(|(key, checked, _)| (key, checked)).collect();
-        }
-    }
-    for (_, checked, missing) in waiting {
-        let object = replica.object(checked.head());
-        let text = format!("{object} follows it, and it is not there or not whole");
-        let missing = missing.into_iter().map(|head| (head, text.clone()));
-        all.problems.extend(missing);
-    }
-    all.graph.hold(&all.standing.held());
-    all
-}
-
-impl Admission {
-    fn admit(
-        &mut self,
-        checked: &CheckedCommit,
-        key: OrderKey,
-        roots: &BTreeMap<CheckpointRef, Root>,
-        before: &Standing,
-    ) -> Result<(), Refusal> {
-        let (head, commit) = (checked.head(), checked.commit());
-        self.graph
-            .admit_up_to(head, commit, before.highest_floor())?;
-        for verdict in proposals(checked) {
-            let reference = verdict.checkpoint;
-            let named = self.graph.named_up_to(head, reference.floor);
-            self.standing.propose(reference, verdict.digest, key, named);
-            if let Some(root) = roots.get(&reference) {
-                self.standing.believe(&reference, &Reach::of(root));
-            }
-        }
-        if !self.graph.is_mistimed(head) {
-            for verdict in refutations(checked) {
-                self.standing.refute(verdict.checkpoint, commit.device);
-            }
-        }
-        self.admitted.insert(key, checked.clone());
-        Ok(())
-    }
-}
-
 /// Admits and folds all commits by the rules, without cache and undo.
 fn fold_all(
     replica: &Replica,
@@ -349,32 +220,23 @@ fn fold_all(
     commits: BTreeMap<Hash32, CheckedCommit>,
     roots: &BTreeMap<CheckpointRef, Root>,
 ) -> Result<Hash32, RowsError> {
-    let room = replica.env.names.0;
-    let place = |checked: CheckedCommit| {
-        let (head, lamport) = (checked.head(), checked.commit().lamport);
-        let key = OrderKey::new(room, head.lane, lamport, head.seq, &head.hash);
-        (key, checked)
-    };
-    let in_order: InOrder = commits.into_values().map(place).collect();
-    let mut all = admit_all(replica, &in_order, roots, &Standing::default());
-    for _ in 0..ROUNDS {
-        let again = admit_all(replica, &in_order, roots, &all.standing);
-        let stable = again.standing == all.standing;
-        all = again;
-        if stable {
-            break;
-        }
+    let commits = in_order(replica.env.names.0, commits.into_values());
+    let reaches = roots.iter().map(|(at, root)| (*at, Reach::of(root)));
+    let all = Admission::of(&commits, &reaches.collect());
+    for (head, fault) in &all.refused {
+        report.problem(replica.object(head), fault);
     }
-    for (head, text) in &all.problems {
-        report.problem(replica.object(head), text);
+    for (head, missing) in &all.waiting {
+        let text = format!(
+            "{} follows it, and it is not there or not whole",
+            replica.object(head)
+        );
+        for missing in missing {
+            report.problem(replica.object(missing), &text);
+        }
     }
     let mut rows = MemoryRows::default();
-    for checked in all.admitted.values() {
-        let (head, lamport) = (checked.head(), checked.commit().lamport);
-        if !all.graph.is_void(head) && !all.standing.voids(&all.graph, head, lamport) {
-            Core::fold_one(&mut rows, checked.commit())?;
-        }
-    }
+    all.fold(&mut rows, |_| usize::MAX)?;
     let mut digest = DigestOfRows::default();
     rows.0
         .iter()

@@ -124,9 +124,16 @@ impl World {
                     replaces,
                 }
             }
-            (8, Some((a, ino, _))) => match rng.pick(&self.places) {
-                Some((b, other, _)) => OpKind::Exchange { ino, a, other, b },
-                None => OpKind::Label {
+            (8, Some((a, ino, version))) => match (rng.below(4), rng.pick(&self.places)) {
+                (0, _) => OpKind::Snapshot {
+                    name: Self::name(rng),
+                },
+                (1, _) => OpKind::ForgetSnapshot {
+                    name: Self::name(rng),
+                    snapshot: version,
+                },
+                (_, Some((b, other, _))) => OpKind::Exchange { ino, a, other, b },
+                (_, None) => OpKind::Label {
                     label: "anna-laptop".into(),
                 },
             },

@@ -277,3 +277,33 @@ async fn a_checkpoint_that_was_overtaken_is_not_proposed() {
     assert_eq!(devices[0].replica().status().checkpoint, None);
     assert_converged(&devices, 36);
 }
+
+/// Found by random programs: those who had folded the closed lane waited for ever for somebody to name it who had begun above it.
+#[tokio::test]
+async fn who_begins_with_a_checkpoint_does_not_hold_the_floor_by_closed_lanes_that_lie_in_it() {
+    let vault = Vault::new(45);
+    let mut rng = Rng(45);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    for device in &mut devices {
+        device.act(&mut rng);
+        device.publish().await.unwrap();
+    }
+    let closing = devices[0].replica().close_lane(Settled::default());
+    closing.await.unwrap();
+    for _ in 0..2 {
+        devices[1].act(&mut rng);
+        devices[1].publish().await.unwrap();
+    }
+    assert!(devices[1].replica().checkpoint().await.unwrap());
+    devices[1].act(&mut rng);
+    devices[1].publish().await.unwrap();
+    let mut fresh = vault.open(2).await;
+    for _ in 0..2 {
+        fresh.act(&mut rng);
+        fresh.publish().await.unwrap();
+        devices[1].act(&mut rng);
+        devices[1].publish().await.unwrap();
+    }
+    let status = devices[1].replica().status();
+    assert!(status.floor > status.checkpoint.unwrap().floor);
+}

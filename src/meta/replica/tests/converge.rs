@@ -46,7 +46,7 @@ async fn step(vault: &Vault, device: &mut Device, rng: &mut Rng, mix: Mix) {
         _ if mix.crashes => match rng.below(4) {
             0 => device.forget_cache(),
             1 => {
-                let _ = device.replica().close_lane(Decided::default()).await;
+                let _ = device.replica().close_lane(Settled::default()).await;
                 device.replica = None;
             }
             _ => device.replica = None,

@@ -61,7 +61,7 @@ async fn opening_with_a_cache_and_nothing_new_is_one_request() {
     device.publish().await.unwrap();
     device
         .replica()
-        .close_lane(Decided::default())
+        .close_lane(Settled::default())
         .await
         .unwrap();
     device.replica().flush().unwrap();

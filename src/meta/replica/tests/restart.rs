@@ -266,7 +266,7 @@ async fn a_closed_lane_is_followed_by_a_new_one() {
     let first = device.replica().own_lane().await;
     device
         .replica()
-        .close_lane(Decided::default())
+        .close_lane(Settled::default())
         .await
         .unwrap();
     device.open(&vault).await.unwrap();
@@ -300,7 +300,7 @@ async fn nothing_is_opened_without_writing() {
     device.replica().pull().await.unwrap();
     device
         .replica()
-        .close_lane(Decided::default())
+        .close_lane(Settled::default())
         .await
         .unwrap();
     device.publish().await.unwrap();
@@ -308,7 +308,7 @@ async fn nothing_is_opened_without_writing() {
     let mut config = vault.config(&device, device.dir.path());
     config.read_only = true;
     let reader = Replica::open(config).await.unwrap();
-    let refused = reader.publish(1, Vec::new(), Decided::default()).await;
+    let refused = reader.publish(1, Vec::new(), Settled::default()).await;
     assert!(matches!(refused, Err(ReplicaError::ReadOnly)));
 }
 

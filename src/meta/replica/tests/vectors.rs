@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::{DigestOfRows, RowAssembler, open_page, open_root};
 use crate::commit::{CheckpointRef, open_commit};
+use crate::op::OpKind;
 use crate::order::OrderKey;
 use crate::rows::MemoryRows;
 use crate::{apply, state};
@@ -159,11 +160,12 @@ async fn commits_text() -> String {
         (0..6).for_each(|_| device.act(&mut rng));
         device.publish().await.unwrap();
     }
-    let decided = Decided {
-        below: 2,
-        abandoned: vec![0, 1],
+    let numbers = Some((devices[0].replica().own_lane().await, 2));
+    let settled = Settled {
+        numbers,
+        ..Settled::default()
     };
-    devices[0].replica().close_lane(decided).await.unwrap();
+    devices[0].replica().close_lane(settled).await.unwrap();
     let core = devices[0].replica().core.lock();
     let mut rows = MemoryRows::default();
     let mut text = preamble(&vault, "lanes.md, in the order of section 5");
@@ -232,6 +234,52 @@ fn the_frozen_commits_fold_to_their_digests_in_any_order_of_arrival() {
         fold(&mut rows, commit);
         assert_eq!(digest(&rows).as_bytes().as_slice(), after);
     }
+}
+
+/// Two devices that give one name, and what becomes of it.
+fn snapshots_text() -> String {
+    let name = |name: &[u8]| skrin_base::Name::new(name).unwrap();
+    let device = |n: u8| DeviceId([n; 16]);
+    let id = |n, counter| OpId {
+        device: device(n),
+        counter,
+    };
+    let label = |label: &str| OpKind::Label {
+        label: label.to_owned(),
+    };
+    let taken = || OpKind::Snapshot {
+        name: name(b"monday"),
+    };
+    let forgotten = |name, snapshot| OpKind::ForgetSnapshot { name, snapshot };
+    let conflict = name(b"monday (conflict, laptop, 2026-09-21)");
+    let ops = [
+        (id(1, 1), label("desktop")),
+        (id(2, 1), label("laptop")),
+        (id(1, 2), taken()),
+        (id(2, 2), taken()),
+        (id(1, 3), forgotten(name(b"monday"), id(2, 2))),
+        (id(1, 4), forgotten(name(b"monday"), id(1, 2))),
+        (id(2, 3), forgotten(conflict, id(2, 2))),
+    ];
+    let mut text = "# Vectors of docs/format/operations.md, operations 11 and 12: name = hex.\n# Each operation, and the digest of the state behind it.\n".to_owned();
+    let mut rows = MemoryRows::default();
+    for (n, (id, kind)) in (0..).zip(ops) {
+        let time = skrin_base::Timestamp(1_790_000_000_000_000_000 + n);
+        let op = Op { id, time, kind };
+        assert_eq!(
+            apply(&mut rows, &op).unwrap() == Outcome::Void("the snapshot is gone"),
+            n == 4
+        );
+        writeln!(text, "\nop = {}", hex(&op.to_bytes())).unwrap();
+        writeln!(text, "digest = {}", digest(&rows)).unwrap();
+    }
+    assert!(!rows.0.keys().any(|key| key.starts_with(b"N")));
+    text
+}
+
+#[test]
+fn snapshots_are_written_as_they_were_frozen_and_two_of_one_name_are_both_kept() {
+    frozen("snapshots.txt", &snapshots_text());
 }
 
 async fn checkpoint_text() -> String {

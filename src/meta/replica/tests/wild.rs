@@ -51,7 +51,7 @@ async fn program(seed: u64) {
             13 => drop(device.replica().flush()),
             14 if rng.below(2) == 0 => device.forget_cache(),
             14 if rng.below(3) == 0 => {
-                let _ = device.replica().close_lane(Decided::default()).await;
+                let _ = device.replica().close_lane(Settled::default()).await;
                 device.replica = None;
             }
             14 => device.replica = None,
