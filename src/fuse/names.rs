@@ -99,6 +99,7 @@ mod tests {
     const NAMES: Names = Names {
         any_form: true,
         refuse_mac_files: true,
+        uncached: false,
     };
 
     #[test]
