@@ -5,7 +5,7 @@ suite.py hold PATH USER          opens it and keeps it open until a line comes o
 suite.py second PATH USER        opens it; prints whether it may be written, and what it says
 suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
-suite.py window PATH             as `hold` with a window on $DISPLAY: types into it and saves by keys
+suite.py window PATH             opens it in a window on $DISPLAY, types into it and saves by keys
 """
 import atexit
 import os
@@ -210,13 +210,18 @@ def second(profile, path, user):
 def told(profile, path, user):
     office = Office(profile, user, window=True, arguments=[path])
     toolkit = office.service("com.sun.star.awt.Toolkit")
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while time.monotonic() < end:
-        for n in range(toolkit.getTopWindowCount()):
-            said = [text for text in texts(toolkit.getTopWindow(n)) if text]
-            if any("locked for editing" in text for text in said):
-                print("\n".join(said))
-                return
+        said = []
+        try:
+            for n in range(toolkit.getTopWindowCount()):
+                said += [text for text in texts(toolkit.getTopWindow(n)) if text]
+        except uno.getClass("com.sun.star.uno.Exception"):
+            # Windows come and go meanwhile.
+            pass
+        if any("locked for editing" in text for text in said):
+            print("\n".join(said))
+            return
         time.sleep(0.5)
     sys.exit("nothing was said of a lock")
 
@@ -259,21 +264,26 @@ def crash(profile, path):
     office.end()
 
 
+def press(document, path, is_done, *keys):
+    """Presses keys in the window of the document until they have come through."""
+    search = ["xdotool", "search", "--onlyvisible", "--name", os.path.basename(path)]
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        shown = subprocess.run(search, stdout=subprocess.PIPE, text=True).stdout.split()
+        if shown:
+            subprocess.call(["xdotool", "windowfocus", shown[-1], *keys])
+        for _ in range(100):
+            if is_done():
+                return
+            time.sleep(0.1)
+    sys.exit(f"{keys} did not come through")
+
+
 def window(profile, path):
     office = Office(profile, "Anna", window=True)
     document = office.load(path, hidden=False)
-    print("open", flush=True)
-    time.sleep(3)
-    shown = subprocess.check_output(["xdotool", "search", "--onlyvisible", "--name", os.path.basename(path)], text=True)
-    shown = shown.split()[-1]
-    subprocess.check_call(["xdotool", "windowfocus", "--sync", shown, "key", "ctrl+End", "type", " and typed"])
-    end = time.monotonic() + 60
-    while "typed" not in read(document) and time.monotonic() < end:
-        time.sleep(0.2)
-    subprocess.check_call(["xdotool", "key", "ctrl+s"])
-    while document.isModified() and time.monotonic() < end:
-        time.sleep(0.2)
-    check(not document.isModified(), "the keys did not save it")
+    press(document, path, lambda: "typed" in read(document), "type", "typed")
+    press(document, path, lambda: not document.isModified(), "key", "ctrl+s")
     document.close(True)
     office.end()
 

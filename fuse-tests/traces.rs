@@ -453,3 +453,54 @@ fn a_file_that_is_made_for_a_moment_is_kept_if_it_is_synced_or_stays() {
     there.unmount();
     here.unmount();
 }
+
+#[test]
+fn a_program_that_starts_another_while_it_writes_a_document_does_not_publish_half_of_it() {
+    let vault = Vault::new(On::Local);
+    let (here, there) = (vault.mount("a"), vault.mount("b"));
+    let (old, new) = (Dice(7).bytes(90_000), Dice(8).bytes(120_000));
+    let names = ["report.txt", "made-anew.txt"];
+    for name in names {
+        std::fs::write(here.join(name), &old).unwrap();
+    }
+    here.sync();
+    let look = |name| {
+        let _ = std::fs::metadata(there.join(".~lock.nothing#"));
+        std::fs::read(there.join(name)).ok()
+    };
+    crate::harness::wait_for("the documents to arrive", || {
+        names.iter().all(|name| look(name).is_some())
+    });
+    std::fs::remove_file(here.join(names[1])).unwrap();
+    let files = names.map(|name| File::create(here.join(name)).unwrap());
+    for mut file in &files {
+        file.write_all(&new[..50_000]).unwrap();
+    }
+    // It has the descriptors until it runs.
+    assert!(
+        std::process::Command::new("true")
+            .status()
+            .unwrap()
+            .success()
+    );
+    std::fs::write(here.join(".~lock.hurry#"), ",anna,desk,,;").unwrap();
+    for _ in 0..8 {
+        assert!(
+            names
+                .iter()
+                .all(|name| look(name).is_some_and(|found| found == old))
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    for mut file in &files {
+        file.write_all(&new[50_000..]).unwrap();
+    }
+    drop(files);
+    crate::harness::wait_for("the new documents to arrive", || {
+        names
+            .iter()
+            .all(|name| look(name).is_some_and(|found| found == new))
+    });
+    there.unmount();
+    here.unmount();
+}

@@ -116,6 +116,8 @@ pub(crate) struct FileState {
     /// Whether it was cut to nothing and the tree still has what was in it: other devices keep the old contents until the new ones are
     /// whole.
     pub(crate) rewritten: bool,
+    /// The thread that made it or cut it to nothing, until its contents are told.
+    pub(crate) author: Option<u32>,
     /// Whether its blocks are worth compressing.
     pub(crate) gain: Gain,
     /// What the journal has of changes that the tree does not have.
@@ -157,6 +159,7 @@ impl FileState {
             counted: 0,
             unnamed: 0,
             rewritten: false,
+            author: None,
             gain: Gain::default(),
             noted: Noted::default(),
             error: None,

@@ -166,7 +166,7 @@ impl Fs {
         inode.mtime = mtime.unwrap_or(inode.mtime);
         state.since = None;
         state.unnamed = 0;
-        state.rewritten = false;
+        (state.rewritten, state.author) = (false, None);
         self.count(state);
         Ok(())
     }

@@ -33,9 +33,7 @@ struct Process {
 impl Process {
     /// The process that a thread belongs to; `None` if it cannot be seen from here.
     fn of(thread: u32) -> Option<Self> {
-        let status = read(&format!("/proc/{thread}/status"))?;
-        let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-        let pid = group.trim().parse().ok()?;
+        let pid = process_of(thread)?;
         Some(Self {
             pid,
             started: started(pid)?,
@@ -57,6 +55,13 @@ impl Process {
         };
         (boot()? == process.boot).then_some(process)
     }
+}
+
+/// The number of the process that a thread belongs to; `None` if it cannot be seen from here.
+pub(crate) fn process_of(thread: u32) -> Option<u32> {
+    let status = read(&format!("/proc/{thread}/status"))?;
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+    group.trim().parse().ok()
 }
 
 fn read(path: &str) -> Option<String> {

@@ -250,7 +250,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -280,7 +280,14 @@ impl Filesystem for Adapter {
             if let Err(refused) = view.keep(&mut set, kept) {
                 return reply.error(raw_errno(refused));
             }
-            let work = move |fs: &Fs| reply_attr(reply, view, fs.setattr(node(ino), &set));
+            let thread = req.pid();
+            let work = move |fs: &Fs| {
+                let done = fs.setattr(node(ino), &set);
+                if size == Some(0) {
+                    fs.note_author(node(ino), thread);
+                }
+                reply_attr(reply, view, done);
+            };
             match size {
                 None => work(&self.fs),
                 Some(0) => self.store(work),
@@ -546,14 +553,15 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         guarded(|| {
-            self.store(move |fs| reply_empty(reply, fs.flush(handle(fh))));
+            let thread = req.pid();
+            self.store(move |fs| reply_empty(reply, fs.flush_by(handle(fh), thread)));
         });
     }
 

@@ -74,8 +74,12 @@ impl Fs {
             let place = parent.links.first();
             place.is_some_and(|place| is_passing_dir(place.name.as_bytes()))
         };
-        if passing && let Some(file) = self.files.get(attr.node) {
-            file.state.lock().content.keep();
+        if let Some(file) = self.files.get(attr.node) {
+            let mut state = file.state.lock();
+            state.author = Some(caller.pid);
+            if passing {
+                state.content.keep();
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{FileState, OpenFile};
+use crate::leases::process_of;
 use crate::types::{HandleId, NodeId, OpenMode};
 use skrin_meta::Kind;
 use std::sync::Arc;
@@ -74,6 +75,35 @@ impl Fs {
         let told = self.tell_closed(&handle.file);
         let earlier = handle.file.state.lock().error.take();
         told.and(earlier.map_or(Ok(()), Err))
+    }
+
+    /// As `flush`, by a thread. A program that starts another while it writes a document gives it copies of its descriptors for a moment: that those
+    /// are closed says nothing of the document.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn flush_by(&self, handle: HandleId, thread: u32) -> Result<(), FsError> {
+        let author = self.files.handle(handle)?.file.state.lock().author;
+        let other = author
+            .filter(|author| *author != thread)
+            .is_some_and(|author| {
+                let both = (process_of(author), process_of(thread));
+                matches!(both, (Some(author), Some(this)) if author != this)
+            });
+        match other {
+            true => Ok(()),
+            false => self.flush(handle),
+        }
+    }
+
+    /// Who cut a file to nothing, to write it anew.
+    pub fn note_author(&self, node: NodeId, thread: u32) {
+        if let Some(file) = self.files.get(node) {
+            let mut state = file.state.lock();
+            if state.rewritten {
+                state.author = Some(thread);
+            }
+        }
     }
 
     fn tell_closed(&self, file: &OpenFile) -> Result<(), FsError> {
