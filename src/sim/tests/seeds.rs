@@ -1,4 +1,5 @@
 //! Worlds of fixed seeds, which every run sees, and of new ones. `SKRIN_SEED=n` runs that one alone, `SKRIN_SEEDS=n` so many new ones.
+#![allow(clippy::unwrap_used)] // Helpers of tests; the lint only excuses the test functions themselves.
 
 use skrin_sim::{Counts, SCENES};
 
