@@ -1,5 +1,6 @@
 //! Below the command line and FUSE time, randomness, threads and stable storage come from where the simulation can see them: nobody asks
 //! the machine behind its back.
+#![allow(clippy::unwrap_used)] // Helpers of tests; the lint only excuses the test functions themselves.
 
 use std::path::{Path, PathBuf};
 
