@@ -213,7 +213,7 @@ impl Filesystem for Adapter {
         guarded(|| {
             let name = self.stored(parent, name);
             let (dir, view) = (node(parent), self.view);
-            if is_lock(&name) {
+            if is_lock(&name) && !dir.is_past() {
                 return self.with_fresh_locks(move |fs| {
                     // Asked for again each time: the kernel is to keep neither that it is there nor that it is not.
                     match fs.lookup(dir, &name) {

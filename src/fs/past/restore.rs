@@ -4,6 +4,7 @@
 use super::{Then, When};
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::leases::is_lock;
 use crate::ops::xattr::attributes;
 use crate::ops::{dir_of, inode_of, name_of};
 use crate::types::{NodeId, RenameMode};
@@ -246,6 +247,10 @@ impl Work<'_> {
         name: &Name,
         steps: &mut Vec<Step>,
     ) -> Result<(), FsError> {
+        // Who has a document open now was not who had it then.
+        if is_lock(name.as_bytes()) {
+            return Ok(());
+        }
         let (old, inode) = inode_of(self.then, old)?;
         if inode.kind == Kind::File && !self.is_declared(old)? {
             let name = String::from_utf8_lossy(name.as_bytes());
@@ -501,7 +506,7 @@ impl Work<'_> {
         {
             let tree = self.fs.replica.tree();
             each_entry(&tree, now, |name, entry| {
-                if state::entry(self.then, old, &name)?.is_none() {
+                if !is_lock(name.as_bytes()) && state::entry(self.then, old, &name)?.is_none() {
                     later.push((name, entry.kind == Kind::Dir));
                 }
                 Ok(())
