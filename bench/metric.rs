@@ -70,6 +70,12 @@ metrics! {
     EDITS_SENT = "edits_sent", "4 KiB edits: bytes sent per edit", "B", Less;
     FSYNC_KEPT = "fsync_kept", "fsynced bytes survive kill -9 (1 = yes)", "", More;
     NAMES = "names", "create, rename, unlink", "1/s", More;
+    CALLS_STAT = "calls_stat", "stat", "1/s", More;
+    CALLS_ABSENT = "calls_absent", "stat of a name that is not there", "1/s", More;
+    CALLS_OPEN = "calls_open", "open, read 4 KiB, close", "1/s", More;
+    CALLS_LIST = "calls_list", "entries listed", "1/s", More;
+    CALLS_REREAD = "calls_reread", "sequential reading once more", "MiB/s", More;
+    CALLS_WRITE = "calls_write", "writes of 4 KiB in sequence, then fsync", "MiB/s", More;
     MANY_MOUNT = "many_mount", "many files: mount", "s", Less;
     MANY_LIST = "many_list", "many files: first ls -l", "s", Less;
     MANY_NEW = "many_new", "many files: mount + ls -l on a new machine", "s", Less;

@@ -74,6 +74,10 @@ impl Site {
 pub struct Tools {
     /// Ours.
     pub skrin: PathBuf,
+    /// Another build of ours to compare with.
+    pub before: Option<PathBuf>,
+    /// Whether to compare with ours where the kernel keeps nothing.
+    pub uncached: bool,
     /// 1.75 or later.
     pub rclone: PathBuf,
     /// 1.4 or later.
@@ -165,17 +169,31 @@ fn first_line(command: &mut Command) -> Result<String, BenchError> {
 
 /// The peers that can work on this kind of storage, ours first.
 pub fn for_endpoint(endpoint: Endpoint, tools: &Tools) -> Vec<Box<dyn Peer>> {
-    let skrin: Box<dyn Peer> = Box::new(skrin::Skrin(tools.skrin.clone()));
+    let skrin = |program: &Path, name, uncached| -> Box<dyn Peer> {
+        Box::new(skrin::Skrin {
+            program: program.to_owned(),
+            name,
+            uncached,
+        })
+    };
+    let mut peers = vec![skrin(&tools.skrin, OURS, false)];
+    if let Some(before) = &tools.before {
+        peers.push(skrin(before, "skrin before", false));
+    }
+    if tools.uncached {
+        peers.push(skrin(&tools.skrin, "skrin uncached", true));
+    }
     let rclone = || Box::new(rclone::Rclone(tools.rclone.clone()));
     let juicefs = || Box::new(juicefs::JuiceFs(tools.juicefs.clone()));
-    match endpoint {
+    let others: Vec<Box<dyn Peer>> = match endpoint {
         Endpoint::Folder => vec![
-            skrin,
             Box::new(gocryptfs::Gocryptfs),
             Box::new(cryfs::CryFs),
             Box::new(plain::Plain),
         ],
-        Endpoint::WebDav(_) => vec![skrin, rclone(), juicefs(), Box::new(gocryptfs::OverDavfs)],
-        Endpoint::S3(_) => vec![skrin, rclone(), juicefs()],
-    }
+        Endpoint::WebDav(_) => vec![rclone(), juicefs(), Box::new(gocryptfs::OverDavfs)],
+        Endpoint::S3(_) => vec![rclone(), juicefs()],
+    };
+    peers.extend(others);
+    peers
 }

@@ -1,5 +1,6 @@
 //! The phases: each gets a fresh vault and measures some of the rows.
 
+mod calls;
 mod edits;
 mod large;
 mod many;
@@ -25,6 +26,8 @@ pub enum Phase {
     Names,
     /// Mounting a vault with very many files.
     Many,
+    /// Single calls on what the kernel may have cached.
+    Calls,
 }
 
 impl Phase {
@@ -39,6 +42,7 @@ impl Phase {
             Self::Edits => edits::run(session),
             Self::Names => names::run(session),
             Self::Many => many::run(session),
+            Self::Calls => calls::run(session),
         }
     }
 }

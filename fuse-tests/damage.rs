@@ -266,6 +266,222 @@ fn right_over(
     }
 }
 
+/// What a storage does to one object.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Done {
+    Emptied,
+    Halved,
+    CutByOne,
+    LongerByOne,
+    LongerByMuch,
+    Zeroed,
+    Swapped,
+    Deleted,
+}
+
+const DONE: [Done; 8] = [
+    Done::Emptied,
+    Done::Halved,
+    Done::CutByOne,
+    Done::LongerByOne,
+    Done::LongerByMuch,
+    Done::Zeroed,
+    Done::Swapped,
+    Done::Deleted,
+];
+
+/// After these the vault is read in every way, which takes longer than checking it.
+const READ: [Done; 4] = [
+    Done::Halved,
+    Done::LongerByOne,
+    Done::Swapped,
+    Done::Deleted,
+];
+
+/// Does it, and gives back what undoes it; nothing where that changes nothing.
+fn act<'a>(
+    vault: &'a Vault,
+    done: Done,
+    name: &'a str,
+    other: &str,
+) -> Option<impl FnOnce() + use<'a>> {
+    let before = vault.storage.read(name);
+    let len = before.len();
+    let changed = match done {
+        Done::Emptied => Some(Vec::new()),
+        Done::Halved => Some(before[..len / 2].to_vec()),
+        Done::CutByOne => Some(before[..len.saturating_sub(1)].to_vec()),
+        Done::LongerByOne => Some([&before[..], &[7]].concat()),
+        Done::LongerByMuch => Some([&before[..], &vec![7; 1 << 20]].concat()),
+        Done::Zeroed => Some(vec![0; len]),
+        Done::Swapped => Some(vault.storage.read(other)),
+        Done::Deleted => None,
+    };
+    if changed.as_ref() == Some(&before) {
+        return None;
+    }
+    match changed {
+        Some(changed) => vault.storage.replace(name, &changed),
+        None => std::fs::remove_file(vault.storage.local().join(name)).unwrap(),
+    }
+    Some(move || vault.storage.replace(name, &before))
+}
+
+/// What `verify --data` came to: clean, or exit code 5 and the object named, or what opening the vault says.
+fn verified(vault: &Vault, name: &str, what: &str) -> &'static str {
+    let output = vault
+        .skrin(&["verify", &vault.address(), "--data", "--words-file"])
+        .arg(vault.words_file())
+        .finish();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{what}: {said}");
+    match output.status.code() {
+        Some(0) => "clean",
+        Some(5) if said.contains(name) => "named",
+        Some(7) if name == "skrin.vault" => "no vault",
+        Some(3) if name.starts_with("slots/") => "no secret",
+        code => panic!("{what}: {code:?}: {said}"),
+    }
+}
+
+/// What an export came to: whole; or exit code 5, and each file that is not right was named; or refused with the object named.
+fn exported(vault: &Vault, filed: &[Filed], name: &str, what: &str) -> &'static str {
+    let dest = vault.path("exported");
+    let output = vault
+        .skrin(&["export", &vault.address()])
+        .arg(&dest)
+        .arg("--words-file")
+        .arg(vault.words_file())
+        .finish();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("panicked"), "{what}: {said}");
+    let (mut wrong, mut absent) = (0, 0);
+    for filed in filed {
+        let (path, Some(body)) = (dest.join(&filed.name), &filed.body) else {
+            continue;
+        };
+        match std::fs::read(&path) {
+            Ok(back) if back == *body => {}
+            Ok(back) => {
+                wrong += 1;
+                assert!(said.contains(path.to_str().unwrap()), "{what}: {said}");
+                let right = back.iter().zip(body).all(|(b, a)| b == a || *b == 0);
+                assert!(right && back.len() == body.len(), "{what}: {}", filed.name);
+            }
+            Err(_) => absent += 1,
+        }
+    }
+    let _ = std::fs::remove_dir_all(&dest);
+    match (output.status.code(), wrong, absent) {
+        (Some(0), 0, 0) => "whole",
+        (Some(0), 0, _) => "less",
+        (Some(5), 1.., 0) => "told",
+        (Some(5), 0, _) if said.contains(name) => "refused",
+        (Some(7), 0, _) if name == "skrin.vault" => "refused",
+        (Some(3), 0, _) if name.starts_with("slots/") => "refused",
+        other => panic!("{what}: {other:?}: {said}"),
+    }
+}
+
+/// What a mount came to that writes nothing: of a device that has seen everything, or of one that has seen nothing.
+fn mounted(vault: &Vault, filed: &[Filed], seen: bool, name: &str, what: &str) -> &'static str {
+    let state = vault.state("look");
+    let _ = std::fs::remove_dir_all(&state);
+    if seen {
+        crate::harness::command("cp")
+            .arg("-a")
+            .args([vault.state("a"), state.clone()])
+            .output_ok();
+    }
+    let point = vault.point("look");
+    let (code, said) = vault.mount_command("look", &point, &["--read-only"]).code();
+    assert!(!said.contains("panicked"), "{what}: {said}");
+    match code {
+        0 => {}
+        // A device that knows the vault names what is missing by its commit and writer.
+        5 if said.contains(name.rsplit('/').next().unwrap()) || said.contains("rolled back") => {
+            return "refused";
+        }
+        7 if name == "skrin.vault" => return "refused",
+        3 if name.starts_with("slots/") => return "refused",
+        _ => panic!("{what}: {code}: {said}"),
+    }
+    let mount = Mount::adopt(vault, point);
+    let found: Vec<Found> = filed.iter().map(|f| look_at(&mount, f, what)).collect();
+    let errors = mount.status()["errors"].to_string();
+    mount.unmount();
+    let log = std::fs::read_to_string(log_of(&state)).unwrap();
+    assert!(!log.contains("panicked"), "{what}: {log}");
+    let file = name.rsplit('/').next().unwrap();
+    let named = log.contains(file) || errors.contains(file);
+    let has = |one| found.contains(&one);
+    match (has(Found::Eio), has(Found::Absent)) {
+        (false, false) => "whole",
+        (true, false) if named => "EIO",
+        (false, true) if named => "less, told",
+        (false, true) => "less",
+        other => panic!("{what} is named nowhere: {other:?}, {found:?}"),
+    }
+}
+
+/// The table of docs/hostile-server.md that this test fills: kind and what was done, then verify, export, a mount of who has seen
+/// nothing, a mount of who has seen everything.
+fn table() -> Vec<String> {
+    let page = include_str!("../docs/hostile-server.md");
+    let rows = page.split("<!-- matrix -->").nth(1).unwrap_or_default();
+    let rows = rows.lines().filter(|line| line.starts_with("| "));
+    rows.skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn whatever_is_done_to_an_object_of_any_kind_ends_as_the_table_says_and_never_in_wrong_bytes() {
+    let (vault, filed) = filled(On::Local);
+    // Device a sees what b wrote.
+    vault.mount("a").unmount();
+    vault.verify_clean();
+    let mut rows = Vec::new();
+    for (kind, is_kind) in KINDS {
+        let all: Vec<String> = names(&vault, is_kind).into_iter().collect();
+        let name = match kind {
+            // What carries the first file; the commit that follows it is followed by others.
+            "segment" | "commit" => filed[0].objects.iter().find(|name| is_kind(name)).unwrap(),
+            "slot" => all.iter().find(|name| is_words_slot(&vault, name)).unwrap(),
+            _ => &all[0],
+        };
+        let other = all.iter().rfind(|other| *other != name).unwrap_or(name);
+        for done in DONE {
+            let what = format!("{kind} {name} {done:?}");
+            let Some(undo) = act(&vault, done, name, other) else {
+                continue;
+            };
+            let mut cells = vec![verified(&vault, name, &what)];
+            if READ.contains(&done) {
+                cells.push(exported(&vault, &filed, name, &what));
+                cells.push(mounted(&vault, &filed, false, name, &what));
+                cells.push(mounted(&vault, &filed, true, name, &what));
+            }
+            cells.resize(4, "");
+            undo();
+            rows.push(format!("| {kind} | {done:?} | {} |", cells.join(" | ")));
+            println!("{}", rows[rows.len() - 1]);
+        }
+    }
+    vault.verify_clean();
+    assert!(rows == table(), "the table is now:\n{}\n", rows.join("\n"));
+}
+
+/// Whether the words do not open the vault without it.
+fn is_words_slot(vault: &Vault, name: &str) -> bool {
+    let undo = act(vault, Done::Deleted, name, name).unwrap();
+    let opens = vault
+        .skrin(&["verify", &vault.address(), "--words-file"])
+        .arg(vault.words_file())
+        .finish();
+    undo();
+    opens.status.code() == Some(3)
+}
+
 /// The log in a state directory, which holds one vault's.
 pub(crate) fn log_of(state: &Path) -> PathBuf {
     let found = files_below(state)

@@ -418,6 +418,30 @@ fn a_removed_tree_comes_back_and_what_is_newer_stays_unless_it_is_to_be_exact() 
 }
 
 #[test]
+fn names_that_became_one_file_are_two_again_and_names_that_were_one_are_one_again() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let dir = mount.join("work");
+    std::fs::create_dir(&dir).unwrap();
+    for (name, text) in [("a", "first"), ("b", "second"), ("x", "of both")] {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    std::fs::hard_link(dir.join("x"), dir.join("y")).unwrap();
+    let before = picture(&dir);
+    mount.sync();
+    let then = moment();
+    std::fs::remove_file(dir.join("b")).unwrap();
+    std::fs::hard_link(dir.join("a"), dir.join("b")).unwrap();
+    std::fs::remove_file(dir.join("y")).unwrap();
+    std::fs::write(dir.join("y"), "apart").unwrap();
+    restore(&vault, &dir, &["--at", &then, "--exact"]);
+    assert_same(&picture(&dir), &before);
+    let again = restore(&vault, &dir, &["--at", &then, "--exact"]);
+    assert_eq!(again["unchanged"], 5, "{again}");
+    mount.unmount();
+}
+
+#[test]
 fn what_cannot_be_restored_is_said_with_the_codes_for_scripts() {
     let vault = Vault::new(On::Local);
     let mount = vault.mount("a");

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Dice, Run, SKRIN, Vault, command, is_alive, kill, wait_for};
+use crate::harness::{Dice, LETS_GO, Run, SKRIN, Vault, command, is_alive, kill, wait_for};
 use crate::storages::On;
 
 /// Puts the program where mount(8) looks for helpers, tells that it is done, and stays.
@@ -28,7 +28,9 @@ impl Machine {
         let vault = Vault::new(On::Local);
         let point = vault.point("a");
         let mut namespace = Command::new("unshare")
-            .args(["--mount", "sh", "-c", NAMESPACE, SKRIN])
+            .args(["--mount", "sh", "-c"])
+            .arg(format!("{LETS_GO}\n{NAMESPACE}"))
+            .arg(SKRIN)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -591,4 +593,76 @@ fn a_process_that_is_stopped_lets_programs_wait_and_goes_on_where_it_was() {
         other.join(last.to_string()).exists()
     });
     other.unmount();
+}
+
+/// A process with a mount namespace of its own, in which the mount stays that there is at a point.
+struct Copy(Child);
+
+impl Copy {
+    fn new(point: &Path) -> Self {
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .arg(format!("{LETS_GO}\necho ready; exec sleep 1200"))
+            .arg(point)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = child.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(out, &mut [0; 6]).unwrap();
+        Self(child)
+    }
+
+    fn shell(&self, line: &str, point: &Path) -> String {
+        let mut command = command("nsenter");
+        command.args(["--mount", "--target", &self.0.id().to_string()]);
+        command.args(["sh", "-c", line]).arg(point).output_ok()
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_unmount_says_who_has_the_mount_in_another_namespace_and_leaves_it_to_him() {
+    let vault = Vault::new(On::Local);
+    let unmount = |mount: &crate::harness::Mount<'_>, copy: &Copy| {
+        let (code, said) = vault.skrin(&["unmount"]).arg(mount.path()).code();
+        assert_eq!(code, 6, "{said}");
+        // The shell may not have become what it runs yet.
+        assert!(said.contains(&format!("{} (", copy.0.id())), "{said}");
+        assert!(said.contains(&mount.pid().to_string()), "{said}");
+        assert!(!crate::harness::is_mounted(mount.path()));
+        assert!(is_alive(mount.pid()));
+    };
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("file"), "early").unwrap();
+    let (pid, point) = (mount.pid(), mount.path().to_owned());
+    let copy = Copy::new(&point);
+    unmount(&mount, &copy);
+    drop(mount);
+    assert_eq!(
+        copy.shell("cat \"$0/file\"; echo late >\"$0/new\"", &point),
+        "early"
+    );
+    drop(copy);
+    wait_for("the process behind the mount to end", || !is_alive(pid));
+
+    let mount = vault.mount("a");
+    assert_eq!(
+        std::fs::read_to_string(mount.join("new")).unwrap(),
+        "late\n"
+    );
+    let copy = Copy::new(mount.path());
+    unmount(&mount, &copy);
+    kill(mount.pid(), "TERM");
+    wait_for("the process behind the mount to end", || {
+        !is_alive(mount.pid())
+    });
+    drop(mount);
+    let mount = vault.mount("a");
+    mount.unmount();
 }

@@ -165,4 +165,5 @@ def main():
             office.kill()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,17 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::harness::{Mount, Run, Vault, command};
+use crate::harness::{Mount, Run, Vault, command, files_below, kill, wait_for};
 use crate::storages::On;
 
-/// One at a time: it takes a core and a gigabyte.
-fn office(verb: &str, directory: &Path, text: &str) -> String {
+/// One test at a time: each takes a core and a gigabyte.
+fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn office(verb: &str, directory: &Path, text: &str) -> String {
+    let _turn = turn();
+    office_alone(verb, directory, text)
+}
+
+/// As `office`, for one who has his turn.
+fn office_alone(verb: &str, directory: &Path, text: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fuse-tests/office.py");
     let mut office = command("/usr/bin/python3");
     office.args([script, verb]).arg(directory);
@@ -84,3 +96,184 @@ fn assert_seen(here: &Mount<'_>, folder: &Path, seen: &Path) {
 }
 
 crate::on_every_storage! { documents_are_edited_in_place_and_seen_by_another_device_after_one_poll_interval; }
+
+/// A LibreOffice of its own for one user; what it says on standard output.
+fn suite(verb: &str, args: &[&str]) -> Command {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/fuse-tests/suite.py");
+    let mut office = command("/usr/bin/python3");
+    office.args([script, verb]).args(args);
+    office
+}
+
+/// One that keeps a document open until it is told to go on, or killed.
+struct Holder(Child);
+
+impl Holder {
+    fn start(document: &Path, user: &str) -> Self {
+        let mut office = suite("hold", &[document.to_str().unwrap(), user]);
+        office.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = office.spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.as_mut().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let process = Self(child);
+        assert_eq!(line, "open\n");
+        process
+    }
+
+    /// It saves and closes.
+    fn finish(mut self) {
+        writeln!(self.0.stdin.as_mut().unwrap()).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+
+    /// kill -9 of LibreOffice itself, by the number that only its own profile has.
+    fn kill(mut self) {
+        let mut pids = vec![self.0.id()];
+        let mut next = 0;
+        while let Some(pid) = pids.get(next).copied() {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let children = children.unwrap_or_default();
+            pids.extend(
+                children
+                    .split_whitespace()
+                    .map(|pid| pid.parse::<u32>().unwrap()),
+            );
+            next += 1;
+        }
+        for pid in pids.into_iter().rev() {
+            kill(pid, "KILL");
+        }
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+/// A screen that nobody sees, and that ends with the value.
+struct Screen(Child, String);
+
+impl Screen {
+    fn start() -> Self {
+        // It draws a free number itself, and writes it to standard output.
+        let mut screen = Command::new("Xvfb");
+        screen.args([
+            "-ac",
+            "-noreset",
+            "-displayfd",
+            "1",
+            "-screen",
+            "0",
+            "1280x900x24",
+        ]);
+        screen.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = screen.spawn().unwrap();
+        let mut number = String::new();
+        let mut said = BufReader::new(child.stdout.as_mut().unwrap());
+        said.read_line(&mut number).unwrap();
+        Self(child, format!(":{}", number.trim()))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn writer_calc_and_impress_make_edit_save_and_save_as_in_both_formats_with_backup_copies() {
+    let vault = Vault::new(On::Local);
+    let here = vault.mount("a");
+    let folder = here.join("Documents");
+    std::fs::create_dir(&folder).unwrap();
+    {
+        let _turn = turn();
+        suite("all", &[folder.to_str().unwrap()]).output_ok();
+    }
+    here.sync();
+    let there = vault.mount("b");
+    let seen = there.join("Documents");
+    // Twelve documents, and not one lock or temporary file.
+    let names = listed(&folder);
+    assert_eq!(names.len(), 13, "{names:?}");
+    assert_eq!(listed(&seen), names);
+    for file in files_below(&folder) {
+        let other = seen.join(file.strip_prefix(&folder).unwrap());
+        assert!(std::fs::read(&file).unwrap() == std::fs::read(other).unwrap());
+    }
+    there.unmount();
+    here.unmount();
+}
+
+#[test]
+fn the_second_user_is_told_who_has_the_document_until_it_is_closed_or_the_program_is_killed() {
+    let vault = Vault::new(On::Local);
+    let (here, there) = (vault.mount("a"), vault.mount_with("b", &["--allow-other"]));
+    let _turn = turn();
+    office_alone("make", here.path(), "");
+    let all = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    all(here.path());
+    all(&here.join("letter.odt"));
+    here.sync();
+    let document = here.join("letter.odt");
+    let seen = there.join("letter.odt");
+    wait_for("the document to arrive", || seen.exists());
+    let screen = Screen::start();
+    let user = |verb| {
+        let mut office = suite(verb, &[seen.to_str().unwrap(), "Ben"]);
+        office.env("DISPLAY", &screen.1).output_ok()
+    };
+
+    let anna = Holder::start(&document, "Anna");
+    let told = user("told");
+    assert!(told.contains("locked for editing by:\n\nAnna"), "{told}");
+    anna.finish();
+    here.sync();
+    // Whoever asks for the lock file has the newest document as well.
+    let lock = there.join(".~lock.letter.odt#");
+    wait_for("the lock to go", || !lock.exists());
+    let opened = user("second");
+    assert_eq!(opened, "read-only: False\ntext: edited by Anna\n");
+
+    let anna = Holder::start(&document, "Anna");
+    wait_for("the lock to come", || {
+        std::fs::read_to_string(&lock).is_ok_and(|text| text.starts_with("Anna"))
+    });
+    anna.kill();
+    wait_for("the lock of a dead program to go", || !lock.exists());
+    assert!(user("second").starts_with("read-only: False"));
+    there.unmount();
+    here.unmount();
+}
+
+#[test]
+fn a_window_is_typed_into_and_saved_by_keys_and_recovers_after_a_kill() {
+    let vault = Vault::new(On::Local);
+    let here = vault.mount("a");
+    let _turn = turn();
+    office_alone("make", here.path(), "");
+    let screen = Screen::start();
+    let letter = here.join("letter.odt");
+    let report = here.join("report.docx");
+    let mut typed = suite("window", &[letter.to_str().unwrap()]);
+    typed.env("DISPLAY", &screen.1).output_ok();
+    let mut crash = suite("crash", &[report.to_str().unwrap()]);
+    let said = crash.env("DISPLAY", &screen.1).output_ok();
+    assert!(said.contains("not saved"), "{said}");
+    let there = vault.mount("b");
+    here.sync();
+    wait_for("what was typed to arrive", || {
+        let there = std::fs::read(there.join("letter.odt"));
+        there.is_ok_and(|there| there == std::fs::read(&letter).unwrap())
+    });
+    there.unmount();
+    here.unmount();
+}

@@ -7,8 +7,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use skrin_servers::Kind;
 
-use crate::harness::{Dice, Run, Vault, command};
+use crate::harness::{Dice, Run, Vault, command, wait_for};
+use crate::relay::Distant;
 use crate::storages::On;
 
 fn error(result: std::io::Result<impl Sized>) -> i32 {
@@ -310,6 +312,22 @@ fn a_read_only_mount_changes_nothing() {
     );
     mount.unmount();
     assert_eq!(vault.storage.objects(), before);
+}
+
+#[test]
+fn the_quota_that_a_web_dav_server_tells_is_the_free_space() {
+    // Its quota is the room on its disk.
+    let distant = Distant::on(Kind::WsgiDav);
+    let mount = distant.mount("a");
+    let free = |path: &Path| {
+        let space = rustix::fs::statvfs(path).unwrap();
+        space.f_bavail * space.f_frsize
+    };
+    wait_for("the server to be asked", || {
+        let theirs = free(&distant.vault.path(""));
+        free(mount.path()).abs_diff(theirs) < theirs / 2
+    });
+    mount.unmount();
 }
 
 #[test]

@@ -1,21 +1,54 @@
-//! A way to a server that can be shut: what clients send waits then, and nobody is told.
+//! A way to a server that can be shut: what clients send waits then, and nobody is told. It can be made narrow, too, and counts what passes.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use skrin_servers::{Kind, Server};
 
-use crate::harness::{Mount, Run, Vault};
+use crate::harness::{Dice, Mount, Run, Vault, wait_for};
 use crate::storages::On;
 
 /// Whether bytes pass, and who waits for it.
 type Gate = Arc<(Mutex<bool>, Condvar)>;
 
+/// One direction of the way, for all connections together.
+#[derive(Default)]
+struct Lane {
+    /// Bytes in a second; 0 is as many as can be.
+    rate: AtomicU64,
+    /// When the next byte may pass.
+    free: Mutex<Option<Instant>>,
+    passed: AtomicU64,
+}
+
+impl Lane {
+    fn pass(&self, bytes: usize) {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate > 0 {
+            let time = Duration::from_secs_f64(bytes as f64 / rate as f64);
+            let until = {
+                let mut free = self.free.lock().unwrap();
+                let begin = free.map_or_else(Instant::now, |free| free.max(Instant::now()));
+                *free = Some(begin + time);
+                begin + time
+            };
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
+        self.passed.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// To the server, and back.
+type Lanes = [Arc<Lane>; 2];
+
 /// A relay on a port of its own.
 pub(crate) struct Relay {
     port: u16,
     gate: Gate,
+    lanes: Lanes,
 }
 
 impl Relay {
@@ -24,7 +57,8 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let own = listener.local_addr().unwrap().port();
         let gate = Gate::new((Mutex::new(true), Condvar::new()));
-        let shared = Arc::clone(&gate);
+        let lanes = Lanes::default();
+        let (shared, [up, down]) = (Arc::clone(&gate), lanes.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
@@ -32,11 +66,28 @@ impl Relay {
                 };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 let gate = Arc::clone(&shared);
-                std::thread::spawn(move || pass(from, to, Some(&gate)));
-                std::thread::spawn(move || pass(server, client, None));
+                let (up, down) = (Arc::clone(&up), Arc::clone(&down));
+                std::thread::spawn(move || pass(from, to, Some(&gate), &up));
+                std::thread::spawn(move || pass(server, client, None, &down));
             }
         });
-        Self { port: own, gate }
+        Self {
+            port: own,
+            gate,
+            lanes,
+        }
+    }
+
+    /// From now on no more bytes a second pass, each way; 0 is as many as can be.
+    pub(crate) fn narrow(&self, rate: u64) {
+        for lane in &self.lanes {
+            lane.rate.store(rate, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that came from the server so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.lanes[1].passed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -58,17 +109,19 @@ impl Relay {
 impl Drop for Relay {
     /// Nothing waits for ever.
     fn drop(&mut self) {
+        self.narrow(0);
         self.open();
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, gate: Option<&Gate>) {
+fn pass(mut from: TcpStream, mut to: TcpStream, gate: Option<&Gate>, lane: &Lane) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(n @ 1..) = from.read(&mut buffer) {
         if let Some(gate) = gate {
             let open = gate.0.lock().unwrap();
             drop(gate.1.wait_while(open, |open| !*open).unwrap());
         }
+        lane.pass(n);
         if to.write_all(&buffer[..n]).is_err() {
             break;
         }
@@ -87,7 +140,11 @@ pub(crate) struct Distant {
 
 impl Distant {
     pub(crate) fn new() -> Self {
-        let server = Server::start(Kind::Rclone).unwrap();
+        Self::on(Kind::Rclone)
+    }
+
+    pub(crate) fn on(kind: Kind) -> Self {
+        let server = Server::start(kind).unwrap();
         let relay = Relay::to(server.port());
         let distant = Self {
             vault: Vault::without_init(On::Local),
@@ -117,4 +174,74 @@ impl Distant {
             .output_ok();
         Mount::adopt(vault, point)
     }
+}
+
+/// Files that are read by eight at once.
+const BULK: usize = 16;
+const BULK_LEN: usize = 4 << 20;
+/// Files that somebody wants to see meanwhile, each in a segment of its own.
+const WANTED: usize = 10;
+
+/// A file manager that makes previews of everything, and uploads, and somebody who opens a document.
+#[test]
+fn who_opens_a_file_goes_before_what_is_read_ahead_for_previews_and_before_uploads() {
+    let distant = Distant::new();
+    let first = distant.mount("a");
+    let bulk = |n: usize| Dice(n as u64).bytes(BULK_LEN);
+    let wanted = |n: usize| Dice(1000 + n as u64).bytes(20_000);
+    for n in 0..BULK {
+        std::fs::write(first.join(format!("bulk-{n}")), bulk(n)).unwrap();
+    }
+    first.sync();
+    for n in 0..WANTED {
+        std::fs::write(first.join(format!("wanted-{n}")), wanted(n)).unwrap();
+        first.sync();
+    }
+    first.unmount();
+
+    let second = distant.mount("b");
+    let relay = &distant.relay;
+    relay.narrow(6 << 20);
+    let begun = relay.received();
+    let (finished, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let (second, finished) = (&second, &finished);
+            scope.spawn(move || {
+                for n in (reader..BULK).step_by(8) {
+                    let back = std::fs::read(second.join(format!("bulk-{n}"))).unwrap();
+                    assert!(back == bulk(n), "bulk-{n}");
+                    finished.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for n in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                std::fs::write(second.join(format!("new-{}", n % 4)), bulk(n)).unwrap();
+            }
+        });
+        wait_for("the previews to have begun", || {
+            relay.received() > begun + (2 << 20)
+        });
+        let mut costs = Vec::new();
+        for n in 0..WANTED {
+            let before = relay.received();
+            let path = second.join(format!("wanted-{n}"));
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 20_000);
+            assert!(std::fs::read(&path).unwrap() == wanted(n));
+            costs.push((relay.received() - before) >> 10);
+        }
+        let finished = finished.load(Ordering::Relaxed);
+        over.store(true, Ordering::Relaxed);
+        relay.narrow(0);
+        println!("KiB that crossed for each: {costs:?}; {finished} of {BULK} were read");
+        assert!(finished < BULK, "all of {BULK} came first");
+        costs.sort_unstable();
+        // It shares the way with six others at most, and nobody's whole queue goes first.
+        assert!(costs[WANTED / 2] < 6 << 10, "{costs:?}");
+    });
+    second.unmount();
 }

@@ -8,7 +8,7 @@ use crate::storages::On;
 use crate::tree::{real_tree, small_tree};
 
 /// Checks that `conformance/copies` makes.
-const COPY_CHECKS: usize = 21;
+const COPY_CHECKS: usize = 23;
 
 /// What rsync would still have to do; nothing at all where the copy is true.
 pub(crate) fn differences(from: &Path, to: &Path) -> String {
@@ -49,7 +49,7 @@ fn a_real_tree_comes_back_from_the_words_alone(on: On) {
     vault.verify_clean();
 }
 
-fn rsync_cp_tar_and_mv_keep_everything_also_after_interruptions(on: On) {
+fn what_copies_trees_keeps_everything_also_after_interruptions(on: On) {
     let vault = Vault::new(on);
     let mount = vault.mount("a");
     let checks = concat!(env!("CARGO_MANIFEST_DIR"), "/fuse-tests/conformance/copies");
@@ -99,5 +99,5 @@ fn a_backup_that_another_device_goes_on_with_transfers_only_what_is_new() {
 
 crate::on_every_storage! {
     a_real_tree_comes_back_from_the_words_alone;
-    rsync_cp_tar_and_mv_keep_everything_also_after_interruptions;
+    what_copies_trees_keeps_everything_also_after_interruptions;
 }

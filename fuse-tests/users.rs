@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Run, SKRIN, Vault, command, is_alive, kill, wait_for};
+use crate::harness::{LETS_GO, Run, SKRIN, Vault, command, is_alive, kill, wait_for};
 use crate::storages::On;
 
 /// Two users that every Debian has: `daemon`, who mounts here, and `nobody`.
@@ -87,7 +87,8 @@ impl Home {
         let dev = self.vault.path("dev");
         std::fs::create_dir_all(&dev).unwrap();
         let (conf, dev) = (conf.to_str().unwrap(), dev.to_str().unwrap());
-        let inside = ["unshare", "--mount", "sh", "-c", NAMESPACE, conf, dev];
+        let script = format!("{LETS_GO}\n{NAMESPACE}");
+        let inside = ["unshare", "--mount", "sh", "-c", &script, conf, dev];
         let mut words = inside.map(str::to_owned).to_vec();
         words.extend(as_user(DAEMON, &self.program));
         let mut mount = self.run(&words, &["mount", "--json"]);

@@ -64,6 +64,12 @@ struct Args {
     /// Our binary
     #[arg(long, default_value = "target/release/skrin")]
     skrin: PathBuf,
+    /// Another build of ours to compare with, measured in turn
+    #[arg(long)]
+    before: Option<PathBuf>,
+    /// Also measure ours with nothing kept by the kernel
+    #[arg(long)]
+    uncached: bool,
     /// Where bench/install-peers put rclone and JuiceFS
     #[arg(long, default_value = "target/bench-peers")]
     peers_dir: PathBuf,
@@ -128,6 +134,10 @@ fn plan(args: &Args, work: &TempDir) -> Result<Plan, BenchError> {
             source,
         })
     };
+    let other = |name: &str| {
+        let path = args.peers_dir.join(name);
+        program(&path).unwrap_or(path)
+    };
     Ok(Plan {
         settings: args.settings.clone(),
         phases: args.rows.clone(),
@@ -147,8 +157,11 @@ fn plan(args: &Args, work: &TempDir) -> Result<Plan, BenchError> {
         tools: Tools {
             // May be missing: then it is reported as not measured.
             skrin: program(&args.skrin).unwrap_or_else(|_| args.skrin.clone()),
-            rclone: program(&args.peers_dir.join("rclone"))?,
-            juicefs: program(&args.peers_dir.join("juicefs"))?,
+            before: args.before.as_deref().map(program).transpose()?,
+            uncached: args.uncached,
+            // As ours: whoever compares two builds needs no others.
+            rclone: other("rclone"),
+            juicefs: other("juicefs"),
         },
         work: work.path().to_owned(),
         drop_caches: !args.keep_caches,

@@ -1,6 +1,6 @@
 //! Ours, by its command line.
 
-use super::{Endpoint, OURS, Peer, Site, first_line, remove};
+use super::{Endpoint, Peer, Site, first_line, remove};
 use crate::error::{BenchError, Context};
 use crate::mount::{Layer, Mounted};
 use crate::process::{Daemon, run};
@@ -9,12 +9,18 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The binary under test.
-pub(super) struct Skrin(pub(super) PathBuf);
+/// A binary under test.
+pub(super) struct Skrin {
+    pub(super) program: PathBuf,
+    /// As it stands in the tables.
+    pub(super) name: &'static str,
+    /// Whether the kernel is to keep nothing.
+    pub(super) uncached: bool,
+}
 
 impl Skrin {
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.0);
+        let mut command = Command::new(&self.program);
         command
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
@@ -35,7 +41,7 @@ fn vault(site: &Site) -> String {
 
 impl Peer for Skrin {
     fn name(&self) -> &'static str {
-        OURS
+        self.name
     }
 
     fn version(&self) -> Result<String, BenchError> {
@@ -61,6 +67,9 @@ impl Peer for Skrin {
             .arg(site.passphrase_file()?);
         command.arg("--state-dir").arg(site.state_dir("skrin")?);
         command.arg("--foreground");
+        if self.uncached {
+            command.arg("--uncached");
+        }
         let daemon = Daemon::start(&mut command, &site.log("skrin"), "")?;
         let mut unmount = self.command();
         unmount.arg("unmount").arg(&site.mountpoint);

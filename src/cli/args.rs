@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Read a vault into a directory without mounting it
     Export(ExportArgs),
+    /// Go on with a storage that shows less than this device has seen, after putting again what the device still has
+    AcceptRollback(AcceptRollbackArgs),
     /// Measure what a storage can do
     Bench(BenchArgs),
     /// The process behind a mount; started by `mount`
@@ -108,6 +110,22 @@ pub(crate) enum Durability {
     Remote,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Unicode {
+    /// Names are bytes
+    Exact,
+    /// A name is found by its composed and by its decomposed form; new names are composed
+    Any,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+pub(crate) enum MacFiles {
+    /// They are files like others
+    Keep,
+    /// Making one fails with EPERM; those that are there stay usable
+    Refuse,
+}
+
 #[derive(Args)]
 pub(crate) struct MountArgs {
     /// The vault
@@ -153,9 +171,20 @@ pub(crate) struct MountArgs {
     /// Hide these permissions (octal); what the vault keeps is not changed
     #[arg(long, value_name = "OCTAL", value_parser = parse_umask)]
     pub umask: Option<u16>,
+    /// How names beyond ASCII are looked up: as their bytes, or in any form of Unicode, new ones being composed
+    /// [default: exact; any on macOS]
+    #[arg(long, value_enum)]
+    pub unicode: Option<Unicode>,
+    /// Whether the vault takes files that only mean something to the Mac that makes them: `._*`, `.DS_Store` and the like
+    /// [default: keep; refuse on macOS]
+    #[arg(long, value_enum)]
+    pub mac_files: Option<MacFiles>,
     /// Let no program of the vault be run; an option of mount(8) only
     #[arg(skip)]
     pub no_exec: bool,
+    /// Let the kernel keep nothing, for measuring what its caches are worth
+    #[arg(long, hide = true)]
+    pub uncached: bool,
     /// One JSON object when the mount answers, for scripts
     #[arg(long)]
     pub json: bool,
@@ -333,6 +362,23 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub unlock: UnlockArgs,
     /// What was written as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct AcceptRollbackArgs {
+    /// The vault
+    pub vault: String,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// Local state lies below this directory [default: $XDG_STATE_HOME/skrin]
+    #[arg(long, value_name = "D", env = "SKRIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Do not ask: go on without what only the storage had
+    #[arg(long)]
+    pub yes: bool,
+    /// What was done as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod accept_rollback;
 pub(crate) mod bench;
 pub(crate) mod export;
 pub(crate) mod gc;

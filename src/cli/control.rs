@@ -150,6 +150,9 @@ pub(crate) struct Status {
     pub heads_code: String,
     /// What went wrong last, newest first.
     pub errors: Vec<String>,
+    /// Rollbacks of the storage that were accepted on this machine, oldest first.
+    #[serde(default)]
+    pub rollbacks: Vec<String>,
     /// What is kept on this machine.
     #[serde(default)]
     pub pinned: PinReport,
@@ -451,6 +454,7 @@ mod tests {
                 lanes: Vec::new(),
                 heads_code: String::new(),
                 errors: Vec::new(),
+                rollbacks: Vec::new(),
                 pinned: PinReport::default(),
             }
         }

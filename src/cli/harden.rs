@@ -1,10 +1,7 @@
 //! What keeps keys out of core dumps and swap, and other users out of files.
 
 use rustix::fs::Mode;
-use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What could be done for the keys in memory; `status` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -20,7 +17,7 @@ pub(crate) enum KeyMemory {
 
 /// Turns core dumps and debugging by the same user off. Called first, before any secret is read.
 pub(crate) fn no_dumps() {
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    not_dumpable();
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
@@ -33,10 +30,24 @@ pub(crate) fn private_files() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 
+#[cfg(target_os = "linux")]
+fn not_dumpable() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Elsewhere the limit of core files is all there is.
+#[cfg(not(target_os = "linux"))]
+fn not_dumpable() {}
+
 /// Locks the process into memory, page by page as it is used, so that what `--memory` bounds is not raised. Done only
 /// where the limit of locked memory is off: below a limit, every later allocation beyond it would fail.
+#[cfg(target_os = "linux")]
 pub(crate) fn lock_memory() -> KeyMemory {
-    let unlimited = getrlimit(Resource::Memlock).current.is_none();
+    use rustix::mm::{MlockAllFlags, mlockall};
+    let unlimited = rustix::process::getrlimit(Resource::Memlock)
+        .current
+        .is_none();
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if (unlimited || rustix::process::geteuid().is_root()) && mlockall(flags).is_ok() {
         return KeyMemory::Locked;
@@ -48,7 +59,14 @@ pub(crate) fn lock_memory() -> KeyMemory {
     }
 }
 
+/// macOS cannot lock a whole process. Its swap is encrypted with a key that no disk has, and is swap all the same.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn lock_memory() -> KeyMemory {
+    KeyMemory::Unlocked
+}
+
 /// /proc/swaps has a line of headings, then one for each area. Unreadable counts as swap.
+#[cfg(target_os = "linux")]
 fn has_swap() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |text| text.lines().count() > 1)
 }
@@ -57,12 +75,14 @@ fn has_swap() -> bool {
 mod tests {
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn after_hardening_there_are_no_core_dumps() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior, getrlimit};
         no_dumps();
         let limit = getrlimit(Resource::Core);
         assert_eq!(limit.current, Some(0));
-        let behavior = rustix::process::dumpable_behavior().unwrap();
+        let behavior = dumpable_behavior().unwrap();
         assert_eq!(behavior, DumpableBehavior::NotDumpable);
     }
 }

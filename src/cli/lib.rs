@@ -9,6 +9,7 @@ mod credentials;
 mod exit;
 mod fsck;
 mod harden;
+#[cfg(target_os = "linux")]
 mod helper;
 mod log;
 mod machine;
@@ -20,6 +21,7 @@ mod pins;
 mod print;
 mod progress;
 mod reader;
+mod rollbacks;
 mod secret;
 mod serve;
 mod session;
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
     harden::no_dumps();
     harden::private_files();
     let arguments: Vec<_> = std::env::args_os().collect();
+    #[cfg(target_os = "linux")]
     if helper::is_meant(&arguments) {
         return helper::main(&arguments);
     }
@@ -91,5 +94,6 @@ fn run(command: Command) -> Outcome {
         Command::Serve => commands::mount::serve_parent(),
         Command::Verify(args) => commands::verify::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }
 }

@@ -38,8 +38,14 @@ impl Entropy for OsEntropy {
 
 /// The name of this machine, for conflict copies and lists of devices; cut to what the format allows.
 pub(crate) fn host_name() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let mut name: String = text.trim().chars().filter(|c| !c.is_control()).collect();
+    let system = rustix::system::uname();
+    let mut name: String = system
+        .nodename()
+        .to_string_lossy()
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
     while name.len() > skrin_base::limits::LABEL_MAX {
         name.pop();
     }

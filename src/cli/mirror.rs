@@ -11,7 +11,7 @@ use skrin_base::{RoomId, VaultId};
 use skrin_storage::{
     Capacity, ErrorKind, Listing, LocalStore, ObjectName, Prefix, Store, StoreError,
 };
-use skrin_vault::HEADER_NAME;
+use skrin_vault::{HEADER_NAME, Unlocked};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::machine::OsEntropy;
@@ -64,6 +64,32 @@ pub(crate) async fn refresh(
     )
     .await?;
     write_durably(&state_dir.join(ADDRESS), address.as_bytes())
+}
+
+/// Puts control records again that the storage does not have and an earlier mount has copied. Returns how many.
+///
+/// # Errors
+/// Of the storage and of the local disk, and copies that are damaged.
+pub(crate) async fn put_control_again(
+    to: &dyn Store,
+    state_dir: &Path,
+    unlocked: &Unlocked,
+) -> Outcome<usize> {
+    let from = open(state_dir)?;
+    // Whoever reads the copies finds out what is wrong with them.
+    unlocked.load_room(&*from).await?;
+    let dir = format!("rooms/{}/control", unlocked.root_room());
+    let dir = Prefix::new(dir).map_err(StoreError::from)?;
+    let known = to.list(&dir).await?.objects;
+    let is_known = |name: &ObjectName| known.binary_search_by(|have| have.name.cmp(name)).is_ok();
+    let mut put = 0;
+    for copied in from.list(&dir).await?.objects {
+        if !is_known(&copied.name) {
+            copy(&*from, to, &copied.name).await?;
+            put += 1;
+        }
+    }
+    Ok(put)
 }
 
 async fn copy(from: &dyn Store, to: &dyn Store, name: &ObjectName) -> Outcome {

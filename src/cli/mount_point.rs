@@ -5,9 +5,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-use rustix::mount::{UnmountFlags, unmount};
-
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_table::{self, MountLine};
 use crate::print;
@@ -82,7 +79,9 @@ fn open_guarded(dir: &Path) -> std::io::Result<File> {
 }
 
 /// Not every file system has the flag, and only root may set it.
+#[cfg(target_os = "linux")]
 fn set_immutable(dir: &File, on: bool) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     if let Ok(mut flags) = ioctl_getflags(dir)
         && flags.contains(IFlags::IMMUTABLE) != on
     {
@@ -90,6 +89,9 @@ fn set_immutable(dir: &File, on: bool) {
         let _ = ioctl_setflags(dir, flags);
     }
 }
+
+#[cfg(not(target_os = "linux"))]
+fn set_immutable(_dir: &File, _on: bool) {}
 
 fn check(dir: &Path) -> Outcome<PathBuf> {
     let path = mount_table::canonical(dir)?;
@@ -150,7 +152,7 @@ fn clear_dead(path: &Path, line: &MountLine) -> Outcome<()> {
 pub(crate) fn is_dead(path: &Path) -> bool {
     matches!(
         rustix::fs::statvfs(path),
-        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+        Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::NXIO)
     )
 }
 
@@ -158,7 +160,9 @@ pub(crate) fn is_dead(path: &Path) -> bool {
 ///
 /// # Errors
 /// `Busy`, naming who uses it.
+#[cfg(target_os = "linux")]
 pub(crate) fn detach(path: &Path, lazy: bool) -> Outcome<()> {
+    use rustix::mount::{UnmountFlags, unmount};
     let flags = if lazy {
         UnmountFlags::DETACH
     } else {
@@ -167,21 +171,30 @@ pub(crate) fn detach(path: &Path, lazy: bool) -> Outcome<()> {
     match unmount(path, flags | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::BUSY) => Err(busy(path)),
-        Err(rustix::io::Errno::PERM) => detach_by_helper(path, lazy),
+        // fusermount3 may unmount what this user mounted.
+        Err(rustix::io::Errno::PERM) => {
+            let how = if lazy { "-uz" } else { "-u" };
+            detach_by("fusermount3", &[how], path)
+        }
         Err(e) => Err(Failure::io(path, "cannot unmount", &e.into())),
     }
 }
 
-/// fusermount3 may unmount what this user mounted.
-fn detach_by_helper(path: &Path, lazy: bool) -> Outcome<()> {
-    let mut command = Command::new("fusermount3");
-    command
-        .arg(if lazy { "-uz" } else { "-u" })
-        .arg("--")
-        .arg(path);
+/// Takes a mount away. macOS has no lazy way: `lazy` means by force, and what is open then fails.
+///
+/// # Errors
+/// `Busy`, naming who uses it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn detach(path: &Path, lazy: bool) -> Outcome<()> {
+    detach_by("/sbin/umount", if lazy { &["-f"] } else { &[] }, path)
+}
+
+fn detach_by(program: &str, how: &[&str], path: &Path) -> Outcome<()> {
+    let mut command = Command::new(program);
+    command.args(how).arg("--").arg(path);
     let output = command.stdin(Stdio::null()).output().map_err(|e| {
-        Failure::io(Path::new("fusermount3"), "cannot run it", &e)
-            .remedy("install the package fuse3")
+        Failure::io(Path::new(program), "cannot run it", &e)
+            .remedy("it comes with FUSE: on Debian with the package fuse3")
     })?;
     if output.status.success() {
         return Ok(());
@@ -225,6 +238,7 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         assert_eq!(refused(&file).exit, Exit::Usage);
         assert_eq!(refused(base.path()).exit, Exit::Busy);
+        #[cfg(target_os = "linux")]
         assert_eq!(refused(Path::new("/proc")).exit, Exit::Busy);
     }
 

@@ -1,6 +1,8 @@
 //! What the kernel says about mounts and about who uses them.
 
+#[cfg(target_os = "linux")]
 use std::ffi::{OsStr, OsString};
+#[cfg(target_os = "linux")]
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -9,9 +11,11 @@ use crate::exit::{Failure, Outcome};
 /// How the source of our mounts begins in the mount table; what follows is the address of the vault.
 const SOURCE: &str = "skrin:";
 
-/// One line of /proc/self/mountinfo.
+/// One line of the mount table.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MountLine {
+    /// Number of the file system, which no other has: `major:minor`; its source where there are no numbers.
+    device: String,
     /// Where.
     pub(crate) point: PathBuf,
     /// What, such as `fuse.skrin`, or `fuse` where root mounted it.
@@ -34,6 +38,7 @@ impl MountLine {
     }
 
     /// Whether it is the vault with this address.
+    #[cfg(target_os = "linux")]
     pub(crate) fn is_of(&self, address: &str) -> bool {
         self.source == source_of(address)
     }
@@ -53,11 +58,24 @@ pub(crate) fn source_of(address: &str) -> String {
 ///
 /// # Errors
 /// Where /proc is not mounted.
+#[cfg(target_os = "linux")]
 pub(crate) fn mounts() -> Outcome<Vec<MountLine>> {
     let path = Path::new("/proc/self/mountinfo");
     let text =
         std::fs::read(path).map_err(|e| Failure::io(path, "cannot read the mount table", &e))?;
     Ok(parse(&text))
+}
+
+/// All mounts, as mount(8) lists them.
+///
+/// # Errors
+/// Where it cannot be run.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn mounts() -> Outcome<Vec<MountLine>> {
+    let path = Path::new("/sbin/mount");
+    let output = std::process::Command::new(path).output();
+    let output = output.map_err(|e| Failure::io(path, "cannot read the mount table", &e))?;
+    Ok(parse_listing(&output.stdout))
 }
 
 /// The topmost mount at exactly this path.
@@ -68,21 +86,49 @@ pub(crate) fn at(point: &Path) -> Outcome<Option<MountLine>> {
     Ok(mounts()?.into_iter().rev().find(|line| line.point == point))
 }
 
+/// What mount(8) of a Mac prints: `SOURCE on PATH (KIND, OPTION, OPTION)`, nothing escaped. Vaults on paths with ` on /` in
+/// their name or address are not recognised.
+#[cfg(any(not(target_os = "linux"), test))]
+fn parse_listing(text: &[u8]) -> Vec<MountLine> {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().filter_map(|line| {
+        let (place, options) = line.strip_suffix(')')?.rsplit_once(" (")?;
+        let (source, point) = place.split_once(" on /")?;
+        let (kind, options) = options.split_once(", ").unwrap_or((options, ""));
+        Some(MountLine {
+            device: source.to_owned(),
+            point: PathBuf::from(format!("/{point}")),
+            kind: match kind {
+                "macfuse" | "osxfuse" | "nfs" | "fuse-t" if source.starts_with(SOURCE) => "fuse",
+                other => other,
+            }
+            .to_owned(),
+            source: source.to_owned(),
+            options: options.replace(", ", ","),
+        })
+    });
+    lines.collect()
+}
+
+#[cfg(target_os = "linux")]
 fn parse(text: &[u8]) -> Vec<MountLine> {
     text.split(|byte| *byte == b'\n')
         .filter_map(parse_line)
         .collect()
 }
 
-/// proc_pid_mountinfo(5): the mount point is field 5, its options field 6, kind and source the first after a lone `-`.
+/// proc_pid_mountinfo(5): the number of the file system is field 3, the mount point 5, its options 6, kind and source the first after a lone `-`.
+#[cfg(target_os = "linux")]
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = unescape(fields.nth(4)?);
+    let device = String::from_utf8_lossy(fields.nth(2)?).into_owned();
+    let point = unescape(fields.nth(1)?);
     let options = String::from_utf8_lossy(fields.next()?).into_owned();
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
     let source = String::from_utf8_lossy(&unescape(rest.next()?)).into_owned();
     Some(MountLine {
+        device,
         point: PathBuf::from(OsString::from_vec(point)),
         kind,
         source,
@@ -90,6 +136,7 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
     })
 }
 
+#[cfg(target_os = "linux")]
 /// Space, tab, newline and backslash stand as three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
@@ -136,7 +183,28 @@ pub(crate) fn canonical(dir: &Path) -> Outcome<PathBuf> {
 
 /// Whoever keeps a mount busy: processes that we may look at, with an open file, a working directory or a
 /// program below it, as `pid (name)`.
+#[cfg(target_os = "linux")]
 pub(crate) fn holders(point: &Path) -> Vec<String> {
+    others(|process| uses(process, point))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn owners(_line: &MountLine) -> Vec<String> {
+    Vec::new()
+}
+
+#[cfg(target_os = "linux")]
+/// Whoever has the same file system mounted, as `pid (name)`: when it is unmounted here, those in other mount namespaces.
+pub(crate) fn owners(line: &MountLine) -> Vec<String> {
+    others(|process| {
+        let table = std::fs::read(process.join("mountinfo")).unwrap_or_default();
+        parse(&table).iter().any(|l| l.device == line.device)
+    })
+}
+
+#[cfg(target_os = "linux")]
+/// Processes that we may look at, other than this one, of which something holds; it is given their directories in /proc.
+fn others(holds: impl Fn(PathBuf) -> bool) -> Vec<String> {
     let own = std::process::id().to_string();
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -145,7 +213,7 @@ pub(crate) fn holders(point: &Path) -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok());
     pids.filter(|pid| pid.bytes().all(|b| b.is_ascii_digit()) && *pid != own)
-        .filter(|pid| uses(Path::new("/proc").join(pid), point))
+        .filter(|pid| holds(Path::new("/proc").join(pid)))
         .map(|pid| {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("{pid} ({})", name.trim_end())
@@ -153,6 +221,7 @@ pub(crate) fn holders(point: &Path) -> Vec<String> {
         .collect()
 }
 
+#[cfg(target_os = "linux")]
 /// Whether a line of proc_pid_maps(5), the path of which comes sixth, is of a file below `point`.
 fn maps(line: &[u8], point: &Path) -> bool {
     let Some(at) = line.iter().position(|byte| *byte == b'/') else {
@@ -161,6 +230,7 @@ fn maps(line: &[u8], point: &Path) -> bool {
     Path::new(OsStr::from_bytes(&line[at..])).starts_with(point)
 }
 
+#[cfg(target_os = "linux")]
 /// Reads links only: touching what they point at could hang on a dead mount.
 fn uses(process: PathBuf, point: &Path) -> bool {
     let below =
@@ -182,9 +252,58 @@ fn uses(process: PathBuf, point: &Path) -> bool {
         .any(|line| maps(line, point))
 }
 
+/// The same, as lsof(8) knows it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn holders(point: &Path) -> Vec<String> {
+    let mut command = std::process::Command::new("/usr/sbin/lsof");
+    let output = command
+        .args(["-w", "-F", "pc", "+f", "--"])
+        .arg(point)
+        .output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    parse_holders(&text, std::process::id())
+}
+
+/// Lines `pPID` and `cCOMMAND` of each process.
+#[cfg(any(not(target_os = "linux"), test))]
+fn parse_holders(text: &[u8], own: u32) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
+    let (mut pid, mut found) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some(next) = line.strip_prefix('p') {
+            pid = next;
+        } else if let Some(command) = line.strip_prefix('c')
+            && pid != own.to_string()
+        {
+            found.push(format!("{pid} ({command})"));
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listings_of_macs_are_read() {
+        let text = b"/dev/disk3s1s1 on / (apfs, sealed, local, read-only, journaled)\n\
+            skrin:webdavs://a@h/v on /Users/anna/My Vault (x) (macfuse, local, nodev, nosuid, mounted by anna)\n\
+            map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)\nnoise\n";
+        let lines = parse_listing(text);
+        assert_eq!(lines.len(), 3);
+        assert!(!lines[0].is_ours() && lines[0].has("sealed"));
+        assert_eq!(lines[1].point, Path::new("/Users/anna/My Vault (x)"));
+        assert!(lines[1].is_ours() && lines[1].is_of("webdavs://a@h/v"));
+        assert!(lines[1].has("nodev") && !lines[1].has("ro"));
+        assert!(lines[2].is_automount());
+    }
+
+    #[test]
+    fn processes_that_lsof_lists_are_named() {
+        let text = b"p12\ncbash\nfcwd\np13\ncskrin\nf5\np14\ncFinder\n";
+        assert_eq!(parse_holders(text, 13), ["12 (bash)", "14 (Finder)"]);
+    }
 
     #[test]
     fn mountinfo_is_read_with_its_escapes_and_optional_fields() {

@@ -254,7 +254,9 @@ fn resolved(absolute: &Path) -> Outcome<PathBuf> {
     if mount_table::at(absolute)?.is_some() {
         return Ok(absolute.to_owned());
     }
-    let parents = absolute.ancestors().skip(1);
+    // One that ends in `..` is no link.
+    let links = usize::from(absolute.file_name().is_some());
+    let parents = absolute.ancestors().skip(links);
     for parent in parents {
         if let Ok(canonical) = parent.canonicalize() {
             let rest = absolute.strip_prefix(parent).unwrap_or(Path::new(""));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use skrin_base::Ino;
 use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
-use skrin_fuse::{MountError, MountHandle, MountOptions, View};
+use skrin_fuse::{MountError, MountHandle, MountOptions, Names, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
 use skrin_vault::{Device, Room, Unlocked, VaultError};
@@ -24,6 +24,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
 use crate::pins::PinFile;
+use crate::rollbacks::{self, Accepted};
 use crate::session::{Layers, Parts};
 use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
@@ -122,6 +123,8 @@ struct Info {
     state_dir: std::path::PathBuf,
     /// Never seen here before.
     fresh: bool,
+    /// Rollbacks that were accepted here.
+    rollbacks: Vec<String>,
 }
 
 impl Serving {
@@ -229,6 +232,8 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
+    let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
     let local = plan.store.is_local();
     let pin_file = (!local).then(|| PinFile::new(state.path(), &device, unlocked.vault()));
@@ -274,6 +279,7 @@ fn mount(
             gid: plan.owner.gid,
             umask: plan.owner.umask,
         },
+        names: names(plan),
     };
     let handle =
         skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;
@@ -302,6 +308,7 @@ fn mount(
             cache: (!local).then(|| state.path().join("cache")),
             state_dir: state.path().to_owned(),
             fresh,
+            rollbacks,
         },
     });
     let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
@@ -325,6 +332,32 @@ fn fs_options(plan: &Plan) -> FsOptions {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         ..FsOptions::default()
+    }
+}
+
+/// It goes on for programs in another mount namespace, whose changes go to the journal when it ends.
+fn elsewhere(error: &MountError, owners: &[String]) -> Failure {
+    let by = match owners {
+        [] => String::new(),
+        some => format!(", by {}", some.join(", ")),
+    };
+    let own = std::process::id();
+    Failure::new(Exit::Busy, format!("{error}{by}")).remedy(format!(
+        "the process behind the mount ({own}) ends when they do, or when it is sent SIGTERM"
+    ))
+}
+
+/// What was said about names, and what this system's users expect of the rest.
+fn names(plan: &Plan) -> Names {
+    let usual = Names::default();
+    Names {
+        any_form: plan
+            .unicode
+            .map_or(usual.any_form, |how| how == args::Unicode::Any),
+        refuse_mac_files: plan
+            .mac_files
+            .map_or(usual.refuse_mac_files, |how| how == args::MacFiles::Refuse),
+        uncached: plan.uncached,
     }
 }
 
@@ -567,7 +600,9 @@ impl Mounted {
             let holders = mount_table::holders(&self.info.point);
             tracing::warn!(%error, ?holders, "still in use; detached");
             // Its session ends with this process: waiting for the last open file could take for ever.
-            mount_point::detach(&self.info.point, true)?;
+            if !matches!(error, MountError::Elsewhere(_)) {
+                mount_point::detach(&self.info.point, true)?;
+            }
             std::mem::forget(handle);
         }
         self.shut_down(how)
@@ -579,8 +614,15 @@ impl Mounted {
         let Some(mut mount) = handle.take() else {
             return Err(Failure::new(Exit::Busy, "this mount is ending already"));
         };
+        // While it is in our table.
+        let line = mount_table::at(&self.info.point).ok().flatten();
         match mount.unmount(false) {
             Ok(()) => Ok(()),
+            Err(error @ MountError::Elsewhere(_)) => {
+                *handle = Some(mount);
+                let owners = line.as_ref().map(mount_table::owners).unwrap_or_default();
+                Err(elsewhere(&error, &owners))
+            }
             Err(MountError::Busy(_)) => {
                 *handle = Some(mount);
                 Err(mount_point::busy(&self.info.point))
@@ -629,6 +671,7 @@ impl Served for Mounted {
                         .map(|f| format!("{}: {}", f.object, f.text)),
                 )
                 .collect(),
+            rollbacks: self.info.rollbacks.clone(),
             pinned: self.pins(),
         }
     }
@@ -760,7 +803,7 @@ fn lanes_of(status: &skrin_meta::replica::Status, own: skrin_base::DeviceId) -> 
         .collect()
 }
 
-/// proc_pid_statm(5): the second field is resident pages.
+/// proc_pid_statm(5): the second field is resident pages; 0 on systems that have no such file.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text

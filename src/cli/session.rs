@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use skrin_crypto::{RoomKeys, Roster};
 use skrin_data::{DataConfig, DataError, DataParts, DataStore, Journal, JournalConfig};
 use skrin_fs::{Fs, FsConfig, FsError, FsOptions, Space, SpaceSource};
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig, ReplicaError};
@@ -129,6 +130,35 @@ impl Memory {
     }
 }
 
+/// What a replica of this room is made of.
+pub(crate) fn replica_config(
+    store: &Arc<dyn Store>,
+    (keys, roster): (&Arc<RoomKeys>, &Arc<RwLock<Roster>>),
+    device: &Device,
+    control_is_old: bool,
+    state_dir: &Path,
+    read_only: bool,
+    cache_bytes: usize,
+) -> ReplicaConfig {
+    let vault = keys.vault();
+    ReplicaConfig {
+        store: Arc::clone(store),
+        keys: Arc::clone(keys),
+        roster: Arc::clone(roster),
+        control_is_old,
+        device: device.id(),
+        signer: Arc::new(device.signer(vault)),
+        state_dir: state_dir.to_owned(),
+        heads_key: device.local_key(vault, "heads"),
+        meta_key: device.local_key(vault, "meta"),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(OsEntropy),
+        read_only,
+        cache_bytes,
+        checkpoints: CheckpointPolicy::default(),
+    }
+}
+
 impl Layers {
     /// Opens journal, replica and data store.
     ///
@@ -153,23 +183,16 @@ impl Layers {
         let config = JournalConfig::new(path, vault, key("journal"), bound);
         let (journal, mut replay) = Journal::open(config, entropy.clone())?;
         let journal = Arc::new(journal);
-        let replica = Replica::open(ReplicaConfig {
-            store: Arc::clone(&store),
-            keys: Arc::clone(&keys),
-            roster,
-            control_is_old: parts.room_is_old,
-            device: device.id(),
-            signer: Arc::new(device.signer(vault)),
-            state_dir: parts.state_dir.to_owned(),
-            heads_key: key("heads"),
-            meta_key: key("meta"),
-            clock: Arc::new(SystemClock),
-            entropy: entropy.clone(),
-            read_only: parts.read_only,
-            cache_bytes: memory.rows,
-            checkpoints: CheckpointPolicy::default(),
-        })
-        .await?;
+        let config = replica_config(
+            &store,
+            (&keys, &roster),
+            &device,
+            parts.room_is_old,
+            parts.state_dir,
+            parts.read_only,
+            memory.rows,
+        );
+        let replica = Replica::open(config).await?;
         let mut config = DataConfig::with_memory(vault, keys.room(), memory.data);
         config.compression = room.state.compression.then_some(1);
         let cache = (parts.state_dir.join("cache"), parts.cache_size);
@@ -243,7 +266,7 @@ impl Layers {
             edits: std::mem::take(&mut self.edits),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
-            runtime: Handle::current(),
+            runtime: Handle::current().into(),
             space,
             options,
         })?)

@@ -47,6 +47,7 @@ impl StoreSpec {
     ///
     /// # Errors
     /// As there.
+    #[cfg(target_os = "linux")]
     pub(crate) fn address_of(typed: &str) -> Outcome<String> {
         address_of(&parse(typed)?, typed)
     }

@@ -16,6 +16,8 @@ use crate::secret::Credential;
 
 /// The file of the state directory that holds the device's seed, sealed under the root.
 const DEVICE_FILE: &str = "device";
+/// Where the replica remembers what was seen.
+const HEADS_FILE: &str = "heads";
 
 impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
@@ -53,6 +55,21 @@ pub(crate) fn has_device(state_dir: &Path) -> bool {
     state_dir.join(DEVICE_FILE).exists()
 }
 
+/// This machine's device, if there is one in the state directory.
+///
+/// # Errors
+/// A file that cannot be read or opened.
+pub(crate) fn known_device(unlocked: &Unlocked, state_dir: &Path) -> Outcome<Option<Device>> {
+    let path = state_dir.join(DEVICE_FILE);
+    match std::fs::read(&path) {
+        Ok(bytes) => open_device_file(unlocked, &bytes)
+            .map(Some)
+            .map_err(|e| Failure::from(e).during(path.display())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::io(&path, "cannot read the device file", &e)),
+    }
+}
+
 /// This machine's device: the one in the state directory, or a new one, which is kept there and then certified.
 /// The second value is whether it is new here.
 ///
@@ -64,28 +81,50 @@ pub(crate) async fn device(
     room: &mut Room,
     state_dir: &Path,
 ) -> Outcome<(Device, bool)> {
-    let path = state_dir.join(DEVICE_FILE);
-    let known = match std::fs::read(&path) {
-        Ok(bytes) => Some(
-            open_device_file(unlocked, &bytes)
-                .map_err(|e| Failure::from(e).during(path.display()))?,
-        ),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(Failure::io(&path, "cannot read the device file", &e)),
+    let Some(device) = known_device(unlocked, state_dir)? else {
+        let device = new_device(store, unlocked, room, state_dir, &host_name()).await?;
+        return Ok((device, true));
     };
-    let fresh = known.is_none();
-    let device = match known {
-        Some(device) => device,
-        None => {
-            let device = Device::make(unlocked, room, &OsEntropy);
-            write_durably(&path, &seal_device_file(unlocked, &device, &OsEntropy))?;
-            device
-        }
-    };
-    unlocked
-        .certify_device(store, room, &device, &host_name(), &SystemClock, &OsEntropy)
-        .await?;
-    Ok((device, fresh))
+    // What was certified and has seen something stays certified; a new certificate would be written beside what is missing.
+    if !room.state.devices.contains_key(&device.id()) && state_dir.join(HEADS_FILE).exists() {
+        return Err(Failure::new(
+            Exit::Integrity,
+            "the storage was rolled back or lost objects: it does not show that this device belongs to the vault; nothing was changed",
+        )
+        .remedy("ask whoever runs it to bring the newer objects back; `skrin accept-rollback` puts again what this device still has, and asks whether to go on without the rest"));
+    }
+    certify(store, unlocked, room, &device, &host_name()).await?;
+    Ok((device, false))
+}
+
+/// Makes a device, keeps it in the state directory and certifies it.
+///
+/// # Errors
+/// As [`device`].
+pub(crate) async fn new_device(
+    store: &dyn Store,
+    unlocked: &Unlocked,
+    room: &mut Room,
+    state_dir: &Path,
+    label: &str,
+) -> Outcome<Device> {
+    let device = Device::make(unlocked, room, &OsEntropy);
+    let sealed = seal_device_file(unlocked, &device, &OsEntropy);
+    write_durably(&state_dir.join(DEVICE_FILE), &sealed)?;
+    certify(store, unlocked, room, &device, label).await?;
+    Ok(device)
+}
+
+async fn certify(
+    store: &dyn Store,
+    unlocked: &Unlocked,
+    room: &mut Room,
+    device: &Device,
+    label: &str,
+) -> Outcome {
+    Ok(unlocked
+        .certify_device(store, room, device, label, &SystemClock, &OsEntropy)
+        .await?)
 }
 
 /// Writes a private file so that it is there whole, or not at all, after a crash.

@@ -143,12 +143,15 @@ impl Journal {
         file::make_dir(&config.dir)?;
         let found = file::list(&config.dir)?;
         let mut replayer = replay::Replayer::new(&config.key, config.vault);
-        let last = found.logs.last().map(|(id, _)| id.number);
-        for (id, path) in &found.logs {
-            let end = replayer.file(*id, path, last == Some(id.number))?;
+        // A file is synced before the next one is written to: not before that one is begun.
+        let written = |(id, path): &(FileId, PathBuf)| replayer.is_written(*id, path);
+        let last = found.logs.iter().rposition(written).unwrap_or(0);
+        for (n, (id, path)) in found.logs.iter().enumerate() {
+            let end = replayer.file(*id, path, n >= last)?;
             // What was read may be in the page cache only, if the last process was killed.
-            if last == Some(id.number) {
-                file::cut(path, end)?;
+            match n >= last {
+                true => file::cut(path, end)?,
+                false => file::sync(path)?,
             }
         }
         let (replay, old) = replayer.finish();

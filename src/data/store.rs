@@ -8,6 +8,7 @@ mod keep;
 mod open;
 mod pending;
 mod read;
+mod restored;
 mod upload;
 mod verify;
 mod write;
@@ -25,8 +26,8 @@ use pending::Pending;
 use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
-use skrin_storage::Store;
-use std::collections::{HashMap, HashSet};
+use skrin_storage::{Places, Store, Urgency};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -163,7 +164,7 @@ struct Inner {
     pool: Arc<Pool>,
     objects: upload::ObjectPool,
     writer: Mutex<write::Writer>,
-    pending: Mutex<HashMap<SegmentId, Arc<Pending>>>,
+    pending: Mutex<BTreeMap<SegmentId, Arc<Pending>>>,
     /// Sealed bytes that `pending` holds in memory.
     in_memory: AtomicU64,
     blocks: moka::sync::Cache<BlockRef, Block>,
@@ -171,7 +172,7 @@ struct Inner {
     disk: Option<DiskCache>,
     flights: Flights,
     uploads: Semaphore,
-    fetches: Arc<Semaphore>,
+    fetches: Places,
     prefetches: Semaphore,
     prefetched: AtomicUsize,
     counters: Counters,
@@ -219,9 +220,7 @@ impl DataStore {
             disk,
             flights: Flights::default(),
             uploads: Semaphore::new(config.uploads.max(1)),
-            fetches: Arc::new(Semaphore::new(
-                permits(config.fetch_bytes, u64::MAX) as usize
-            )),
+            fetches: Places::new(permits(config.fetch_bytes, u64::MAX) as usize),
             prefetches: Semaphore::new(permits(config.prefetch_bytes, u64::MAX) as usize),
             prefetched: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -280,7 +279,7 @@ impl DataStore {
         Arc::clone(&self.inner).make_durable(ids.to_vec()).await
     }
 
-    /// The segments with blocks that are not released, durable or not, in no order.
+    /// The segments with blocks that are not released, durable or not.
     pub fn undeclared(&self) -> Vec<SegmentId> {
         let pending = self.inner.pending.lock();
         pending
@@ -373,7 +372,8 @@ impl DataStore {
         info: Arc<SegmentInfo>,
         slots: &[Range<u32>],
     ) -> Result<(), DataError> {
-        self.inner.keep(info, slots).await
+        // Who reads goes first.
+        Urgency::later().scope(self.inner.keep(info, slots)).await
     }
 
     /// Reads a whole segment and checks everything that can be checked: length, header, table, hash of each block, padding; and opens the

@@ -65,12 +65,15 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// The oldest operations that are not published, about as many as one commit takes.
-    pub(crate) fn next(tree: &TreeGuard<'_>) -> Result<Option<Self>, FsError> {
+    /// The oldest operations that are not published and come before `limit`, about as many as one commit takes.
+    pub(crate) fn next(tree: &TreeGuard<'_>, limit: u64) -> Result<Option<Self>, FsError> {
         let mut batch = Self::default();
         let mut extents = 0;
         for op in tree.pending().take(COMMIT_OPS_MAX) {
             let op = op?;
+            if op.id.counter >= limit {
+                break;
+            }
             let (weight, segments) = weigh(&op.kind);
             if batch.count > 0 && extents + weight > COMMIT_TARGET {
                 break;

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// What fsync waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,6 +23,46 @@ pub enum Durability {
 /// Asks the storage how much room it has; `None` where it does not tell.
 pub type SpaceSource =
     dyn Fn() -> Pin<Box<dyn Future<Output = Option<Space>> + Send>> + Send + Sync;
+
+/// How a thread that may block waits for the storage.
+#[derive(Clone)]
+pub enum Waits {
+    /// Others drive the runtime.
+    Beside(Handle),
+    /// Whoever waits drives it: a simulation has one thread.
+    #[cfg(feature = "testutil")]
+    Driving(Arc<dyn Drive>),
+}
+
+/// Runs everything until some work is done.
+#[cfg(feature = "testutil")]
+pub trait Drive: Send + Sync {
+    /// Returns when it is.
+    fn drive(&self, work: Pin<&mut dyn Future<Output = ()>>);
+}
+
+impl Waits {
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        match self {
+            Self::Beside(handle) => handle.block_on(work),
+            #[cfg(feature = "testutil")]
+            Self::Driving(runtime) => {
+                let mut done = None;
+                runtime.drive(std::pin::pin!(async { done = Some(work.await) }));
+                match done {
+                    Some(done) => done,
+                    None => unreachable!("who drives comes to the end"),
+                }
+            }
+        }
+    }
+}
+
+impl From<Handle> for Waits {
+    fn from(handle: Handle) -> Self {
+        Self::Beside(handle)
+    }
+}
 
 /// The parts that `Fs::open` puts together.
 pub struct FsConfig {
@@ -40,7 +81,7 @@ pub struct FsConfig {
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     /// Where background work and waits for the storage run.
-    pub runtime: tokio::runtime::Handle,
+    pub runtime: Waits,
     /// Asks for room.
     pub space: Arc<SpaceSource>,
     /// The rest.
@@ -66,6 +107,8 @@ pub struct FsOptions {
     pub unreachable: bool,
     /// Whether every change is refused.
     pub read_only: bool,
+    /// So long a lock file counts that its device does not renew, which it does three times in that time.
+    pub lease: Duration,
     /// Owner of the root of a vault in which nothing was ever done.
     pub uid: u32,
     /// Its group.
@@ -83,6 +126,7 @@ impl Default for FsOptions {
             deadline: Duration::from_secs(60),
             unreachable: false,
             read_only: false,
+            lease: Duration::from_secs(300),
             uid: 0,
             gid: 0,
         }

@@ -106,6 +106,8 @@ pub(crate) struct Content {
     restructured: bool,
     /// Where a sequential writer would go on.
     next_offset: u64,
+    /// Whether blocks stay in memory until the tree is told: perhaps it never will be.
+    kept: bool,
 }
 
 impl Content {
@@ -154,6 +156,21 @@ impl Content {
     /// Whether the tree has to be told.
     pub(crate) fn is_modified(&self) -> bool {
         self.modified
+    }
+
+    /// Lets blocks stay in memory until the tree is told, if there is room.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
+    }
+
+    /// They do no longer.
+    pub(crate) fn keep_no_more(&mut self) {
+        self.kept = false;
+    }
+
+    /// Whether they do.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// The tree has to be told even if nothing is different: a truncation to the same length changes the times.
@@ -313,11 +330,11 @@ impl Content {
         while !rest.is_empty() {
             let (block, from) = (at / BLOCK, (at % BLOCK) as usize);
             let (part, after) = rest.split_at(rest.len().min(BLOCK_LEN - from));
-            if part.len() == BLOCK_LEN {
+            if part.len() == BLOCK_LEN && !self.kept {
                 self.store(block, sealer.seal(block, part)?);
             } else {
                 self.patch(block, from, part);
-                if sequential && from + part.len() == BLOCK_LEN {
+                if sequential && from + part.len() == BLOCK_LEN && !self.kept {
                     self.seal_resident(block, sealer)?;
                 }
             }
@@ -592,7 +609,7 @@ impl Content {
 
     /// The tree knows everything now.
     pub(crate) fn committed(&mut self) {
-        self.modified = false;
+        (self.modified, self.kept) = (false, false);
         self.restructured = false;
         self.changed.clear();
         for resident in self.resident.values_mut() {

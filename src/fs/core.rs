@@ -1,9 +1,11 @@
 //! The file system as a whole: its parts, how it starts and how it ends.
 
 use crate::commit::Committed;
-use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status};
+use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 use crate::error::FsError;
 use crate::file::Files;
+use crate::hold::Holds;
+use crate::leases::Leases;
 use crate::nodes::Nodes;
 use crate::past::view::Views;
 use crate::pin::Pins;
@@ -33,7 +35,7 @@ pub struct Fs {
     pub(crate) journal: Arc<Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Waits,
     pub(crate) space: Arc<SpaceSource>,
     pub(crate) options: FsOptions,
     pub(crate) nodes: Nodes,
@@ -47,6 +49,8 @@ pub struct Fs {
     pub(crate) counted: Mutex<HashMap<Ino, (OpId, u64)>>,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
+    pub(crate) holds: Holds,
+    pub(crate) leases: Leases,
     pub(crate) pins: Pins,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
@@ -121,6 +125,8 @@ impl Fs {
             counted: Mutex::default(),
             committed: Committed::default(),
             publisher: Publisher::default(),
+            holds: Holds::default(),
+            leases: Leases::default(),
             pins: Pins::default(),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),

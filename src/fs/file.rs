@@ -113,6 +113,11 @@ pub(crate) struct FileState {
     pub(crate) counted: usize,
     /// Bytes that were stored and that no operation names yet.
     pub(crate) unnamed: u64,
+    /// Whether it was cut to nothing and the tree still has what was in it: other devices keep the old contents until the new ones are
+    /// whole.
+    pub(crate) rewritten: bool,
+    /// The thread that made it or cut it to nothing, until its contents are told.
+    pub(crate) author: Option<u32>,
     /// Whether its blocks are worth compressing.
     pub(crate) gain: Gain,
     /// What the journal has of changes that the tree does not have.
@@ -153,11 +158,19 @@ impl FileState {
             since: None,
             counted: 0,
             unnamed: 0,
+            rewritten: false,
+            author: None,
             gain: Gain::default(),
             noted: Noted::default(),
             error: None,
             inode: Arc::new(inode),
         }
+    }
+
+    /// Whether closing tells the tree nothing yet: what it holds may be gone in a moment, or is about to be written.
+    pub(crate) fn may_wait(&self) -> bool {
+        let empty = self.rewritten && self.content.size() == 0;
+        self.content.is_modified() && (self.content.is_kept() || empty)
     }
 
     /// The inode, to change it.
@@ -271,7 +284,13 @@ impl Files {
     /// All open files.
     pub(crate) fn all(&self) -> Vec<Arc<OpenFile>> {
         let open = self.table();
-        open.values().map(|e| Arc::clone(&e.file)).collect()
+        let mut files: Vec<_> = open
+            .iter()
+            .map(|(node, e)| (*node, Arc::clone(&e.file)))
+            .collect();
+        // Always in the same order: what is told of them is told in it.
+        files.sort_unstable_by_key(|(node, _)| *node);
+        files.into_iter().map(|(_, file)| file).collect()
     }
 
     /// Hands out a handle.

@@ -16,6 +16,8 @@ use std::sync::atomic::Ordering;
 
 /// An open file is told to the tree after so long at the latest.
 pub(crate) const FLUSH_AFTER: u64 = 5_000_000_000;
+/// One that is written anew from its beginning, and still open, after so long.
+const REWRITTEN_AFTER: u64 = 30_000_000_000;
 /// One whose edits the journal has is told when the program has not saved for so long: most saves come in bursts, and what is
 /// overwritten meanwhile need not be uploaded.
 const REST: u64 = 1_000_000_000;
@@ -123,7 +125,12 @@ impl Fs {
         if self.dirty.load(Ordering::Relaxed) > self.options.dirty_budget {
             self.with_sealer(file, state, |s, sealer| s.content.seal_dirty(sealer))?;
         }
-        if state.unnamed > UNNAMED_MAX.min(self.journal.limit() / UNNAMED_PART) {
+        let part = self.journal.limit() / UNNAMED_PART;
+        let max = match state.rewritten {
+            true => part,
+            false => UNNAMED_MAX.min(part),
+        };
+        if state.unnamed > max {
             self.flush_state(file, state)?;
         }
         Ok(())
@@ -159,6 +166,7 @@ impl Fs {
         inode.mtime = mtime.unwrap_or(inode.mtime);
         state.since = None;
         state.unnamed = 0;
+        (state.rewritten, state.author) = (false, None);
         self.count(state);
         Ok(())
     }
@@ -196,6 +204,10 @@ impl Fs {
             },
         };
         state.base = self.execute_settling(&mut tree, kind, settles)?;
+        self.holds.file_told(file.ino, state.base.counter);
+        if self.leases.knows(file.ino) {
+            self.publisher.hurry(state.base.counter);
+        }
         if settles.is_some() {
             file.noted.store(0, Ordering::Release);
             self.forget_noted(state);
@@ -221,7 +233,11 @@ impl Fs {
             // Whoever holds the lock is at work; there is another time.
             let due = file.state.try_lock().is_some_and(|s| {
                 let older = |than, time| now.saturating_sub(time) >= than;
-                s.since.is_some_and(|since| older(FLUSH_AFTER, since))
+                let after = match s.rewritten && file.writers.load(Ordering::Acquire) > 0 {
+                    true => REWRITTEN_AFTER,
+                    false => FLUSH_AFTER,
+                };
+                s.since.is_some_and(|since| older(after, since))
                     || s.noted.last.is_some_and(|last| older(REST, last.at))
                     || file.noted().is_some() && self.is_congested()
             });

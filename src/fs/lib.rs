@@ -15,6 +15,8 @@ mod edits;
 mod error;
 mod file;
 mod flush;
+mod hold;
+mod leases;
 mod nodes;
 mod ops;
 mod past;
@@ -25,10 +27,14 @@ mod publish;
 pub mod testutil;
 mod types;
 
+#[cfg(feature = "testutil")]
+pub use config::Drive;
+
 pub use collect::Collected;
-pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status};
+pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;
+pub use leases::is_lock;
 pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
 pub use past::{Change, RestoreWish, Restored, Snapshot, Version, When};
 pub use pin::PinStatus;

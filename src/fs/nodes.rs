@@ -7,7 +7,7 @@ use crate::file::Gone;
 use crate::types::NodeId;
 use parking_lot::Mutex;
 use skrin_base::Ino;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 #[derive(Default)]
 struct State {
@@ -64,7 +64,7 @@ impl Nodes {
     }
 
     /// Every inode of which the kernel knows a node.
-    pub(crate) fn all_known(&self) -> HashSet<Ino> {
+    pub(crate) fn all_known(&self) -> BTreeSet<Ino> {
         let state = self.0.lock();
         let nodes = state.known.keys();
         nodes

@@ -71,6 +71,7 @@ impl Fs {
     fn cut_of(&self, history: &History, when: &When) -> Result<Cut, FsError> {
         match when {
             When::Time(time) => {
+                self.check_kept(*time)?;
                 let cut = history.at_time(*time)?;
                 match cut.is_empty() {
                     true => Err(FsError::NoSuchPoint("nothing was published by then")),
@@ -78,12 +79,16 @@ impl Fs {
                 }
             }
             When::Version(device, counter) => {
-                let ids = history.commits().flat_map(|past| &past.commit.ops);
-                let mut ids = ids.map(|op| op.id).filter(|id| {
+                let ids = history.commits().flat_map(|past| {
+                    let ids = past.commit.ops.iter().map(|op| op.id);
+                    ids.map(move |id| (id, past.time))
+                });
+                let mut ids = ids.filter(|(id, _)| {
                     id.counter == *counter && id.device.to_string().starts_with(device.as_str())
                 });
                 let none = FsError::NoSuchPoint("no change of that name is known");
-                let id = ids.next().ok_or(none.clone())?;
+                let (id, time) = ids.next().ok_or(none.clone())?;
+                self.check_kept(time)?;
                 history.after_op(id)?.ok_or(none)
             }
             When::Snapshot(name) => {
@@ -91,6 +96,19 @@ impl Fs {
                 let gone = "the operation that took the snapshot is in no commit";
                 history.at_op(id)?.ok_or(FsError::NoSuchPoint(gone))
             }
+        }
+    }
+
+    /// Another device may be deleting contents of a time that is not kept: an operation that names them would name nothing. A tenth of
+    /// that time is left for clocks that differ.
+    fn check_kept(&self, time: Timestamp) -> Result<(), FsError> {
+        let seconds = self.retention()?;
+        let kept = i64::try_from(u128::from(seconds) * 900_000_000).unwrap_or(i64::MAX);
+        match seconds != 0 && time.0 < self.now().0.saturating_sub(kept) {
+            true => Err(FsError::NoSuchPoint(
+                "that is before the time that is kept, which `skrin retention` tells; snapshots are kept whatever their age",
+            )),
+            false => Ok(()),
         }
     }
 

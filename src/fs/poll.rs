@@ -2,6 +2,7 @@
 
 use crate::core::{Fs, Polled};
 use crate::error::FsError;
+use crate::leases::is_lock;
 use skrin_base::{Ino, Name};
 use skrin_meta::replica::MergeDiff;
 use skrin_meta::{Kind, state};
@@ -20,6 +21,8 @@ const QUIET: Duration = Duration::from_secs(10);
 const CACHE_FLUSH: usize = 4 << 20;
 /// An `open` waits for so long for a look at what other devices did.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(2);
+/// A look at a lock file is good for so long: whoever asks wants to know who has it now.
+const LOCK_FRESH: u64 = 250_000_000;
 /// What is under way when the file system ends may take so long; then it is given up, as a crash would.
 const GRACE: Duration = Duration::from_secs(2);
 /// How often the storage is asked for its room, in nanoseconds.
@@ -49,7 +52,7 @@ impl Fs {
         self.take_in(pulled.map_err(FsError::from))
     }
 
-    fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
+    pub(crate) fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
         let error = pulled.as_ref().err().map(ToString::to_string);
         let unreachable = pulled.as_ref().is_err_and(FsError::is_transient);
         let outdated = pulled.and_then(|diff| self.outdate_all(diff));
@@ -71,6 +74,7 @@ impl Fs {
         // Before the kernel is told, which may take until a call is answered that waits for this.
         self.looks.send_modify(|n| *n += 1);
         self.tell_kernel(outdated?);
+        self.keep_leases();
         Ok(())
     }
 
@@ -114,18 +118,30 @@ impl Fs {
         }
     }
 
+    /// Whether `refresh_locks` would wait.
+    pub fn is_outdated_for_locks(&self) -> bool {
+        let polled = self.polled.lock();
+        let now = self.clock.monotonic();
+        let old = |tried: u64| now.saturating_sub(tried) >= LOCK_FRESH;
+        polled.error.is_none() && !polled.given_up && polled.tried.is_some_and(old)
+    }
+
+    /// Whoever goes on after this knows of the lock files that other devices had published a moment ago, if the storage answers soon enough.
+    pub fn refresh_locks(&self) {
+        if !self.is_outdated_for_locks() {
+            return;
+        }
+        let look = self.ask_for_look();
+        if let Some(look) = look
+            && !self.await_look(look, REFRESH_PATIENCE)
+        {
+            self.polled.lock().given_up = true;
+        }
+    }
+
     /// Looks for changes now, whatever the interval: something that the tree names is not there. Waits for the storage.
     pub(crate) fn look_again(&self) {
-        let look = {
-            let mut polled = self.polled.lock();
-            polled.forced = polled.tried.is_some();
-            self.look.notify_one();
-            // One that has begun may have seen too little.
-            polled
-                .forced
-                .then(|| self.next_look(1 + u64::from(polled.running)))
-        };
-        match look {
+        match self.ask_for_look() {
             Some(look) => {
                 self.await_look(look, self.options.deadline);
             }
@@ -135,6 +151,17 @@ impl Fs {
                 }
             }
         }
+    }
+
+    /// Asks for a look that begins now; `None` if nobody polls.
+    fn ask_for_look(&self) -> Option<(watch::Receiver<u64>, u64)> {
+        let mut polled = self.polled.lock();
+        polled.forced = polled.tried.is_some();
+        self.look.notify_one();
+        // One that has begun may have seen too little.
+        polled
+            .forced
+            .then(|| self.next_look(1 + u64::from(polled.running)))
     }
 
     /// The look that is so many after the last one that ended; call it while `polled` is locked.
@@ -182,6 +209,9 @@ impl Fs {
                 }
                 Told::Entries(names) => entries.extend(names),
             }
+        }
+        for (dir, name) in entries.iter().filter(|(_, name)| is_lock(name.as_bytes())) {
+            self.watch(&self.replica.tree(), *dir, name)?;
         }
         listings.extend(entries.iter().map(|(dir, _)| *dir));
         Ok(Outdated {
@@ -383,8 +413,9 @@ impl Fs {
     }
 
     /// What is in memory goes to the journal, and from there to the operating system.
-    fn keep_local(&self) -> Result<(), FsError> {
+    pub(crate) fn keep_local(&self) -> Result<(), FsError> {
         self.flush_old();
+        self.keep_leases();
         self.journal.flush()?;
         self.relieve_tree()
     }

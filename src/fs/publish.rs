@@ -38,6 +38,8 @@ pub(crate) struct Publisher {
     wake: Notify,
     /// How many wait for the storage.
     waiting: AtomicUsize,
+    /// What others are to see at once: everything up to this operation. Nobody waits for it.
+    hurry: AtomicU64,
     /// Counts attempts, so that those who wait look again.
     attempts: watch::Sender<u64>,
     error: Mutex<Option<FsError>>,
@@ -51,6 +53,7 @@ impl Default for Publisher {
             running: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             waiting: AtomicUsize::new(0),
+            hurry: AtomicU64::new(0),
             attempts: watch::Sender::new(0),
             error: Mutex::new(None),
             looked: AtomicU64::new(0),
@@ -108,6 +111,12 @@ impl Publisher {
         Ok(())
     }
 
+    /// Others are to see everything up to that operation at once.
+    pub(crate) fn hurry(&self, counter: u64) {
+        self.hurry.fetch_max(counter, Ordering::AcqRel);
+        self.wake.notify_one();
+    }
+
     fn note(&self, result: &Result<Option<Batch>, FsError>) {
         *self.error.lock() = result.as_ref().err().cloned();
         self.attempts.send_modify(|n| *n += 1);
@@ -115,27 +124,27 @@ impl Publisher {
 }
 
 impl Fs {
-    /// Publishes the oldest operations that fit into one commit. `None` if there were none.
-    pub(crate) async fn publish_next(&self) -> Result<Option<Batch>, FsError> {
-        self.publish_or(false).await
+    /// Publishes the oldest operations that fit into one commit, with `patience` only those that no later one belongs to. `None` if there were none.
+    pub(crate) async fn publish_next(&self, patience: bool) -> Result<Option<Batch>, FsError> {
+        self.publish_or(patience, false).await
     }
 
-    /// The same; where there is nothing to publish, an open lane gets a commit nevertheless.
+    /// The same without patience; where there is nothing to publish, an open lane gets a commit nevertheless.
     pub(crate) async fn publish_heads(&self) -> Result<(), FsError> {
-        self.publish_or(true).await.map(drop)
+        self.publish_or(false, true).await.map(drop)
     }
 
-    async fn publish_or(&self, heads: bool) -> Result<Option<Batch>, FsError> {
+    async fn publish_or(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let _one = self.publisher.running.lock().await;
-        let result = self.try_publish(heads).await;
+        let result = self.try_publish(patience, heads).await;
         self.publisher.note(&result);
         result
     }
 
-    async fn try_publish(&self, heads: bool) -> Result<Option<Batch>, FsError> {
+    async fn try_publish(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let found = {
             let tree = self.replica.tree();
-            match Batch::next(&tree)? {
+            match self.next_batch(&tree, patience)? {
                 Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
                 None => None,
             }
@@ -149,10 +158,11 @@ impl Fs {
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
         let settled = self.settled();
-        let batch = self.grown(batch, &segments)?;
+        let batch = self.grown(batch, &segments, patience)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
         let done = self.replica.publish(batch.upto, durable, settled).await?;
+        self.holds.published(batch.upto);
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
         self.pins.stale.store(true, Ordering::Release);
@@ -237,9 +247,12 @@ impl Fs {
 
     /// What came while the segments of a batch were sent goes along with it, if it needs no others: a commit costs several
     /// round trips.
-    fn grown(&self, batch: Batch, durable: &[SegmentId]) -> Result<Batch, FsError> {
+    fn grown(&self, batch: Batch, durable: &[SegmentId], patience: bool) -> Result<Batch, FsError> {
         let tree = self.replica.tree();
-        let Some(now) = Batch::next(&tree)?.filter(|now| now.upto > batch.upto) else {
+        let Some(now) = self
+            .next_batch(&tree, patience)?
+            .filter(|now| now.upto > batch.upto)
+        else {
             return Ok(batch);
         };
         let needed = undeclared(&tree, &now.segments)?;
@@ -274,9 +287,10 @@ impl Fs {
             loop {
                 progress(&self.pending());
                 // Large segments take their time: tell how it goes meanwhile.
-                let mut next = std::pin::pin!(self.publish_next());
+                let mut next = std::pin::pin!(self.publish_next(false));
                 let done = loop {
                     tokio::select! {
+                        biased;
                         done = &mut next => break done,
                         () = tokio::time::sleep(TICK) => progress(&self.pending()),
                     }
@@ -304,8 +318,33 @@ impl Fs {
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);
         let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        let first = self.replica.tree().first_pending().unwrap_or_default();
+        if self.has_patience() && self.holds.limit(self.clock.monotonic(), u64::MAX) <= first {
+            return false;
+        }
+        let hurried = self.publisher.hurry.load(Ordering::Acquire) >= first;
         let much = bytes >= COMMIT_TARGET || self.journal.allocated() >= JOURNAL_MUCH;
-        waited_for || much || age >= AGE_MAX
+        waited_for || hurried || much || age >= AGE_MAX
+    }
+
+    /// Whether what belongs together may wait for its other part: not if somebody waits, or there is no room for more.
+    fn has_patience(&self) -> bool {
+        let waited_for = self.publisher.waiting.load(Ordering::Acquire) > 0;
+        !waited_for && !self.is_congested() && !self.is_crowded()
+    }
+
+    /// What is published next. With patience it ends where it tears nothing apart.
+    fn next_batch(&self, tree: &TreeGuard<'_>, patience: bool) -> Result<Option<Batch>, FsError> {
+        if !patience {
+            return Batch::next(tree, u64::MAX);
+        }
+        let now = self.clock.monotonic();
+        let Some(batch) = Batch::next(tree, self.holds.limit(now, u64::MAX))? else {
+            return Ok(None);
+        };
+        // One commit may take less than that; then rather a little less still, if anything is left.
+        let whole = Batch::next(tree, self.holds.limit(now, batch.upto + 1))?;
+        Ok(Some(whole.unwrap_or(batch)))
     }
 
     /// Publishes in the background until the file system ends or nobody holds it any more.
@@ -319,7 +358,8 @@ impl Fs {
                 if urgent {
                     tokio::time::sleep(GATHER).await;
                 }
-                let failed = match until_stopped(&mut stop, fs.publish_or(heads)).await {
+                let published = fs.publish_or(fs.has_patience(), heads);
+                let failed = match until_stopped(&mut stop, published).await {
                     None => return,
                     Some(Ok(_)) => false,
                     Some(Err(error)) => {

@@ -1,6 +1,6 @@
 //! A vault for tests, with devices that can be mounted, killed and mounted again. Everything below is real but the roster, which is given.
 
-use crate::{Fs, FsConfig, FsOptions, Space};
+use crate::{Fs, FsConfig, FsError, FsOptions, Space};
 use parking_lot::RwLock;
 use skrin_base::clock::random;
 use skrin_base::clock::testutil::SeededEntropy;
@@ -227,7 +227,7 @@ impl TestVault {
             edits: replay.edits,
             clock: Arc::clone(&self.clock),
             entropy: Arc::clone(&self.entropy),
-            runtime: self.runtime().clone(),
+            runtime: self.runtime().clone().into(),
             space: self.space(),
             options,
         })?;
@@ -319,5 +319,37 @@ impl TestVault {
                 })
             })
         })
+    }
+}
+
+/// The steps of the background work, one at a time, for whoever is the scheduler himself.
+impl Fs {
+    /// Publishes what fits into one commit; whether there was something.
+    ///
+    /// # Errors
+    /// As publishing in the background meets them.
+    pub async fn publish_step(&self) -> Result<bool, FsError> {
+        Ok(self.publish_next(false).await?.is_some())
+    }
+
+    /// Looks for changes once.
+    ///
+    /// # Errors
+    /// As looking in the background meets them.
+    pub async fn poll_step(&self) -> Result<(), FsError> {
+        let pulled = self.replica.pull().await.map_err(FsError::from);
+        let looked = self.take_in(pulled);
+        if looked.is_err() {
+            self.invalidate(self.replica.take_diff().await)?;
+        }
+        looked
+    }
+
+    /// Looks around the house once.
+    ///
+    /// # Errors
+    /// When local files cannot be written.
+    pub fn house_step(&self) -> Result<(), FsError> {
+        self.keep_local()
     }
 }

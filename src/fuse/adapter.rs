@@ -1,10 +1,12 @@
 //! fuser's trait over the file system: convert, call, convert, reply.
 
 use crate::convert::{
-    NEGATIVE_TTL, allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, is_acl,
-    keeps_set_gid, listed_for, node, node_spec, open_mode, permissions, raw_errno, rename_mode,
-    set_time, xattr_mode,
+    allocate_mode, attr_ttl, caller, entry_attr, errno, file_type, is_acl, keeps_set_gid,
+    listed_for, node, node_spec, open_mode, permissions, raw_errno, rename_mode, set_time,
+    xattr_mode,
 };
+use crate::host::{IS_MAC, kept_attribute, shown_attributes};
+use crate::names::Names;
 use crate::pool::Pool;
 use crate::reply::{
     add_entry, negative, reply_attr, reply_data, reply_empty, reply_entry, reply_written,
@@ -18,17 +20,19 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use skrin_base::Errno;
-use skrin_fs::{Fs, FsError, HandleId, NodeId, OpenMode, Seek, SetAttr};
+use skrin_fs::{Fs, FsError, HandleId, NodeId, OpenMode, Seek, SetAttr, is_lock};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Threads for whatever may wait.
 const WORKERS: usize = 16;
+/// Threads for reading: more, as each program that reads on and on keeps two of them waiting, and somebody may want to see something else.
+const READERS: usize = 32;
 /// Largest write request; the kernel's limit without raising a sysctl.
 const MAX_WRITE: u32 = 1 << 20;
 /// Requests of read-ahead and write-back under way.
@@ -57,6 +61,7 @@ const CAPABILITIES: [InitFlags; 9] = [
 pub(crate) struct Adapter {
     fs: Arc<Fs>,
     view: View,
+    names: Names,
     /// Reads that wait for the storage, and what else may.
     reads: Pool,
     /// Writes, which may wait for room in the journal: apart, so that readers go on.
@@ -79,20 +84,58 @@ fn handle(fh: FileHandle) -> HandleId {
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>, view: View) -> Self {
+    pub(crate) fn new(fs: Arc<Fs>, view: View, names: Names) -> Self {
         Self {
             fs,
             view,
-            reads: Pool::new(WORKERS),
+            names,
+            reads: Pool::new(READERS),
             writes: Pool::new(WORKERS),
             syncs: Pool::new(WORKERS),
             lists_alone: false,
         }
     }
 
-    /// Whether this is an access control list, where none are shown.
-    fn hides(&self, name: &OsStr) -> bool {
-        self.view.is_other() && is_acl(name)
+    /// What the vault calls an extended attribute.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for one that this mount does not take: an access control list, where none are shown.
+    fn attribute(&self, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        match kept_attribute(IS_MAC, name.as_bytes()) {
+            Some(kept) if !(self.view.is_other() && is_acl(name)) => Ok(kept),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    /// What the vault calls what is asked for by this name.
+    fn stored(&self, dir: INodeNo, name: &OsStr) -> Vec<u8> {
+        let is_there = |name: &[u8]| match self.fs.lookup(node(dir), name) {
+            Ok(attr) => {
+                self.fs.forget(attr.node, 1);
+                true
+            }
+            Err(_) => false,
+        };
+        self.names.stored(name.as_bytes(), is_there)
+    }
+
+    /// The same for what is about to be made.
+    ///
+    /// # Errors
+    /// `EPERM` for what only means something to a Mac, where such files are refused.
+    fn new_name(&self, dir: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
+        match self.names.refuses(name.as_bytes()) {
+            true => Err(Errno::EPERM),
+            false => Ok(self.stored(dir, name)),
+        }
+    }
+
+    /// What the kernel may keep of a file that is opened: what it has cached of a node never changes behind its back.
+    fn keep(&self) -> FopenFlags {
+        match self.names.uncached {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_KEEP_CACHE,
+        }
     }
 
     /// Runs what may wait for the storage on a thread where it may.
@@ -119,6 +162,17 @@ impl Adapter {
         }
     }
 
+    /// Runs what depends on lock files of other devices, after a look at them.
+    fn with_fresh_locks(&self, work: impl FnOnce(&Fs) + Send + 'static) {
+        if !self.fs.is_outdated_for_locks() && !self.fs.is_crowded() {
+            return work(&self.fs);
+        }
+        self.later(&self.reads, move |fs| {
+            fs.refresh_locks();
+            work(fs);
+        });
+    }
+
     /// Runs what stores blocks: at once, unless the journal is so full that it may have to wait for room.
     fn store(&self, work: impl FnOnce(&Fs) + Send + 'static) {
         if self.fs.is_congested() {
@@ -131,16 +185,22 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let wanted = CAPABILITIES
-            .into_iter()
-            .filter(|c| !self.view.is_other() || *c != InitFlags::FUSE_POSIX_ACL);
-        for capability in wanted {
+        let mut refused = InitFlags::empty();
+        if self.view.is_other() {
+            refused |= InitFlags::FUSE_POSIX_ACL;
+        }
+        if self.names.uncached {
+            refused |= InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_CACHE_SYMLINKS;
+        }
+        let wanted = CAPABILITIES.into_iter();
+        for capability in wanted.filter(|c| !refused.contains(*c)) {
             if config.add_capabilities(capability).is_err() {
                 tracing::info!(?capability, "this kernel does not have it");
             }
         }
         let offered = config.capabilities();
-        self.lists_alone = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.lists_alone =
+            offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT) && !self.names.uncached;
         let refused = |n| io::Error::other(format!("the kernel takes requests of {n} bytes only"));
         config.set_max_write(MAX_WRITE).map_err(refused)?;
         config
@@ -151,13 +211,26 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         guarded(|| {
-            let (dir, name, view) = (node(parent), name.as_bytes().to_vec(), self.view);
+            let name = self.stored(parent, name);
+            let (dir, view) = (node(parent), self.view);
+            if is_lock(&name) {
+                return self.with_fresh_locks(move |fs| {
+                    // Asked for again each time: the kernel is to keep neither that it is there nor that it is not.
+                    match fs.lookup(dir, &name) {
+                        Err(FsError::NotFound) => {
+                            reply.entry(&Duration::ZERO, &negative(), Generation(0));
+                        }
+                        found => reply_entry(reply, view, Duration::ZERO, found),
+                    }
+                });
+            }
+            let (ttl, negative_ttl) = (self.names.ttl(&name), self.names.negative_ttl(&name));
             self.look(dir, move |fs| match fs.lookup(dir, &name) {
                 // Of the snapshots that others take the kernel is not told.
                 Err(FsError::NotFound) if !dir.is_past() => {
-                    reply.entry(&NEGATIVE_TTL, &negative(), Generation(0));
+                    reply.entry(&negative_ttl, &negative(), Generation(0));
                 }
-                found => reply_entry(reply, view, found),
+                found => reply_entry(reply, view, ttl, found),
             });
         });
     }
@@ -177,7 +250,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -207,7 +280,14 @@ impl Filesystem for Adapter {
             if let Err(refused) = view.keep(&mut set, kept) {
                 return reply.error(raw_errno(refused));
             }
-            let work = move |fs: &Fs| reply_attr(reply, view, fs.setattr(node(ino), &set));
+            let thread = req.pid();
+            let work = move |fs: &Fs| {
+                let done = fs.setattr(node(ino), &set);
+                if size == Some(0) {
+                    fs.note_author(node(ino), thread);
+                }
+                reply_attr(reply, view, done);
+            };
             match size {
                 None => work(&self.fs),
                 Some(0) => self.store(work),
@@ -238,9 +318,15 @@ impl Filesystem for Adapter {
             let Some(spec) = node_spec(mode, rdev) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.mknod(dir, &name, spec, &caller)));
+            let name = match self.new_name(parent, name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let (dir, caller) = (node(parent), caller(req, umask));
+            let (view, ttl) = (self.view, self.names.ttl(&name));
+            self.make(move |fs| {
+                reply_entry(reply, view, ttl, fs.mknod(dir, &name, spec, &caller));
+            });
         });
     }
 
@@ -254,22 +340,34 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
+            let name = match self.new_name(parent, name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let (dir, caller) = (node(parent), caller(req, umask));
             let mode = permissions(mode);
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.mkdir(dir, &name, mode, &caller)));
+            let (view, ttl) = (self.view, self.names.ttl(&name));
+            self.make(move |fs| {
+                reply_entry(reply, view, ttl, fs.mkdir(dir, &name, mode, &caller));
+            });
         });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            reply_empty(reply, self.fs.unlink(node(parent), name.as_bytes()));
+            reply_empty(
+                reply,
+                self.fs.unlink(node(parent), &self.stored(parent, name)),
+            );
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         guarded(|| {
-            reply_empty(reply, self.fs.rmdir(node(parent), name.as_bytes()));
+            reply_empty(
+                reply,
+                self.fs.rmdir(node(parent), &self.stored(parent, name)),
+            );
         });
     }
 
@@ -282,11 +380,16 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
+            let name = match self.new_name(parent, link_name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
             let target = target.as_os_str().as_bytes().to_vec();
-            let (dir, name) = (node(parent), link_name.as_bytes().to_vec());
-            let caller = caller(req, 0);
-            let view = self.view;
-            self.make(move |fs| reply_entry(reply, view, fs.symlink(dir, &name, &target, &caller)));
+            let (dir, caller) = (node(parent), caller(req, 0));
+            let (view, ttl) = (self.view, self.names.ttl(&name));
+            self.make(move |fs| {
+                reply_entry(reply, view, ttl, fs.symlink(dir, &name, &target, &caller));
+            });
         });
     }
 
@@ -304,8 +407,12 @@ impl Filesystem for Adapter {
             let Some(mode) = rename_mode(flags.bits()) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
+            if self.names.refuses(newname.as_bytes()) && !self.names.refuses(name.as_bytes()) {
+                return reply.error(raw_errno(Errno::EPERM));
+            }
             let (dir, to_dir) = (node(parent), node(newparent));
-            let (name, to_name) = (name.as_bytes().to_vec(), newname.as_bytes().to_vec());
+            let name = self.stored(parent, name);
+            let to_name = self.stored(newparent, newname);
             self.store(move |fs| {
                 reply_empty(reply, fs.rename(dir, &name, to_dir, &to_name, mode));
             });
@@ -321,19 +428,20 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            reply_entry(
-                reply,
-                self.view,
-                self.fs.link(node(ino), node(newparent), newname.as_bytes()),
-            );
+            let name = match self.new_name(newparent, newname) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let linked = self.fs.link(node(ino), node(newparent), &name);
+            reply_entry(reply, self.view, self.names.ttl(&name), linked);
         });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         guarded(|| {
+            let keep = self.keep();
             let work = move |fs: &Fs| match fs.open_node(node(ino), open_mode(flags)) {
-                // What the kernel has cached of a node never changes behind its back.
-                Ok(id) => reply.opened(FileHandle(id.0), FopenFlags::FOPEN_KEEP_CACHE),
+                Ok(id) => reply.opened(FileHandle(id.0), keep),
                 Err(e) => reply.error(errno(&e)),
             };
             if node(ino).is_past() {
@@ -363,20 +471,32 @@ impl Filesystem for Adapter {
             let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
             let exclusive = flags & libc::O_EXCL != 0;
             let how = OpenMode { write, truncate };
-            let (dir, name, caller) = (node(parent), name.as_bytes().to_vec(), caller(req, umask));
+            let name = match self.new_name(parent, name) {
+                Ok(name) => name,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            let (dir, caller) = (node(parent), caller(req, umask));
+            let ttl = self.names.ttl(&name);
             let (mode, view) = (permissions(mode), self.view);
-            self.make(
-                move |fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
-                    Ok((attr, id)) => reply.created(
-                        &attr_ttl(&attr),
-                        &entry_attr(view, &attr),
-                        Generation(0),
-                        FileHandle(id.0),
-                        FopenFlags::FOPEN_KEEP_CACHE,
-                    ),
-                    Err(e) => reply.error(errno(&e)),
-                },
-            );
+            let (lock, keep) = (is_lock(&name), self.keep());
+            let ttl = match lock {
+                true => Duration::ZERO,
+                false => ttl,
+            };
+            let work = move |fs: &Fs| match fs.create(dir, &name, mode, exclusive, how, &caller) {
+                Ok((attr, id)) => reply.created(
+                    &attr_ttl(&attr).min(ttl),
+                    &entry_attr(view, &attr),
+                    Generation(0),
+                    FileHandle(id.0),
+                    keep,
+                ),
+                Err(e) => reply.error(errno(&e)),
+            };
+            match lock {
+                true => self.with_fresh_locks(work),
+                false => self.make(work),
+            }
         });
     }
 
@@ -433,14 +553,15 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         fh: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         guarded(|| {
-            self.store(move |fs| reply_empty(reply, fs.flush(handle(fh))));
+            let thread = req.pid();
+            self.store(move |fs| reply_empty(reply, fs.flush_by(handle(fh), thread)));
         });
     }
 
@@ -528,7 +649,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         guarded(|| {
-            let (at, view) = (node(ino), self.view);
+            let (at, view, names) = (node(ino), self.view, self.names);
             self.look(at, move |fs| {
                 let mut after = offset;
                 loop {
@@ -540,7 +661,7 @@ impl Filesystem for Adapter {
                         return reply.ok();
                     };
                     for e in &batch {
-                        let full = add_entry(&mut reply, view, e);
+                        let full = add_entry(&mut reply, view, names, e);
                         if full {
                             return reply.ok();
                         }
@@ -592,33 +713,39 @@ impl Filesystem for Adapter {
         name: &OsStr,
         value: &[u8],
         flags: i32,
-        _position: u32,
+        position: u32,
         reply: ReplyEmpty,
     ) {
-        guarded(|| match xattr_mode(flags) {
-            _ if self.hides(name) => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            Some(_) if is_acl(name) => {
-                let set = self.fs.getattr(node(ino)).and_then(|attr| {
-                    let keep = keeps_set_gid(req, &attr);
-                    self.fs.set_acl(node(ino), name.as_bytes(), value, keep)
-                });
-                reply_empty(reply, set);
+        guarded(|| {
+            // A piece of an attribute, which macOS knows: nothing that is taken comes in pieces.
+            if position != 0 {
+                return reply.error(raw_errno(Errno::EINVAL));
             }
-            Some(mode) => reply_empty(
-                reply,
-                self.fs.setxattr(node(ino), name.as_bytes(), value, mode),
-            ),
-            None => reply.error(raw_errno(Errno::EINVAL)),
+            let kept = match self.attribute(name) {
+                Ok(kept) => kept,
+                Err(refused) => return reply.error(raw_errno(refused)),
+            };
+            match xattr_mode(flags) {
+                Some(_) if is_acl(name) => {
+                    let set = self.fs.getattr(node(ino)).and_then(|attr| {
+                        let keep = keeps_set_gid(req, &attr);
+                        self.fs.set_acl(node(ino), &kept, value, keep)
+                    });
+                    reply_empty(reply, set);
+                }
+                Some(mode) => reply_empty(reply, self.fs.setxattr(node(ino), &kept, value, mode)),
+                None => reply.error(raw_errno(Errno::EINVAL)),
+            }
         });
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        guarded(|| match self.hides(name) {
-            true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            false => {
-                let (at, name) = (node(ino), name.as_bytes().to_vec());
+        guarded(|| match self.attribute(name) {
+            Err(refused) => reply.error(raw_errno(refused)),
+            Ok(kept) => {
+                let (at, kept) = (node(ino), kept.to_vec());
                 self.look(at, move |fs| {
-                    reply_xattr(reply, size, fs.getxattr(at, &name));
+                    reply_xattr(reply, size, fs.getxattr(at, &kept));
                 });
             }
         });
@@ -628,16 +755,20 @@ impl Filesystem for Adapter {
         guarded(|| {
             let (at, view, root) = (node(ino), self.view, req.uid() == 0);
             self.look(at, move |fs| {
-                let list = fs.listxattr(at);
-                reply_xattr(reply, size, list.map(|list| listed_for(root, view, list)));
+                let known = fs.listxattr(at).map(|list| listed_for(root, view, list));
+                reply_xattr(
+                    reply,
+                    size,
+                    known.map(|list| shown_attributes(IS_MAC, list)),
+                );
             });
         });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        guarded(|| match self.hides(name) {
-            true => reply.error(raw_errno(Errno::EOPNOTSUPP)),
-            false => reply_empty(reply, self.fs.removexattr(node(ino), name.as_bytes())),
+        guarded(|| match self.attribute(name) {
+            Err(refused) => reply.error(raw_errno(refused)),
+            Ok(kept) => reply_empty(reply, self.fs.removexattr(node(ino), &kept)),
         });
     }
 

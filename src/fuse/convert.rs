@@ -1,5 +1,6 @@
 //! Conversions between the kernel's words and ours.
 
+use crate::host::{self, LONG};
 use crate::view::View;
 use fuser::{FileAttr, FileType, INodeNo, OpenAccMode, OpenFlags, Request, TimeOrNow};
 use skrin_base::{Errno, Timestamp};
@@ -11,13 +12,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
-/// How long the kernel may keep names and attributes: it is told when they change.
-const LONG: Duration = Duration::from_secs(3600);
-
+/// How long the kernel may keep names.
 pub(crate) const ENTRY_TTL: Duration = LONG;
 
 /// How long the kernel may keep that a name is not there.
-pub(crate) const NEGATIVE_TTL: Duration = Duration::from_secs(60);
+pub(crate) const NEGATIVE_TTL: Duration = match LONG.as_secs() {
+    long if long < 60 => LONG,
+    _ => Duration::from_secs(60),
+};
 
 /// How long the kernel may keep attributes that came with an entry. There fuser names inode and node by one number: for an alias the
 /// kernel must ask again, to learn the true inode number; of a snapshot in a listing, to learn all the rest.
@@ -51,7 +53,7 @@ pub(crate) fn errno(e: &FsError) -> fuser::Errno {
 }
 
 pub(crate) fn raw_errno(e: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(e.0)
+    fuser::Errno::from_i32(host::errno(e))
 }
 
 fn system_time(t: Timestamp) -> SystemTime {
@@ -156,12 +158,13 @@ pub(crate) fn permissions(mode: u32) -> u16 {
 
 /// What mknod is asked for; `None` for a kind that it does not make.
 pub(crate) fn node_spec(mode: u32, rdev: u32) -> Option<NodeSpec> {
-    let kind = match mode & libc::S_IFMT {
-        libc::S_IFREG | 0 => Kind::File,
-        libc::S_IFIFO => Kind::Fifo,
-        libc::S_IFSOCK => Kind::Socket,
-        libc::S_IFCHR => Kind::CharDevice,
-        libc::S_IFBLK => Kind::BlockDevice,
+    // The S_IF numbers, of the same value and not of the same type everywhere.
+    let kind = match mode & 0o170_000 {
+        0o100_000 | 0 => Kind::File,
+        0o010_000 => Kind::Fifo,
+        0o140_000 => Kind::Socket,
+        0o020_000 => Kind::CharDevice,
+        0o060_000 => Kind::BlockDevice,
         _ => return None,
     };
     Some(NodeSpec {
@@ -175,7 +178,9 @@ pub(crate) fn node_spec(mode: u32, rdev: u32) -> Option<NodeSpec> {
 pub(crate) fn rename_mode(flags: u32) -> Option<RenameMode> {
     match flags {
         0 => Some(RenameMode::Replace),
+        #[cfg(target_os = "linux")]
         libc::RENAME_NOREPLACE => Some(RenameMode::NoReplace),
+        #[cfg(target_os = "linux")]
         libc::RENAME_EXCHANGE => Some(RenameMode::Exchange),
         _ => None,
     }
@@ -224,6 +229,7 @@ pub(crate) fn listed_for(root: bool, view: View, list: Vec<u8>) -> Vec<u8> {
 }
 
 /// What fallocate's mode asks for; `None` for what is not supported.
+#[cfg(target_os = "linux")]
 pub(crate) fn allocate_mode(mode: i32) -> Option<Allocate> {
     const KEEP: i32 = libc::FALLOC_FL_KEEP_SIZE;
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | KEEP;
@@ -236,6 +242,12 @@ pub(crate) fn allocate_mode(mode: i32) -> Option<Allocate> {
         ZERO => Some(Allocate::Zero),
         _ => None,
     }
+}
+
+/// macOS asks in other words, which nobody has shown us yet.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn allocate_mode(_mode: i32) -> Option<Allocate> {
+    None
 }
 
 #[cfg(test)]
@@ -258,6 +270,7 @@ mod tests {
         assert_eq!(timestamp(far), Timestamp(i64::MAX));
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn unknown_flags_are_refused() {
         assert_eq!(rename_mode(libc::RENAME_WHITEOUT), None);

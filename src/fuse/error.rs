@@ -34,6 +34,9 @@ pub enum MountError {
     /// Programs have files open or their current directory in the mount.
     #[error("{} is busy: close the programs that use it (`fuser -vm` lists them), then try again", .0.display())]
     Busy(PathBuf),
+    /// It is unmounted here, and goes on elsewhere.
+    #[error("{} is unmounted here, but mounted in another mount namespace still", .0.display())]
+    Elsewhere(PathBuf),
     /// The kernel or fusermount refused.
     #[error("unmounting {} failed: {source}", dir.display())]
     Unmount {

@@ -5,12 +5,16 @@
 mod adapter;
 mod convert;
 mod error;
+mod host;
 mod mount;
+mod names;
 mod notify;
 mod pool;
 mod reply;
+mod unmount;
 mod view;
 
 pub use error::MountError;
 pub use mount::{MountHandle, MountOptions, mount};
+pub use names::Names;
 pub use view::View;

@@ -2,24 +2,24 @@
 
 use crate::adapter::Adapter;
 use crate::error::MountError;
+use crate::host;
+use crate::names::Names;
 use crate::notify::KernelNotify;
+use crate::unmount::unmount;
 use crate::view::View;
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
-use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 use skrin_fs::Fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Threads that take requests from the kernel, at most. They answer from memory; what may wait goes to the pool.
 const SESSION_THREADS_MAX: usize = 4;
-/// What the kernel reads ahead; without this it asks for 128 KiB at a time.
-const READ_AHEAD_KIB: u32 = 1024;
-/// Type of the file system as the mount table shows it.
-const SUBTYPE: &str = "skrin";
+/// How long the kernel may take to let go of what is unmounted. A copy of the mount in another mount namespace keeps it for longer.
+const LETTING_GO: Duration = Duration::from_secs(5);
+/// How often to look whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How to mount.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,8 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// Whose everything appears to be.
     pub view: View,
+    /// How names are taken.
+    pub names: Names,
 }
 
 /// A mounted file system. Dropping it unmounts.
@@ -49,15 +51,15 @@ fn user_allow_other() -> bool {
     text.lines().any(|line| line.trim() == "user_allow_other")
 }
 
-fn config(options: &MountOptions) -> Config {
+fn config(dir: &Path, options: &MountOptions) -> Config {
     let mut mount_options = vec![
         MountOption::FSName(options.name.clone()),
-        MountOption::Subtype(SUBTYPE.to_owned()),
         MountOption::DefaultPermissions,
         MountOption::NoDev,
         MountOption::NoSuid,
         MountOption::NoAtime,
     ];
+    mount_options.extend(host::mount_options(dir));
     if options.read_only {
         mount_options.push(MountOption::RO);
     }
@@ -75,8 +77,11 @@ fn config(options: &MountOptions) -> Config {
 }
 
 /// One for every four processors: each request wakes the thread that has waited longest, and on a small machine that switch
-/// costs more than the request.
+/// costs more than the request. fuser has one on other systems than Linux.
 fn session_threads() -> usize {
+    if !cfg!(target_os = "linux") {
+        return 1;
+    }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     processors.div_ceil(4).min(SESSION_THREADS_MAX)
 }
@@ -94,38 +99,28 @@ pub fn mount(fs: Arc<Fs>, dir: &Path, options: &MountOptions) -> Result<MountHan
     if !dir.metadata().map_err(at)?.is_dir() {
         return Err(at(io::Error::from(io::ErrorKind::NotADirectory)));
     }
-    let root = rustix::process::geteuid().is_root();
-    if options.allow_other && !root && !user_allow_other() {
-        return Err(MountError::AllowOther);
+    if cfg!(target_os = "linux") {
+        let root = rustix::process::geteuid().is_root();
+        if options.allow_other && !root && !user_allow_other() {
+            return Err(MountError::AllowOther);
+        }
+        std::fs::metadata("/dev/fuse").map_err(MountError::Device)?;
     }
-    std::fs::metadata("/dev/fuse").map_err(MountError::Device)?;
-    let adapter = Adapter::new(Arc::clone(&fs), options.view);
+    let adapter = Adapter::new(Arc::clone(&fs), options.view, options.names);
     let failed = |source| MountError::Mount {
         dir: dir.clone(),
         source,
     };
-    let session = Session::new(adapter, &dir, &config(options)).map_err(failed)?;
+    let session = Session::new(adapter, &dir, &config(&dir, options)).map_err(failed)?;
     let notifier = session.notifier();
     let session = session.spawn().map_err(failed)?;
     fs.set_notify(Some(Arc::new(KernelNotify(notifier))));
-    raise_read_ahead(&dir);
+    host::raise_read_ahead(&dir);
     Ok(MountHandle {
         dir,
         fs,
         session: Some(session),
     })
-}
-
-/// Only root may; without it sequential reads are a little slower.
-fn raise_read_ahead(dir: &Path) {
-    let Ok(meta) = std::fs::metadata(dir) else {
-        return;
-    };
-    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-    if let Err(error) = std::fs::write(path, READ_AHEAD_KIB.to_string()) {
-        tracing::debug!(%error, "the read-ahead of the kernel stays as it is");
-    }
 }
 
 impl MountHandle {
@@ -143,10 +138,17 @@ impl MountHandle {
     ///
     /// # Errors
     /// `Busy` while programs use it, unless `lazy`: then it disappears at once and ends when the last of them does. It stays
-    /// mounted after an error.
+    /// mounted after an error, but for `Elsewhere`: then it is gone here, and goes on for those who have it in another mount namespace.
     pub fn unmount(&mut self, lazy: bool) -> Result<(), MountError> {
         if !self.is_finished() {
-            unmount_dir(&self.dir, lazy)?;
+            unmount(&self.dir, lazy)?;
+        }
+        let begun = Instant::now();
+        while !lazy && !self.is_finished() {
+            if begun.elapsed() > LETTING_GO {
+                return Err(MountError::Elsewhere(self.dir.clone()));
+            }
+            std::thread::sleep(LOOK);
         }
         self.join()
     }
@@ -163,43 +165,4 @@ impl MountHandle {
         self.fs.set_notify(None);
         ended.map_err(MountError::Session)
     }
-}
-
-fn unmount_dir(dir: &Path, lazy: bool) -> Result<(), MountError> {
-    let flags = match lazy {
-        true => UnmountFlags::DETACH,
-        false => UnmountFlags::empty(),
-    };
-    match rustix::mount::unmount(dir, flags) {
-        Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(MountError::Busy(dir.to_owned())),
-        Err(Errno::PERM) => fusermount(dir, lazy),
-        Err(e) => Err(MountError::Unmount {
-            dir: dir.to_owned(),
-            source: e.into(),
-        }),
-    }
-}
-
-/// Unprivileged users unmount through the helper that mounted.
-fn fusermount(dir: &Path, lazy: bool) -> Result<(), MountError> {
-    let failed = |source| MountError::Unmount {
-        dir: dir.to_owned(),
-        source,
-    };
-    let how = if lazy { "-uz" } else { "-u" };
-    let output = Command::new("fusermount3")
-        .arg(how)
-        .arg("--")
-        .arg(dir)
-        .output();
-    let output = output.map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    if said.contains("busy") {
-        return Err(MountError::Busy(dir.to_owned()));
-    }
-    Err(failed(io::Error::other(said.trim().to_owned())))
 }

@@ -1,22 +1,28 @@
 //! Replies: what became of a call, in the kernel's words.
 
 use crate::convert::{ENTRY_TTL, attr_ttl, entry_attr, errno, file_type, own_attr, raw_errno};
+use crate::names::Names;
 use crate::view::View;
 use fuser::{
     FileAttr, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectoryPlus, ReplyEmpty,
     ReplyEntry, ReplyWrite, ReplyXattr,
 };
 use skrin_base::Errno;
-use skrin_fs::{Attr, DirEntry, FsError};
+use skrin_fs::{Attr, DirEntry, FsError, is_lock};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-pub(crate) fn reply_entry(reply: ReplyEntry, view: View, result: Result<Attr, FsError>) {
+pub(crate) fn reply_entry(
+    reply: ReplyEntry,
+    view: View,
+    ttl: Duration,
+    result: Result<Attr, FsError>,
+) {
     match result {
         Ok(attr) => reply.entry_with_ttls(
-            &attr_ttl(&attr),
-            &ENTRY_TTL,
+            &attr_ttl(&attr).min(ttl),
+            &ttl,
             &entry_attr(view, &attr),
             Generation(0),
         ),
@@ -84,10 +90,20 @@ pub(crate) fn negative() -> FileAttr {
 }
 
 /// Adds one line to a listing with attributes; true if it did not fit.
-pub(crate) fn add_entry(reply: &mut ReplyDirectoryPlus, view: View, e: &DirEntry) -> bool {
+pub(crate) fn add_entry(
+    reply: &mut ReplyDirectoryPlus,
+    view: View,
+    names: Names,
+    e: &DirEntry,
+) -> bool {
     let name = OsStr::from_bytes(&e.name);
     let (number, ttl, attr) = match &e.attr {
-        Some(attr) => (attr.node.0, attr_ttl(attr), own_attr(view, attr)),
+        // One time is for the name and for the attributes.
+        Some(attr) if is_lock(&e.name) => (attr.node.0, Duration::ZERO, own_attr(view, attr)),
+        Some(attr) => {
+            let ttl = attr_ttl(attr).min(names.ttl(&e.name));
+            (attr.node.0, ttl, own_attr(view, attr))
+        }
         // The kernel ignores all but name and number of `.` and `..`.
         None => {
             let attr = FileAttr {

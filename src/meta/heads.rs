@@ -8,9 +8,10 @@ use skrin_base::limits::{FORMAT_VERSION, LABEL_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Entropy, Hash32, LaneId, RoomId, Timestamp, VaultId};
 use skrin_crypto::{LocalAad, LocalKey, OpenError, open, seal};
+use skrin_storage::disk;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -65,9 +66,9 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), LocalError> 
             .mode(0o600)
             .open(&stage)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        disk::sync_all(&file, &stage)?;
         std::fs::rename(&stage, path)?;
-        File::open(dir)?.sync_all()
+        disk::sync_dir(dir)
     };
     write().map_err(io_error(path))
 }

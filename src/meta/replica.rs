@@ -20,7 +20,7 @@ mod verify;
 mod veto;
 
 pub use self::core::MergeDiff;
-pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback};
+pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
 pub use garbage::{Garbage, GarbageRules, Hold};
 pub use history::{Cut, History, PastCommit};
 pub use publish::Published;
@@ -231,6 +231,11 @@ impl Drop for TreeGuard<'_> {
 }
 
 impl TreeGuard<'_> {
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.0.device
+    }
+
     /// A name for the next operation of this device, never given out before.
     ///
     /// # Errors

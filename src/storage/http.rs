@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, ClientBuilder, Method, Response, Url};
 use tokio::time::{Instant, timeout_at};
 
@@ -47,8 +47,12 @@ impl Default for Times {
 impl Times {
     /// When something that moves `len` bytes and begins now must be done.
     fn deadline(&self, len: u64) -> Instant {
-        let moving = Duration::from_secs(len / self.slowest.max(1));
-        Instant::now() + self.answer + moving
+        Instant::now() + self.allowed(len)
+    }
+
+    /// How long `len` bytes may take.
+    fn allowed(&self, len: u64) -> Duration {
+        self.answer + Duration::from_secs(len / self.slowest.max(1))
     }
 }
 
@@ -185,7 +189,7 @@ impl Http {
         match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => {
                 pace.inspect(|pace| pace.answered(begun.elapsed()));
-                Ok(response)
+                self.as_asked(response, &call.object)
             }
             Ok(Err(error)) => Err(self.transport(error, &call.object)),
             Err(_) => {
@@ -197,6 +201,19 @@ impl Http {
                 ))
             }
         }
+    }
+
+    /// What was compressed on the way has other bytes, lengths and ranges than the object, and nothing here undoes it.
+    fn as_asked(&self, response: Response, object: &str) -> Result<Response, StoreError> {
+        let encoding = response.headers().get(CONTENT_ENCODING);
+        let plain = encoding.is_none_or(|e| e.is_empty() || e == "identity");
+        if plain || !response.status().is_success() {
+            return Ok(response);
+        }
+        let what = "the server sent a compressed answer, which was not asked for";
+        Err(self.error(ErrorKind::Broken, what, object).remedy(
+            "turn compression off for this path, on the server or on the proxy in front of it",
+        ))
     }
 
     /// What a failure below HTTP means.

@@ -5,10 +5,13 @@
 #[cfg(any(test, feature = "testutil"))]
 pub mod conformance;
 mod count;
+pub mod disk;
 mod durable;
 mod error;
 #[cfg(any(test, feature = "testutil"))]
 pub mod fault;
+#[cfg(any(test, feature = "testutil"))]
+pub mod gate;
 mod http;
 mod limit;
 mod local;
@@ -19,6 +22,7 @@ mod retry;
 mod s3;
 mod secret;
 mod store;
+mod urgency;
 mod url;
 mod webdav;
 pub mod xml;
@@ -36,5 +40,6 @@ pub use retry::{Retry, RetryPolicy};
 pub use s3::S3Store;
 pub use secret::{Credentials, Secret};
 pub use store::{Capacity, LIST_MAX, Listed, Listing, Store, Verb};
+pub use urgency::{Place, Places, Urgency};
 pub use url::{BadUrl, DavUrl, S3Url, VaultUrl};
 pub use webdav::WebDavStore;

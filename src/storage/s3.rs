@@ -22,6 +22,8 @@ use crate::{
 /// How long a signed address is valid: longer than any request may take.
 const SIGNED_FOR: Duration = Duration::from_secs(60 * 60);
 const DEFAULT_REGION: &str = "us-east-1";
+/// Pages of one listing, twice as many as the most entries need in pages of a thousand.
+const PAGES_MAX: usize = 2 * LIST_MAX / 1000;
 
 /// A place in a bucket.
 pub struct S3Store {
@@ -287,12 +289,16 @@ impl Store for S3Store {
         };
         let mut listing = Listing::default();
         let mut token: Option<String> = None;
+        // Of all that is shown, ours or not: who shows only what we pass over must come to an end too.
+        let (mut pages, mut shown) = (0, 0);
         loop {
             let page = self.page(&prefix, token.as_deref(), &object).await?;
-            let empty = page.objects.is_empty() && page.prefixes.is_empty();
+            let entries = page.objects.len() + page.prefixes.len();
+            (pages, shown) = (pages + 1, shown + entries);
             add_page(&mut listing, dir, &prefix, &page);
-            let endless = page.next.is_some() && (empty || page.next == token);
-            if endless || listing.objects.len() + listing.dirs.len() > LIST_MAX {
+            let endless =
+                page.next.is_some() && (entries == 0 || page.next == token || pages == PAGES_MAX);
+            if endless || shown > LIST_MAX {
                 let what = "the listing has no end";
                 return Err(self.http.error(ErrorKind::Broken, what, &object));
             }

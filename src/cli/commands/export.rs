@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, RawMode, Timespec, Timestamps, Uid, XattrFlags};
 use serde::Serialize;
 use skrin_base::{Ino, Timestamp};
 use skrin_fs::{Attr, Fs, FsError, FsOptions, Kind, NodeId, OpenMode, Seek};
@@ -177,22 +177,39 @@ impl Export {
                 symlink(OsStr::from_bytes(&target), path)
                     .map_err(|e| Failure::io(path, "cannot make the link", &e))?;
             }
-            other => self.special(other, attr, path)?,
+            _ => {
+                if !self.special(attr, path)? {
+                    return Ok(());
+                }
+            }
         }
         self.files += 1;
         self.counter.report(self.files, self.bytes);
         self.attributes(attr, path)
     }
 
-    fn special(&self, kind: Kind, attr: &Attr, path: &Path) -> Outcome {
-        let kind = match kind {
+    /// Makes a pipe, a socket or a device; false where this system has no way.
+    #[cfg(target_os = "linux")]
+    fn special(&self, attr: &Attr, path: &Path) -> Outcome<bool> {
+        use rustix::fs::FileType;
+        let kind = match attr.kind {
             Kind::Fifo => FileType::Fifo,
             Kind::Socket => FileType::Socket,
             Kind::CharDevice => FileType::CharacterDevice,
             _ => FileType::BlockDevice,
         };
         let made = rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o600), attr.rdev);
-        made.map_err(|e| Failure::io(path, "cannot make it", &e.into()))
+        made.map(|()| true)
+            .map_err(|e| Failure::io(path, "cannot make it", &e.into()))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn special(&self, _attr: &Attr, path: &Path) -> Outcome<bool> {
+        self.note(format!(
+            "{}: pipes, sockets and devices are not exported on this system",
+            path.display()
+        ));
+        Ok(false)
     }
 
     /// Contents, with holes as holes. What cannot be read is reported and stays a hole; the rest goes on.
@@ -264,7 +281,7 @@ impl Export {
             rustix::fs::chmodat(
                 CWD,
                 path,
-                Mode::from_raw_mode(u32::from(attr.mode)),
+                Mode::from_raw_mode(RawMode::from(attr.mode)),
                 AtFlags::empty(),
             )
             .map_err(fail)?;

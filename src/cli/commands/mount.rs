@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::args::{Durability, MountArgs};
+use crate::args::{Durability, MacFiles, MountArgs, Unicode};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_point::MountPoint;
 use crate::mount_table;
@@ -46,6 +46,10 @@ pub(crate) struct Plan {
     /// Whose everything appears to be.
     pub(crate) owner: Owner,
     pub(crate) no_exec: bool,
+    pub(crate) uncached: bool,
+    /// How names are taken, where that was said.
+    pub(crate) unicode: Option<Unicode>,
+    pub(crate) mac_files: Option<MacFiles>,
 }
 
 /// Whose everything appears to be, and the permissions that do not appear.
@@ -165,6 +169,7 @@ pub(crate) fn run(args: &MountArgs) -> Outcome {
 ///
 /// # Errors
 /// Of the options and of the mount point.
+#[cfg(target_os = "linux")]
 pub(crate) fn check(args: &MountArgs) -> Outcome {
     StoreSpec::address_of(&args.vault)?;
     check_here(args)?;
@@ -206,8 +211,19 @@ fn plan(args: &MountArgs) -> Outcome<Plan> {
             umask: args.umask,
         },
         no_exec: args.no_exec,
+        uncached: args.uncached,
+        unicode: args.unicode,
+        mac_files: args.mac_files,
         credential: secret::credential(&args.unlock)?,
     })
+}
+
+/// This program: on Linux what runs, even where its file was replaced meanwhile.
+fn own_program() -> std::io::Result<PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        false => std::env::current_exe(),
+    }
 }
 
 fn start(plan: &Plan) -> Outcome<Child> {
@@ -219,7 +235,7 @@ fn start(plan: &Plan) -> Outcome<Child> {
     };
     let mut request = Zeroizing::new(Vec::with_capacity(REQUEST_MAX));
     serde_json::to_writer(&mut *request, plan).map_err(|e| fail(e.into()))?;
-    let mut child = Command::new("/proc/self/exe")
+    let mut child = Command::new(own_program().map_err(fail)?)
         .arg0("skrin")
         .arg("__serve")
         .stdin(Stdio::piped())

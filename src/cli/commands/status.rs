@@ -86,6 +86,9 @@ fn show(status: &Status) {
         );
     }
     field("heads code", &status.heads_code);
+    for rollback in &status.rollbacks {
+        field("rollback", rollback);
+    }
     for error in &status.errors {
         field("error", error);
     }

@@ -7,6 +7,7 @@ use crate::error::DataError;
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, fallocate};
 use skrin_base::SegmentId;
+use skrin_storage::disk;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -108,7 +109,7 @@ fn allocate(path: &Path, len: u32) -> Result<File, DataError> {
         Err(e) if e.kind() == io::ErrorKind::Unsupported => file.set_len(len.into()),
         other => other,
     };
-    let synced = room.and_then(|()| file.sync_all());
+    let synced = room.and_then(|()| disk::sync_all(&file, path));
     if let Err(e) = synced {
         // It never held anything; what cannot be removed is an empty file for the next replay.
         let _ = std::fs::remove_file(path);
@@ -202,14 +203,19 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), DataError> {
 pub(super) fn cut(path: &Path, len: u64) -> Result<(), DataError> {
     let cut = OpenOptions::new().write(true).open(path).and_then(|file| {
         file.set_len(len)?;
-        file.sync_all()
+        disk::sync_all(&file, path)
     });
     cut.map_err(|e| DataError::disk("cut a journal file", path, e))
 }
 
+/// What a file holds is on stable storage.
+pub(super) fn sync(path: &Path) -> Result<(), DataError> {
+    let synced = File::open(path).and_then(|file| disk::sync_all(&file, path));
+    synced.map_err(|e| DataError::disk("sync a journal file", path, e))
+}
+
 fn sync_dir(dir: &Path) -> Result<(), DataError> {
-    let synced = File::open(dir).and_then(|d| d.sync_all());
-    synced.map_err(|e| DataError::disk("sync the journal's directory", dir, e))
+    disk::sync_dir(dir).map_err(|e| DataError::disk("sync the journal's directory", dir, e))
 }
 
 /// Fills `out` from `offset` on.
@@ -301,8 +307,7 @@ impl Output {
     /// `fdatasync`.
     pub(super) fn sync(&mut self) -> Result<(), DataError> {
         match self.0.take() {
-            Some((file, path)) => file
-                .sync_data()
+            Some((file, path)) => disk::sync_data(&file, &path)
                 .map_err(|e| DataError::disk("sync the journal", &path, e)),
             None => Ok(()),
         }

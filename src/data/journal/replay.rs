@@ -127,7 +127,19 @@ impl<'a> Replayer<'a> {
         }
     }
 
-    /// Reads one file; files come in the order of their numbers. Returns where its records end.
+    /// Whether there is a record in a file: then the one before it was synced.
+    pub(super) fn is_written(&self, id: FileId, path: &Path) -> bool {
+        let framing = self.framing(id);
+        let bytes = std::fs::read(path).unwrap_or_default();
+        framing.find(&bytes, FILE_HEADER_LEN).is_some()
+    }
+
+    fn framing(&self, file: FileId) -> Framing<'a> {
+        let (key, vault) = (self.key, self.vault);
+        Framing { key, vault, file }
+    }
+
+    /// Reads one file; files come in the order of their numbers. `last`: no later one proves that it was synced to its end. Returns where its records end.
     pub(super) fn file(&mut self, id: FileId, path: &Path, last: bool) -> Result<u64, DataError> {
         let bytes =
             std::fs::read(path).map_err(|e| DataError::disk("read the journal", path, e))?;
@@ -169,11 +181,7 @@ impl<'a> Replayer<'a> {
     }
 
     fn records(&mut self, id: FileId, path: &Path, bytes: &[u8], last: bool) -> Stop {
-        let framing = Framing {
-            key: self.key,
-            vault: self.vault,
-            file: id,
-        };
+        let framing = self.framing(id);
         let mut at = FILE_HEADER_LEN.min(bytes.len());
         while at < bytes.len() {
             let parsed = match framing.parse(bytes, at) {
@@ -206,7 +214,7 @@ impl<'a> Replayer<'a> {
     ) -> Option<(usize, Parsed)> {
         let damaged = Lsn::new(framing.file.number, at as u32);
         let first = framing.find(bytes, at + 1);
-        // In an earlier file everything had been synced before the next file was begun.
+        // In an earlier file everything had been synced before the next file was written to.
         let mut proven = !last;
         let mut from = first.as_ref().map(|(next, _)| *next);
         while let Some(next) = from.filter(|_| !proven) {

@@ -638,3 +638,70 @@ fn a_log_in_which_nothing_is_needed_leaves_a_beginning_only() {
     assert_eq!(replay.numbers.get(&lane), Some(&numbers.end));
     assert_eq!(replay.findings, []);
 }
+
+/// Copies the log before its first file is synced, and notes what is synced.
+struct BetweenFiles {
+    dir: TempDir,
+    copy: PathBuf,
+    synced: std::cell::RefCell<Vec<PathBuf>>,
+}
+
+impl skrin_storage::disk::watch::Watch for BetweenFiles {
+    fn file(&self, path: &Path, done: bool) {
+        let logs_now = logs(self.dir.path());
+        let copied = !logs(&self.copy).is_empty();
+        if !done && !copied && logs_now.len() > 1 && Some(path) == logs_now.first().map(|p| &**p) {
+            for log in logs_now {
+                fs::copy(&log, self.copy.join(log.file_name().unwrap())).unwrap();
+            }
+        }
+        self.synced.borrow_mut().push(path.to_owned());
+    }
+
+    fn dir(&self, _: &Path, _: bool) {}
+}
+
+/// A log whose first file is full and only written, and whose second one has been made and holds nothing.
+fn killed_between_files(copy: &Path) -> (std::rc::Rc<BetweenFiles>, impl Sized) {
+    let watch = std::rc::Rc::new(BetweenFiles {
+        dir: TempDir::new().unwrap(),
+        copy: copy.to_owned(),
+        synced: Vec::new().into(),
+    });
+    let watched = skrin_storage::disk::watch::install(watch.clone());
+    let (journal, _) = open(watch.dir.path());
+    for counter in 1..100 {
+        journal.append_op(counter, &[7; 1000], None).unwrap();
+    }
+    journal.sync_all().unwrap();
+    assert_eq!(logs(copy).len(), 2);
+    watch.synced.borrow_mut().clear();
+    (watch, watched)
+}
+
+#[test]
+fn what_a_killed_process_had_only_written_is_synced_before_anybody_believes_it() {
+    let copy = TempDir::new().unwrap();
+    let (watch, _watched) = killed_between_files(copy.path());
+    let (_, replay) = open(copy.path());
+    assert!(replay.ops.len() > 10);
+    let synced = watch.synced.borrow();
+    assert!(logs(copy.path()).iter().all(|log| synced.contains(log)));
+}
+
+#[test]
+fn a_file_before_one_that_holds_nothing_has_a_torn_tail_and_no_damage() {
+    let copy = TempDir::new().unwrap();
+    let _watched = killed_between_files(copy.path());
+    // The power fails: of the first file two pages never reached the disk, and later ones did.
+    let path = logs(copy.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096..8192].fill(0);
+    fs::write(&path, bytes).unwrap();
+    for _ in 0..2 {
+        let (_, replay) = open(copy.path());
+        assert_eq!(ops(&replay), [1, 2, 3]);
+        let torn = |f: &Finding| matches!(f, Finding::TornTail { .. });
+        assert!(replay.findings.iter().all(torn), "{:?}", replay.findings);
+    }
+}

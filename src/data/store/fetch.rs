@@ -9,11 +9,11 @@ use crate::error::{DataError, Flaw};
 use crate::segment::{self, HEADER_LEN, Table};
 use bytes::Bytes;
 use skrin_base::{SegmentId, SegmentInfo};
-use skrin_storage::StoreError;
+use skrin_storage::disk::blocking;
+use skrin_storage::{Place, StoreError, Urgency};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 
 /// How often to look again in vain after waiting for somebody else's fetch, before fetching the same once more.
@@ -110,10 +110,9 @@ impl Inner {
         }
         let (inner, info) = (Arc::clone(self), Arc::clone(&fetch.info));
         let (table, wants) = (fetch.table.take(), std::mem::take(&mut fetch.wants));
-        let looked = self
-            .parts
-            .runtime
-            .spawn_blocking(move || inner.look_on_disk(&info, table, wants));
+        let looked = blocking(&self.parts.runtime, move || {
+            inner.look_on_disk(&info, table, wants)
+        });
         // Where the runtime ended, the wants stay answered as the caller prepared them: stopped.
         let (table, found, rest) = looked.await.unwrap_or_default();
         fetch.table = table;
@@ -305,7 +304,7 @@ impl Inner {
         fetch.table = Some(self.open_table(info, &sealed)?);
         if self.disk.is_some() {
             let (inner, id) = (Arc::clone(self), info.id);
-            let put = self.parts.runtime.spawn_blocking(move || {
+            let put = blocking(&self.parts.runtime, move || {
                 if let Some(disk) = &inner.disk {
                     disk.put_table(id, &sealed);
                 }
@@ -321,7 +320,7 @@ impl Inner {
         let (inner, info) = (Arc::clone(self), Arc::clone(&fetch.info));
         // Kept in `fetch` too: an object that is wrong answers them with its error.
         let wants = fetch.wants.clone();
-        let opened = self.parts.runtime.spawn_blocking(move || {
+        let opened = blocking(&self.parts.runtime, move || {
             let flawed = |flaw| DataError::flawed(info.id, None, flaw);
             let sealed = segment::table_part(&info, &object).map_err(flawed)?;
             let table = inner.open_table(&info, sealed)?;
@@ -349,7 +348,7 @@ impl Inner {
                 wants.partition::<Vec<_>, _>(|(_, read)| lead.slots.contains(&read.at.slot));
             fetch.wants = later;
             let got = Arc::clone(self).get_slots(Arc::clone(table), lead, now);
-            tasks.spawn_on(got, &self.parts.runtime);
+            tasks.spawn_on(Urgency::current().scope(got), &self.parts.runtime);
         }
         while let Some(got) = tasks.join_next().await {
             fetch.got.extend(got.unwrap_or_default());
@@ -372,7 +371,7 @@ impl Inner {
             Ok(bytes) => {
                 let inner = Arc::clone(&self);
                 let open = move || inner.open_range(&table, slots, &bytes, wants);
-                let opened = self.parts.runtime.spawn_blocking(open).await;
+                let opened = blocking(&self.parts.runtime, open).await;
                 opened.unwrap_or_default()
             }
             Err(e) => {
@@ -421,9 +420,9 @@ impl Inner {
     pub(super) async fn get_object(&self, info: &SegmentInfo) -> Result<Answer, DataError> {
         let name =
             segment::object_name(info.id).map_err(|e| DataError::storage(info.id, e.into()))?;
-        let permit = self.permit(info.object_len).await?;
+        let place = self.take_place(info.object_len).await;
         let object = self.parts.store.get(&name, info.object_len as usize).await;
-        self.answer(info.id, object, permit)
+        self.answer(info.id, object, place)
     }
 
     pub(super) async fn get_range(
@@ -433,26 +432,25 @@ impl Inner {
     ) -> Result<Answer, DataError> {
         let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
         let len = range.end - range.start;
-        let permit = self.permit(len).await?;
+        let place = self.take_place(len).await;
         let bytes = self
             .parts
             .store
             .get_range(&name, range.start, len as usize)
             .await;
-        self.answer(id, bytes, permit)
+        self.answer(id, bytes, place)
     }
 
-    async fn permit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, DataError> {
+    async fn take_place(&self, bytes: u64) -> Place {
         let need = permits(bytes, self.config.fetch_bytes);
-        let permit = Arc::clone(&self.fetches).acquire_many_owned(need).await;
-        permit.map_err(|_| DataError::Stopped)
+        self.fetches.take(need).await
     }
 
     fn answer(
         &self,
         id: SegmentId,
         answer: Result<Bytes, StoreError>,
-        permit: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Answer, DataError> {
         self.counters.fetches.fetch_add(1, Ordering::Relaxed);
         let bytes = answer.map_err(|e| DataError::storage(id, e))?;
@@ -461,7 +459,7 @@ impl Inner {
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Answer {
             bytes,
-            _permit: permit,
+            _place: place,
         })
     }
 }
@@ -469,7 +467,7 @@ impl Inner {
 /// Bytes of the storage, which count against the bound until they are dropped.
 pub(super) struct Answer {
     bytes: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Deref for Answer {

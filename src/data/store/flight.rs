@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use skrin_base::SegmentId;
+use skrin_storage::Urgency;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub(super) struct Flights(Arc<Mutex<HashMap<SegmentId, Vec<Flight>>>>);
 struct Flight {
     slots: Range<u32>,
     landed: watch::Receiver<()>,
+    /// Of whoever fetches it.
+    urgency: Urgency,
 }
 
 /// What to do about something that is wanted.
@@ -40,20 +43,27 @@ pub(super) struct Lead {
 
 impl Flights {
     /// Shows `plan` what is being fetched of a segment, and claims the ranges that it gives with what it means to do; or waits
-    /// for the one of those that it names.
+    /// for the one of those that it names, which is as urgent from then on as who waits.
     pub(super) fn board<P>(
         &self,
         segment: SegmentId,
         plan: impl FnOnce(&[Range<u32>]) -> Result<(P, Vec<Range<u32>>), usize>,
     ) -> Boarding<P> {
+        let urgency = Urgency::current();
         let mut all = self.0.lock();
         let flights = all.get(&segment).map_or(&[][..], Vec::as_slice);
         let flying: Vec<_> = flights.iter().map(|f| f.slots.clone()).collect();
         let (plan, claims) = match plan(&flying) {
             Ok(planned) => planned,
             Err(flight) => {
-                let landed = flights.get(flight).map(|f| f.landed.clone());
-                return Boarding::Wait(landed.unwrap_or_else(|| watch::channel(()).1));
+                let Some(flight) = flights.get(flight) else {
+                    return Boarding::Wait(watch::channel(()).1);
+                };
+                // It may still wait for its turn behind everything that is read ahead.
+                if urgency.is_awaited() {
+                    flight.urgency.raise();
+                }
+                return Boarding::Wait(flight.landed.clone());
             }
         };
         let leads = claims.into_iter().map(|slots| {
@@ -61,6 +71,7 @@ impl Flights {
             all.entry(segment).or_default().push(Flight {
                 slots: slots.clone(),
                 landed: waiter,
+                urgency: urgency.clone(),
             });
             Lead {
                 flights: self.clone(),

@@ -27,6 +27,8 @@ pub(super) enum Status {
 
 /// The segment.
 pub(super) struct Pending {
+    /// An earlier run began it.
+    pub(super) may_be_stored: bool,
     pub(super) place: Place,
     pub(super) table_key: TableKey,
     body: Mutex<Body>,
@@ -96,7 +98,7 @@ pub(super) enum Part {
 impl Pending {
     /// A new segment.
     pub(super) fn begin(place: Place, table_key: TableKey) -> Self {
-        Self::with_body(place, table_key, Vec::new())
+        Self::with_body(place, table_key, Vec::new(), false)
     }
 
     /// A segment as the journal knows it. Slots that a table names and the journal lacks are lost.
@@ -120,10 +122,10 @@ impl Pending {
             (None, Some(entry)) => Slot::Lost(*entry),
             (None, None) => Slot::Void,
         });
-        Self::with_body(place, table_key, slots.collect())
+        Self::with_body(place, table_key, slots.collect(), true)
     }
 
-    fn with_body(place: Place, table_key: TableKey, slots: Vec<Slot>) -> Self {
+    fn with_body(place: Place, table_key: TableKey, slots: Vec<Slot>, may_be_stored: bool) -> Self {
         let reserved = slots.iter().map(|s| s.entry().sealed_len as usize).sum();
         let body = Body {
             slots,
@@ -134,6 +136,7 @@ impl Pending {
             ended: None,
         };
         Self {
+            may_be_stored,
             place,
             table_key,
             body: Mutex::new(body),

@@ -7,7 +7,9 @@ use crate::segment::Entry;
 use skrin_base::ids::{LaneId, SegmentId};
 use skrin_base::limits::BLOCK_LEN;
 use skrin_crypto::{BlockAad, hash, open_block_into};
-use std::collections::HashMap;
+use skrin_storage::Urgency;
+use skrin_storage::disk::blocking;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::task::JoinSet;
@@ -34,7 +36,7 @@ impl Inner {
             }
         }
         let remote = self.read_pending(wanted, &mut out).await;
-        let mut by_segment: HashMap<SegmentId, Vec<Want>> = HashMap::new();
+        let mut by_segment: BTreeMap<SegmentId, Vec<Want>> = BTreeMap::new();
         for want in remote {
             by_segment.entry(want.1.at.segment).or_default().push(want);
         }
@@ -48,7 +50,8 @@ impl Inner {
         }
         let mut tasks = JoinSet::new();
         for group in groups {
-            tasks.spawn_on(Arc::clone(&self).fetch(group), &self.parts.runtime);
+            let fetched = Urgency::current().scope(Arc::clone(&self).fetch(group));
+            tasks.spawn_on(fetched, &self.parts.runtime);
         }
         while let Some(got) = tasks.join_next().await {
             got.unwrap_or_default()
@@ -74,7 +77,7 @@ impl Inner {
             return remote;
         }
         let inner = Arc::clone(self);
-        let opened = self.parts.runtime.spawn_blocking(move || {
+        let opened = blocking(&self.parts.runtime, move || {
             let open = |(i, read): Want| (i, inner.open_pending(&read), read);
             here.into_iter().map(open).collect::<Vec<_>>()
         });
@@ -198,7 +201,8 @@ impl Inner {
         let runtime = self.parts.runtime.clone();
         runtime.spawn(async move {
             let permit = self.prefetches.acquire_many(need).await;
-            let results = Arc::clone(&self).read(reads).await;
+            let read = Arc::clone(&self).read(reads);
+            let results = Urgency::later().scope(read).await;
             // Whoever reads the block meets the error himself.
             let failed = results.iter().filter(|r| r.is_err()).count();
             tracing::trace!(blocks = results.len(), failed, "prefetched");

@@ -1,6 +1,7 @@
 mod crash;
 mod damage;
 mod reading;
+mod urgency;
 mod vectors;
 mod writing;
 
@@ -13,10 +14,12 @@ use bytes::Bytes;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_crypto::LocalKey;
 use skrin_storage::fault::{Fault, Faults};
+use skrin_storage::gate::{Doorman, Gate};
 use skrin_storage::{
-    Capacity, Count, Counters as StoreCounters, Counts, Durable, Listing, MemoryStore, ObjectName,
-    Prefix, StoreError,
+    Capacity, Count, Counters as StoreCounters, Counts, Durable, Limit, Listing, MemoryStore,
+    ObjectName, Prefix, StoreError,
 };
+use std::collections::HashMap;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -46,6 +49,8 @@ struct World {
     journal_bytes: u64,
     latency: Duration,
     file_len: u32,
+    /// So many requests at once, each of which is let in by hand.
+    gate: Option<(usize, Doorman)>,
 }
 
 impl World {
@@ -60,6 +65,7 @@ impl World {
             journal_bytes: 1 << 30,
             latency: Duration::ZERO,
             file_len: 4 << 20,
+            gate: None,
         }
     }
 
@@ -87,8 +93,15 @@ impl World {
             inner: fault,
             latency: self.latency,
         };
+        let counted = Count::new(slow, Arc::clone(&self.counters));
+        let store: Arc<dyn Store> = match self.gate.clone() {
+            None => Arc::new(counted),
+            Some((parallel, doorman)) => {
+                Arc::new(Limit::new(Gate::new(counted, doorman), parallel))
+            }
+        };
         let parts = DataParts {
-            store: Arc::new(Count::new(slow, Arc::clone(&self.counters))),
+            store,
             journal: Arc::new(journal),
             names: Arc::new(|lane, n| {
                 SegmentId(

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_crypto::hash;
-use skrin_storage::{Durable, put_confirmed};
+use skrin_storage::disk::blocking;
+use skrin_storage::{Durable, Urgency, put_confirmed};
 use std::sync::Arc;
 
 /// Buffers for whole objects, used again: fresh memory for 8 MiB costs milliseconds.
@@ -71,7 +72,7 @@ impl Inner {
             ids.iter().map(find).collect::<Result<_, _>>()?
         };
         let (inner, to_end) = (Arc::clone(&self), segments.clone());
-        let ended = self.parts.runtime.spawn_blocking(move || {
+        let ended = blocking(&self.parts.runtime, move || {
             to_end
                 .iter()
                 .try_for_each(|segment| inner.end_if_open(segment))
@@ -95,9 +96,9 @@ impl Inner {
         });
         if start {
             let (inner, segment) = (Arc::clone(self), Arc::clone(segment));
-            self.parts
-                .runtime
-                .spawn(async move { inner.upload(segment).await });
+            // Whoever reads goes first, also where somebody waits for this.
+            let upload = async move { inner.upload(segment).await };
+            self.parts.runtime.spawn(Urgency::later().scope(upload));
         }
     }
 
@@ -131,13 +132,21 @@ impl Inner {
         let id = segment.place.segment;
         let (ended, parts) = segment.ended().ok_or(DataError::Missing(id))?;
         let (inner, info) = (Arc::clone(self), ended.info.clone());
-        let object = self.parts.runtime.spawn_blocking(move || {
+        let object = blocking(&self.parts.runtime, move || {
             // After a crash the same name must get the same bytes: what is put is in the journal first.
             inner.parts.journal.sync(ended.lsn)?;
             inner.assemble(&ended, parts)
         });
         let object = object.await.map_err(|_| DataError::Stopped)??;
         let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
+        let (mut info, mut object) = (info, object);
+        if segment.may_be_stored
+            && let Some(stored) = self
+                .put_in_another_life(segment, &name, &(info.clone(), object.clone()))
+                .await?
+        {
+            (info, object) = stored;
+        }
         let durable = put_confirmed(&*self.parts.store, &name, object.clone())
             .await
             .map_err(|e| DataError::storage(id, e))?;
@@ -154,7 +163,7 @@ impl Inner {
             return;
         }
         let inner = Arc::clone(self);
-        let kept = self.parts.runtime.spawn_blocking(move || {
+        let kept = blocking(&self.parts.runtime, move || {
             let (vault, room) = (inner.config.vault, inner.config.room);
             let sealed = segment::table_part(&info, &object)?;
             let table = segment::Table::open(vault, room, &info, sealed)?;

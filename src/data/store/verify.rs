@@ -6,6 +6,7 @@ use crate::segment::{self, Table};
 use bytes::Bytes;
 use skrin_base::SegmentInfo;
 use skrin_crypto::hash;
+use skrin_storage::disk::blocking;
 use std::sync::Arc;
 
 /// What a whole segment was found to be.
@@ -29,10 +30,9 @@ impl Inner {
     ) -> Result<Verified, DataError> {
         let object = self.get_object(&info).await?;
         let inner = Arc::clone(&self);
-        let checked = self
-            .parts
-            .runtime
-            .spawn_blocking(move || inner.check(&info, &object, &reads));
+        let checked = blocking(&self.parts.runtime, move || {
+            inner.check(&info, &object, &reads)
+        });
         checked.await.map_err(|_| DataError::Stopped)?
     }
 

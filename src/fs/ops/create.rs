@@ -3,6 +3,8 @@ use super::{check_free, dir_of, name_of};
 use crate::acl::{self, Inherited};
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::hold::{is_passing, is_passing_dir};
+use crate::leases::is_lock;
 use crate::types::{Attr, Caller, HandleId, NodeId, NodeSpec, OpenMode};
 use skrin_base::limits::SYMLINK_MAX;
 use skrin_base::{Ino, Name};
@@ -33,24 +35,53 @@ impl Fs {
             mode,
             rdev: 0,
         };
-        let (attr, how) = match self.mknod(dir, name, spec, caller) {
-            Err(FsError::Exists) if !exclusive => (self.lookup(dir, name)?, how),
+        let made = self.make(dir, name, node_of(spec, caller), caller.umask, true);
+        let (attr, how, is_new) = match made {
+            Err(FsError::Exists) if !exclusive => (self.lookup(dir, name)?, how, false),
             // There is nothing to cut: an operation that says so would be one more for every file.
-            made => (
-                made?,
-                OpenMode {
-                    truncate: false,
-                    ..how
-                },
-            ),
+            made => {
+                let truncate = false;
+                (made?, OpenMode { truncate, ..how }, true)
+            }
         };
         match self.open_node(attr.node, how) {
-            Ok(handle) => Ok((attr, handle)),
+            Ok(handle) => {
+                if is_new {
+                    self.note_purpose(dir, name, &attr, caller)?;
+                }
+                Ok((attr, handle))
+            }
             Err(e) => {
                 self.forget(attr.node, 1);
                 Err(e)
             }
         }
+    }
+
+    /// What is to become of a new file, by its name.
+    fn note_purpose(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        attr: &Attr,
+        caller: &Caller,
+    ) -> Result<(), FsError> {
+        if is_lock(name) {
+            return self.lease(attr.ino, caller.pid);
+        }
+        let passing = is_passing(name) || {
+            let (_, parent) = dir_of(&self.replica.tree(), self.nodes.ino(dir))?;
+            let place = parent.links.first();
+            place.is_some_and(|place| is_passing_dir(place.name.as_bytes()))
+        };
+        if let Some(file) = self.files.get(attr.node) {
+            let mut state = file.state.lock();
+            state.author = Some(caller.pid);
+            if passing {
+                state.content.keep();
+            }
+        }
+        Ok(())
     }
 
     /// Makes a regular file, pipe, socket or device; counts as a look-up.
@@ -69,19 +100,7 @@ impl Fs {
                 "mknod makes neither directories nor symbolic links",
             ));
         }
-        let rdev = match spec.kind {
-            Kind::CharDevice | Kind::BlockDevice => spec.rdev,
-            _ => 0,
-        };
-        let node = NewNode {
-            kind: spec.kind,
-            mode: spec.mode & MODE_BITS,
-            uid: caller.uid,
-            gid: caller.gid,
-            rdev,
-            target: Vec::new(),
-        };
-        self.make(dir, name, node, caller.umask)
+        self.make(dir, name, node_of(spec, caller), caller.umask, false)
     }
 
     /// Makes a directory; counts as a look-up.
@@ -103,7 +122,7 @@ impl Fs {
             rdev: 0,
             target: Vec::new(),
         };
-        self.make(dir, name, node, caller.umask)
+        self.make(dir, name, node, caller.umask, false)
     }
 
     /// Makes a symbolic link; counts as a look-up.
@@ -130,15 +149,17 @@ impl Fs {
             rdev: 0,
             target: target.to_vec(),
         };
-        self.make(dir, name, node, 0)
+        self.make(dir, name, node, 0, false)
     }
 
+    /// `opened`: it gets its contents next.
     fn make(
         &self,
         dir: NodeId,
         name: &[u8],
         mut node: NewNode,
         umask: u16,
+        opened: bool,
     ) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
@@ -152,7 +173,12 @@ impl Fs {
             let inherited = acl::inherit(&tree, (dir, &parent), node.kind, node.mode, umask)?;
             node.mode = inherited.first_mode;
             let ino = self.new_ino(&tree)?;
-            self.execute(&mut tree, self.creation(dir, name, ino, node))?;
+            let made = self.execute(&mut tree, self.creation(dir, name.clone(), ino, node))?;
+            self.holds.name_taken(dir, &name, made.counter);
+            if opened {
+                self.holds
+                    .file_made(ino, made.counter, self.clock.monotonic());
+            }
             for op in finishing(ino, inherited) {
                 self.execute(&mut tree, op)?;
             }
@@ -167,6 +193,21 @@ impl Fs {
             ino,
             node,
         }
+    }
+}
+
+fn node_of(spec: NodeSpec, caller: &Caller) -> NewNode {
+    let rdev = match spec.kind {
+        Kind::CharDevice | Kind::BlockDevice => spec.rdev,
+        _ => 0,
+    };
+    NewNode {
+        kind: spec.kind,
+        mode: spec.mode & MODE_BITS,
+        uid: caller.uid,
+        gid: caller.gid,
+        rdev,
+        target: Vec::new(),
     }
 }
 

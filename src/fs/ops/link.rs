@@ -15,6 +15,7 @@ impl Fs {
         self.check_writable()?;
         self.check_present(node)?;
         self.check_not_reserved(dir, &name)?;
+        self.flush_renamed(self.nodes.ino(node))?;
         let (ino, inode, stored) = {
             let mut tree = self.replica.tree();
             let (ino, inode) = inode_of(&tree, self.nodes.ino(node))?;

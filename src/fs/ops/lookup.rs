@@ -1,6 +1,7 @@
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::leases::is_lock;
 use crate::types::{Attr, NodeId};
 
 impl Fs {
@@ -22,6 +23,9 @@ impl Fs {
             let entry = entry_of(&tree, dir, &name)?;
             let (ino, inode) = inode_of(&tree, entry.ino)?;
             let stored = self.stored_bytes(&tree, ino, &inode)?;
+            if is_lock(name.as_bytes()) {
+                self.watch(&tree, dir, &name)?;
+            }
             (ino, inode, stored)
         };
         Ok(self.entry_attr((ino, &inode), stored, true))

@@ -1,6 +1,7 @@
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{FileState, OpenFile};
+use crate::leases::process_of;
 use crate::types::{HandleId, NodeId, OpenMode};
 use skrin_meta::Kind;
 use std::sync::Arc;
@@ -58,7 +59,10 @@ impl Fs {
         if !self.files.close(file.node) {
             return Ok(());
         }
-        self.flush_file(file)?;
+        self.tell_closed(file)?;
+        if !file.state.lock().content.is_modified() {
+            self.holds.file_closed(file.ino, self.clock.monotonic());
+        }
         self.discard(file)
     }
 
@@ -68,9 +72,46 @@ impl Fs {
     /// What went wrong since the last call, once; `BadHandle`.
     pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
         let handle = self.files.handle(handle)?;
-        let told = self.flush_file(&handle.file);
+        let told = self.tell_closed(&handle.file);
         let earlier = handle.file.state.lock().error.take();
         told.and(earlier.map_or(Ok(()), Err))
+    }
+
+    /// As `flush`, by a thread. A program that starts another while it writes a document gives it copies of its descriptors for a moment: that those
+    /// are closed says nothing of the document.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn flush_by(&self, handle: HandleId, thread: u32) -> Result<(), FsError> {
+        let author = self.files.handle(handle)?.file.state.lock().author;
+        let other = author
+            .filter(|author| *author != thread)
+            .is_some_and(|author| {
+                let both = (process_of(author), process_of(thread));
+                matches!(both, (Some(author), Some(this)) if author != this)
+            });
+        match other {
+            true => Ok(()),
+            false => self.flush(handle),
+        }
+    }
+
+    /// Who cut a file to nothing, to write it anew.
+    pub fn note_author(&self, node: NodeId, thread: u32) {
+        if let Some(file) = self.files.get(node) {
+            let mut state = file.state.lock();
+            if state.rewritten {
+                state.author = Some(thread);
+            }
+        }
+    }
+
+    fn tell_closed(&self, file: &OpenFile) -> Result<(), FsError> {
+        let mut state = file.state.lock();
+        match state.may_wait() {
+            true => Ok(()),
+            false => self.flush_state(file, &mut state),
+        }
     }
 
     /// The last descriptor of a handle is gone.

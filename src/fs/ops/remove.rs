@@ -3,6 +3,8 @@ use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{Gone, OpenFile};
+use crate::hold::is_passing;
+use crate::leases::is_lock;
 use crate::types::NodeId;
 use skrin_base::{Ino, Name};
 use skrin_meta::op::Place;
@@ -70,7 +72,16 @@ impl Fs {
     /// # Errors
     /// `NotFound`, `IsDirectory`, `ReadOnly`.
     pub fn unlink(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
-        let name = name_of(name)?;
+        self.unlink_if(dir, name_of(name)?, |_, _| true)
+    }
+
+    /// As `unlink`, if what has the name is what is meant; else it is not found.
+    pub(crate) fn unlink_if(
+        &self,
+        dir: NodeId,
+        name: Name,
+        is_meant: impl FnOnce(Ino, &Inode) -> bool,
+    ) -> Result<(), FsError> {
         self.check_writable()?;
         self.check_not_reserved(dir, &name)?;
         self.files.with_open(|open| {
@@ -81,8 +92,23 @@ impl Fs {
                 return Err(FsError::IsDirectory);
             }
             let (ino, inode) = inode_of(&tree, entry.ino)?;
+            if !is_meant(ino, &inode) {
+                return Err(FsError::NotFound);
+            }
             let survivors = Survivors::of(open(ino), &tree, ino, &inode)?;
-            self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
+            let removal = removal(dir, name.clone(), &entry, &inode);
+            let counter = self.execute(&mut tree, removal)?.counter;
+            if survivors.is_some() {
+                self.holds.file_told(ino, counter);
+            }
+            if !is_passing(name.as_bytes()) {
+                self.holds
+                    .name_left(dir, &name, counter, self.clock.monotonic());
+            }
+            if is_lock(name.as_bytes()) {
+                self.leases.forget(ino);
+                self.publisher.hurry(counter);
+            }
             survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
         })
     }

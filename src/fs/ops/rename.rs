@@ -2,6 +2,7 @@ use super::remove::Survivors;
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::hold::is_passing;
 use crate::types::{NodeId, RenameMode};
 use skrin_base::{Ino, Name};
 use skrin_meta::op::{Place, Seen};
@@ -109,6 +110,9 @@ impl Fs {
         self.check_not_reserved(dir, &name)?;
         self.check_not_reserved(to_dir, &to_name)?;
         self.flush_before_rename(dir, &name)?;
+        if mode == RenameMode::Exchange {
+            self.flush_before_rename(to_dir, &to_name)?;
+        }
         self.files.with_open(|open| {
             let mut tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
@@ -135,10 +139,18 @@ impl Fs {
                 Some(t) => Survivors::of(open(t.entry.ino), &tree, t.entry.ino, &t.inode)?,
                 None => None,
             };
-            self.execute(
-                &mut tree,
-                movement(&moved, to_dir, &to_name, there.as_ref()),
-            )?;
+            let movement = movement(&moved, to_dir, &to_name, there.as_ref());
+            let counter = self.execute(&mut tree, movement)?.counter;
+            self.holds.name_taken(to_dir, &to_name, counter);
+            if !moved.is_dir() && !is_passing(name.as_bytes()) {
+                self.holds
+                    .name_left(dir, &name, counter, self.clock.monotonic());
+            }
+            self.leases.forget(moved.entry.ino);
+            if let Some(ino) = replaced.filter(|_| survivors.is_some()) {
+                self.holds.file_told(ino, counter);
+                self.leases.forget(ino);
+            }
             match (survivors, replaced) {
                 (Some(s), Some(ino)) => s.detach(&tree, ino, self),
                 _ => Ok(()),
@@ -154,8 +166,17 @@ impl Fs {
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
             entry_of(&tree, dir, name)?.ino
         };
+        self.flush_renamed(ino)
+    }
+
+    /// The tree is told what a file holds that gets another name.
+    pub(super) fn flush_renamed(&self, ino: Ino) -> Result<(), FsError> {
         match self.files.get(self.nodes.current(ino)) {
-            Some(file) => self.flush_file(&file),
+            Some(file) => {
+                // It may get more than has been written so far.
+                file.state.lock().content.keep_no_more();
+                self.flush_and_discard(&file)
+            }
             None => Ok(()),
         }
     }

@@ -70,6 +70,7 @@ impl Fs {
                 mtime: change.mtime,
             })
         });
+        self.unlease_if_copied(self.nodes.ino(node), change.mtime)?;
         let kept = |gone: &mut Gone| gone.change(&change, now);
         match told {
             // The kernel tells times of a file when its last name is gone already.
@@ -110,6 +111,7 @@ impl Fs {
                 self.bring(file, missing)?;
                 continue;
             }
+            state.rewritten |= size == 0 && state.inode.size > 0;
             if size != state.content.size() {
                 state.content.resize(size);
             }

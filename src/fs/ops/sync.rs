@@ -21,7 +21,10 @@ impl Fs {
                 return file.state.lock().error.take().map_or(Ok(()), Err);
             }
         }
-        self.flush(handle)?;
+        let file = Arc::clone(&self.files.handle(handle)?.file);
+        let told = self.flush_file(&file);
+        let earlier = file.state.lock().error.take();
+        told.and(earlier.map_or(Ok(()), Err))?;
         self.sync_journal()
     }
 

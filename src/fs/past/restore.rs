@@ -68,6 +68,8 @@ struct Work<'a> {
     exact: bool,
     done: Restored,
     diff: MergeDiff,
+    /// The directories of then by those that stand for them.
+    dirs: HashMap<Ino, Ino>,
     /// What stands for an inode of then that had several names.
     links: HashMap<Ino, Ino>,
     /// Inodes that stand for one of then.
@@ -95,6 +97,7 @@ impl Fs {
                 ..Restored::default()
             },
             diff: MergeDiff::default(),
+            dirs: HashMap::new(),
             links: HashMap::new(),
             taken: HashSet::new(),
         };
@@ -263,7 +266,7 @@ impl Work<'_> {
             return self.link_again(now, dir, name, there.map(|(ino, _)| ino));
         }
         let (now, new) = match there {
-            Some((ino, there)) if self.fits((old, &inode), (ino, &there)) => (ino, false),
+            Some((ino, there)) if self.fits((old, &inode), (ino, &there))? => (ino, false),
             there => {
                 if there.is_some() {
                     self.clear(dir, name)?;
@@ -273,6 +276,7 @@ impl Work<'_> {
         };
         self.taken.insert(now);
         if inode.kind == Kind::Dir {
+            self.dirs.insert(now, old);
             steps.push(Step::Finish { old, now, new });
             return self.push_children(old, now, steps);
         }
@@ -313,14 +317,27 @@ impl Work<'_> {
     }
 
     /// Whether what is there now can become what was there then.
-    fn fits(&self, (old, inode): (Ino, &Inode), (now, there): (Ino, &Inode)) -> bool {
-        // Of two names of one inode only one may become another file.
-        let apart = old != now && there.kind != Kind::Dir && there.links.len() > 1;
-        there.kind == inode.kind
+    fn fits(
+        &self,
+        (old, inode): (Ino, &Inode),
+        (now, there): (Ino, &Inode),
+    ) -> Result<bool, FsError> {
+        let same_kind = there.kind == inode.kind
             && there.target == inode.target
             && there.rdev == inode.rdev
-            && !apart
-            && !self.taken.contains(&now)
+            && !self.taken.contains(&now);
+        if !same_kind || old == now || there.kind == Kind::Dir || there.links.len() <= 1 {
+            return Ok(same_kind);
+        }
+        // Two names of one inode that were two files then become two again.
+        for link in &there.links {
+            let dir = self.dirs.get(&link.dir).copied().unwrap_or(link.dir);
+            let entry = state::entry(self.then, dir, &link.name)?;
+            if entry.is_none_or(|entry| entry.ino != old) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn link_again(

@@ -154,6 +154,13 @@ impl Wanted {
             OpKind::Write { ino, .. } if self.inodes.contains(ino) => {
                 vec![(*ino, Change::Written)]
             }
+            // The kernel tells the time of what it wrote behind each write: no change of its own.
+            OpKind::SetAttr {
+                mode: None,
+                uid: None,
+                gid: None,
+                ..
+            } => Vec::new(),
             OpKind::SetAttr { ino, .. }
             | OpKind::SetXattr { ino, .. }
             | OpKind::RemoveXattr { ino, .. }

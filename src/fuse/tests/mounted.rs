@@ -5,6 +5,8 @@
     reason = "helpers of tests may panic"
 )]
 
+#[path = "mounted/caches.rs"]
+mod caches;
 #[path = "support/harness.rs"]
 mod harness;
 

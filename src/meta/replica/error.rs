@@ -3,7 +3,7 @@
 use super::verify::Problem;
 use crate::checkpoint::CheckpointFault;
 use crate::commit::Fault;
-use crate::heads::{LocalError, SeenHead};
+use crate::heads::{LocalError, SeenHead, date};
 use crate::rows::RowsError;
 use skrin_base::Timestamp;
 use skrin_storage::{BadName, ErrorKind, StoreError};
@@ -29,13 +29,59 @@ impl fmt::Display for LostHead {
     }
 }
 
+/// The newest commit that a storage shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShownHead {
+    /// When it was written, by its writer's clock.
+    pub time: Timestamp,
+    /// What people call its writer.
+    pub label: String,
+}
+
 /// The storage shows an older state than this device has seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rollback {
+    /// The newest commit that is shown, as far as any can be read.
+    pub shown: Option<ShownHead>,
     /// The lanes that lost something.
     pub lost: Vec<LostHead>,
     /// The objects of control records that were seen and are not shown.
     pub control: Vec<String>,
+}
+
+impl Rollback {
+    /// The newest of what was seen and is not shown.
+    pub fn newest_lost(&self) -> Option<&SeenHead> {
+        self.lost
+            .iter()
+            .map(|lost| &lost.seen)
+            .max_by_key(|seen| seen.time)
+    }
+
+    /// What people ask first: of when is that which is shown, of when and by whom what was seen.
+    pub fn summary(&self) -> String {
+        let Some(seen) = self.newest_lost() else {
+            return "the storage does not show control records that this device has seen"
+                .to_owned();
+        };
+        let has_seen = format!(
+            "{}, written by {}",
+            date(seen.time),
+            seen.label.escape_debug()
+        );
+        match &self.shown {
+            Some(shown) if shown.time < seen.time => format!(
+                "the storage shows the state of {} (by {}); this device has seen {has_seen}",
+                date(shown.time),
+                shown.label.escape_debug()
+            ),
+            // Other lanes go on.
+            Some(_) => format!("the storage lost what this device has seen of {has_seen}"),
+            None => format!(
+                "the storage shows no state that can be read; this device has seen {has_seen}"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Rollback {
@@ -44,7 +90,7 @@ impl fmt::Display for Rollback {
         let control = self.control.iter();
         let control = control.map(|name| format!("{name} was seen, the storage does not show it"));
         let all: Vec<String> = lanes.chain(control).collect();
-        f.write_str(&all.join("; "))
+        write!(f, "{} ({})", self.summary(), all.join("; "))
     }
 }
 
@@ -62,7 +108,7 @@ pub enum ReplicaError {
     Local(#[from] LocalError),
     /// The storage went back in time.
     #[error(
-        "the storage was rolled back or lost objects: {0}; nothing was changed. Ask whoever runs it to bring the newer objects back; another device that still has them can put its own again"
+        "the storage was rolled back or lost objects: {0}; nothing was changed. Ask whoever runs it to bring the newer objects back; `skrin accept-rollback` puts again what this device still has, and asks whether to go on without the rest"
     )]
     RolledBack(Rollback),
     /// The control records are those of local copies, and this device has seen newer ones.

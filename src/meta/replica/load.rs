@@ -66,6 +66,22 @@ impl Replica {
     /// A storage that shows less than this device has seen; local files that cannot be used; a storage that cannot be
     /// reached when it is needed.
     pub async fn open(config: ReplicaConfig) -> Result<Self, ReplicaError> {
+        let (replica, kept) = Self::prepare(config)?;
+        replica.start(kept).await?;
+        Ok(replica)
+    }
+
+    /// Puts again what a storage has lost of what this device wrote and still keeps ([`Replica::put_again`]), where the room
+    /// cannot be opened because of just that. Returns how many commits were put.
+    ///
+    /// # Errors
+    /// As `open`, but for what the storage lacks.
+    pub async fn put_own_again(config: ReplicaConfig) -> Result<usize, ReplicaError> {
+        Self::prepare(config)?.0.put_again().await
+    }
+
+    /// Everything but looking at the storage; and whether the local cache was there.
+    fn prepare(config: ReplicaConfig) -> Result<(Self, bool), ReplicaError> {
         let env = env(&config);
         let (vault, room, device) = (config.keys.vault(), config.keys.room(), config.device);
         let identity = identity(&config);
@@ -122,8 +138,7 @@ impl Replica {
             shown: Mutex::new(status::Shown::default()),
             flushing: Mutex::new(()),
         };
-        replica.start(kept).await?;
-        Ok(replica)
+        Ok((replica, kept))
     }
 
     async fn start(&self, kept: bool) -> Result<(), ReplicaError> {

@@ -16,9 +16,12 @@ use bytes::Bytes;
 use skrin_base::clock::random;
 use skrin_base::{EpochId, Hash32};
 use skrin_crypto::hash;
+use skrin_storage::disk::blocking;
 use skrin_storage::put_confirmed;
 use std::collections::HashMap;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Pages that may wait to be put; bounds memory to a few MiB.
 const PAGES_WAITING: usize = 8;
@@ -92,7 +95,7 @@ impl Replica {
         };
         let (send, mut receive) = mpsc::channel(PAGES_WAITING);
         let snapshot = plan.snapshot;
-        let cutting = tokio::task::spawn_blocking(move || cut(&snapshot, &send));
+        let cutting = blocking(&Handle::current(), move || cut(&snapshot, &send));
         let mut pages = Vec::new();
         while let Some(content) = receive.recv().await {
             let page = match reusable.remove(&content.plain_hash()) {
@@ -175,18 +178,26 @@ async fn reusable_pages(
 fn cut(snapshot: &Snapshot, pages: &mpsc::Sender<PageContent>) -> Result<(u64, Hash32), RowsError> {
     let mut paginator = Paginator::default();
     let mut digest = DigestOfRows::default();
-    let stopped = || RowsError::Cache("the checkpoint was given up".to_owned());
     snapshot.for_each(|key, value| {
         digest.row(&key, &value);
         for page in paginator.row(&key, &value) {
-            pages.blocking_send(page).map_err(|_| stopped())?;
+            send(pages, page)?;
         }
         Ok::<_, RowsError>(())
     })?;
     if let Some(page) = paginator.finish() {
-        pages.blocking_send(page).map_err(|_| stopped())?;
+        send(pages, page)?;
     }
     Ok(digest.finish())
+}
+
+fn send(pages: &mpsc::Sender<PageContent>, page: PageContent) -> Result<(), RowsError> {
+    let sent = match pages.try_send(page) {
+        Err(TrySendError::Full(page)) => pages.blocking_send(page).is_ok(),
+        sent => sent.is_ok(),
+    };
+    let stopped = || RowsError::Cache("the checkpoint was given up".to_owned());
+    sent.then_some(()).ok_or_else(stopped)
 }
 
 async fn put_page(

@@ -6,7 +6,7 @@ use crate::heads::{LocalError, io_error, replace_file};
 use crate::lane::{Head, commit_file, parse_commit_file};
 use bytes::Bytes;
 use skrin_base::LaneId;
-use std::fs::File;
+use skrin_storage::disk::sync_dir;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +33,8 @@ impl OwnCommits {
         let lane = path.parent().unwrap_or(&self.dir);
         if !lane.exists() {
             std::fs::create_dir_all(lane).map_err(io_error(lane))?;
-            let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
             for dir in lane.ancestors().skip(1).take(3) {
-                sync(dir).map_err(io_error(dir))?;
+                sync_dir(dir).map_err(io_error(dir))?;
             }
         }
         replace_file(&path, &sealed.bytes)

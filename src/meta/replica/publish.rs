@@ -18,7 +18,9 @@ use crate::state;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
+use skrin_storage::disk::blocking;
 use skrin_storage::{Durable, ErrorKind, ObjectName, put_verified};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// What a commit takes beside its operations, segments and heads, generously.
@@ -405,7 +407,7 @@ impl Replica {
         let (keys, signer) = (self.env.keys(), self.env.signer.clone());
         let (entropy, roster) = (self.env.entropy.clone(), self.env.roster.clone());
         let commits = self.commits.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking(&Handle::current(), move || {
             let refused = |fault| {
                 let object = format!("commit {} of this device", commit.seq);
                 ReplicaError::Commit { object, fault }
@@ -575,19 +577,24 @@ impl Replica {
         let mut net = self.net.lock().await;
         self.may_write(&net)?;
         let mut put = 0;
-        for head in self.commits.list()? {
-            let name = self.env.names.commit(&head)?;
+        let own = self.commits.list()?;
+        for head in &own {
+            let name = self.env.names.commit(head)?;
             match self.env.store.get_range(&name, 0, 1).await {
                 Ok(_) => continue,
                 Err(error) if error.is_absent() => {}
                 Err(error) => return Err(error.into()),
             }
-            let sealed = self.commits.read(&head)?;
+            let sealed = self.commits.read(head)?;
             self.put_own(&name, &sealed.bytes).await?;
             put += 1;
         }
-        if let Some(tip) = net.own.tip {
-            let name = self.env.names.tip(&tip)?;
+        // In the order of lanes and numbers: the last of each lane.
+        let next = own.iter().skip(1).map(Some).chain([None]);
+        let last = own.iter().zip(next);
+        let tips = last.filter(|(head, next)| next.is_none_or(|next| next.lane != head.lane));
+        for (tip, _) in tips {
+            let name = self.env.names.tip(tip)?;
             self.env
                 .store
                 .put(&name, Bytes::from_static(TIP_CONTENT))

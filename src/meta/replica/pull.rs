@@ -1,22 +1,25 @@
 //! Taking in what others published.
 
 use super::core::{Core, MergeError};
-use super::error::{FindingKind, LostHead, ReplicaError, Rollback};
+use super::error::{FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
 use super::graph::{Admitted, Graph, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica};
 use crate::checkpoint::DigestOfRows;
-use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict};
+use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict, open_commit};
 use crate::heads::SeenHead;
 use crate::lane::{Head, parse_tip};
 use crate::order::OrderKey;
 use crate::rows::RowsError;
+use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_crypto::{RoomKeys, Roster};
+use skrin_storage::disk::blocking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// Commits and operations folded at once before rows are written, so that memory stays bounded when much is new.
 const FOLD_AT_ONCE: (usize, usize) = (256, 4096);
@@ -27,6 +30,8 @@ const PROBE_EVERY: u64 = 600_000_000_000;
 /// Pause before believing that a commit which was there is gone.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
 const ROOT_RETRY_MAX: u64 = 60_000_000_000;
+/// Lanes that are looked at to say of when a storage is that went back.
+const SHOWN_MAX: usize = 64;
 
 /// A commit with a Lamport time that is not what it follows gives, and the highest floor when it was looked at.
 type Refused = (u64, CheckedCommit, Fault);
@@ -73,7 +78,7 @@ impl Replica {
             lost.extend(known.control_heads.iter().filter(|c| !roster.stands(c)));
             lost
         };
-        self.refuse_lost(Vec::new(), &lost)?;
+        self.refuse_lost(None, Vec::new(), &lost)?;
         *self.env.roster.write() = roster;
         *self.env.keys.write() = keys;
         Ok(())
@@ -88,6 +93,7 @@ impl Replica {
     /// Tells of what was seen and is not shown any more.
     fn refuse_lost(
         &self,
+        shown: Option<ShownHead>,
         lost: Vec<LostHead>,
         control: &BTreeSet<Hash32>,
     ) -> Result<(), ReplicaError> {
@@ -103,7 +109,11 @@ impl Replica {
         }
         match lost.is_empty() && control.is_empty() {
             true => Ok(()),
-            false => Err(ReplicaError::RolledBack(Rollback { lost, control })),
+            false => Err(ReplicaError::RolledBack(Rollback {
+                shown,
+                lost,
+                control,
+            })),
         }
     }
 
@@ -522,7 +532,7 @@ impl Replica {
         let Some(snapshot) = snapshot else {
             return Ok(false);
         };
-        let computed = tokio::task::spawn_blocking(move || {
+        let computed = blocking(&Handle::current(), move || {
             let mut rows = DigestOfRows::default();
             snapshot.for_each(|key, value| {
                 rows.row(&key, &value);
@@ -578,12 +588,49 @@ impl Replica {
                 lost.push(LostHead { seen, shown });
             }
         }
+        let shown = match lost.is_empty() {
+            true => None,
+            false => self.newest_shown(tips).await,
+        };
         let control = self.lost_control(net, &self.env.roster.read());
         if net.control_is_old && !control.is_empty() {
-            self.refuse_lost(lost, &BTreeSet::new())?;
+            self.refuse_lost(shown, lost, &BTreeSet::new())?;
             return Err(ReplicaError::OldControl);
         }
-        self.refuse_lost(lost, &control)
+        self.refuse_lost(shown, lost, &control)
+    }
+
+    /// The newest commit behind the tips that the storage shows, for people: as far as it can be had and opened.
+    async fn newest_shown(&self, tips: &[Head]) -> Option<ShownHead> {
+        let mut of_lanes: BTreeMap<LaneId, &Head> = BTreeMap::new();
+        for tip in tips {
+            let newest = of_lanes.entry(tip.lane).or_insert(tip);
+            if tip.seq > newest.seq {
+                *newest = tip;
+            }
+        }
+        let mut newest: Option<ShownHead> = None;
+        for tip in of_lanes.into_values().take(SHOWN_MAX) {
+            let Ok(name) = self.env.names.commit(tip) else {
+                continue;
+            };
+            let Ok(bytes) = self.env.store.get(&name, COMMIT_MAX).await else {
+                continue;
+            };
+            let opened = open_commit(tip, &bytes, &self.env.keys(), &self.env.roster.read());
+            let Ok(checked) = opened else { continue };
+            let commit = checked.commit();
+            if newest
+                .as_ref()
+                .is_none_or(|newest| newest.time < commit.time)
+            {
+                newest = Some(ShownHead {
+                    time: commit.time,
+                    label: label_of(&self.env.label(&commit.device)),
+                });
+            }
+        }
+        newest
     }
 
     async fn is_there(&self, net: &mut Net, head: &Head) -> Result<bool, ReplicaError> {
@@ -674,7 +721,7 @@ impl Replica {
             self.env.entropy.clone(),
             heads.clone(),
         );
-        let store = tokio::task::spawn_blocking(move || file.store(&stored, &*entropy));
+        let store = blocking(&Handle::current(), move || file.store(&stored, &*entropy));
         store.await.map_err(|_| ReplicaError::Ending)??;
         net.heads = heads;
         self.core.lock().meta.standing.judge_all();

@@ -115,6 +115,11 @@ impl Device {
         Ok(())
     }
 
+    async fn put_own_again(&mut self, vault: &Vault) -> Result<usize, ReplicaError> {
+        self.replica = None;
+        Replica::put_own_again(vault.config(self, self.dir.path())).await
+    }
+
     fn forget_cache(&mut self) {
         self.replica = None;
         for suffix in ["", "-wal", "-shm"] {

@@ -24,15 +24,19 @@ const LISTING_BODY_MAX: u64 = 2 << 30;
 pub(crate) struct Body<'a> {
     http: &'a Http,
     response: Response,
+    begun: Instant,
     deadline: Instant,
+    received: u64,
     object: String,
 }
 
 impl<'a> Body<'a> {
-    /// `len` is how much may reasonably come; it only sets the deadline.
+    /// `len` is how much may reasonably come; it only sets the last deadline.
     pub(crate) fn new(http: &'a Http, response: Response, len: u64, object: &str) -> Self {
         Self {
+            begun: Instant::now(),
             deadline: http.times.deadline(len),
+            received: 0,
             http,
             response,
             object: object.to_owned(),
@@ -43,10 +47,17 @@ impl<'a> Body<'a> {
         self.http.error(kind, what, &self.object)
     }
 
+    /// The next piece. Who sends little may take little time: a byte now and then does not hold a request for as long as the
+    /// longest object would take.
     async fn chunk(&mut self) -> Result<Option<Bytes>, StoreError> {
         let stall = Instant::now() + self.http.times.stall;
-        match timeout_at(stall.min(self.deadline), self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
+        let due = self.begun + self.http.times.allowed(self.received);
+        let until = stall.min(due).min(self.deadline);
+        match timeout_at(until, self.response.chunk()).await {
+            Ok(Ok(chunk)) => {
+                self.received += chunk.as_ref().map_or(0, Bytes::len) as u64;
+                Ok(chunk)
+            }
             Ok(Err(error)) => Err(self.http.transport(error, &self.object)),
             Err(_) => Err(self.error(ErrorKind::Transient, "the answer came too slowly")),
         }

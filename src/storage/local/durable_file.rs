@@ -17,6 +17,11 @@ const ALIGN: usize = 4096;
 const CHUNK: usize = 1024 * 1024;
 /// Buffers that are kept for the next file.
 const BUFFERS: usize = 4;
+/// What opens a file around the page cache, where the system has it.
+#[cfg(target_os = "linux")]
+const DIRECT: Option<OFlags> = Some(OFlags::DIRECT);
+#[cfg(not(target_os = "linux"))]
+const DIRECT: Option<OFlags> = None;
 
 /// Writes files; keeps a few buffers.
 #[derive(Default)]
@@ -42,10 +47,12 @@ impl Writer {
 
     /// Writes around the page cache and returns how much; nothing where the file system cannot.
     fn write_direct(&self, path: &Path, body: &[u8]) -> io::Result<usize> {
-        let flags = OFlags::DIRECT.bits() as i32;
+        let Some(flags) = DIRECT else {
+            return Ok(0);
+        };
         let opened = OpenOptions::new()
             .write(true)
-            .custom_flags(flags)
+            .custom_flags(flags.bits() as i32)
             .open(path);
         let Ok(mut file) = opened else {
             return Ok(0);

@@ -25,6 +25,8 @@ enum Answer {
     Drip(String, Duration),
     /// These bytes, and then as many as the client takes.
     Endless(String),
+    /// These bytes, again and again.
+    Again(String),
 }
 
 /// A server that answers by a function of the request's head, and remembers all heads.
@@ -130,7 +132,8 @@ async fn serve(
         let (Answer::Send(bytes)
         | Answer::Close(bytes)
         | Answer::Drip(bytes, _)
-        | Answer::Endless(bytes)) = &answer;
+        | Answer::Endless(bytes)
+        | Answer::Again(bytes)) = &answer;
         if stream.write_all(bytes.as_bytes()).await.is_err() {
             return;
         }
@@ -144,6 +147,7 @@ async fn serve(
                 }
             },
             Answer::Endless(_) => while stream.write_all(&[b'x'; 4096]).await.is_ok() {},
+            Answer::Again(bytes) => while stream.write_all(bytes.as_bytes()).await.is_ok() {},
         }
     }
 }
@@ -419,6 +423,308 @@ async fn slow_and_silent_servers_are_given_up() {
             begin.elapsed()
         );
     }
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_does_not_buy_the_time_of_the_longest_object() {
+    let slowly = Duration::from_millis(100);
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\n";
+    let server = Hostile::start(move |_| Answer::Drip(head.to_owned(), slowly)).await;
+    for store in [server.webdav(None), server.s3()] {
+        let begin = Instant::now();
+        // By its length alone it might take a minute at the slowest rate.
+        let error = store.get(&name("x"), 64 << 20).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+        assert!(error.to_string().contains("too slowly"), "{error}");
+        assert!(
+            begin.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+    // A listing too, of which nobody knows the length.
+    let head = "HTTP/1.1 207 Multi-Status\r\n\r\n<multistatus xmlns=\"DAV:\">";
+    let server = Hostile::start(move |_| Answer::Drip(head.to_owned(), slowly)).await;
+    let begin = Instant::now();
+    let error = server.webdav(None).list(&Prefix::root()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn headers_and_interim_answers_without_end_are_given_up() {
+    let header = "X-Flood: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n";
+    let floods: [fn(&str) -> Answer; 3] = [
+        |header| Answer::Send(format!("HTTP/1.1 200 OK\r\n{}\r\n", header.repeat(200_000))),
+        |_| Answer::Endless("HTTP/1.1 200 OK\r\nX-Flood: ".into()),
+        |_| Answer::Again("HTTP/1.1 100 Continue\r\n\r\n".into()),
+    ];
+    for flood in floods {
+        let server = Hostile::start(move |_| flood(header)).await;
+        for store in [server.webdav(None), server.s3()] {
+            let begin = Instant::now();
+            let error = store.get(&name("x"), 100).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+            assert!(
+                begin.elapsed() < Duration::from_secs(6),
+                "{:?}",
+                begin.elapsed()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_refused_and_never_undone() {
+    // Ten MiB of zeros are ten KiB of gzip; what counts is that nobody here unpacks anything.
+    for encoding in ["gzip", "zstd", "br", "deflate"] {
+        let server = Hostile::start(move |_| {
+            let headers = format!("Content-Encoding: {encoding}\r\n");
+            Answer::Send(http("200 OK", &headers, "\u{1f}packed"))
+        })
+        .await;
+        for store in [server.webdav(None), server.s3()] {
+            let error = store.get(&name("x"), 10 << 20).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+            assert!(error.to_string().contains("compressed"), "{error}");
+            assert!(store.get_range(&name("x"), 1, 2).await.is_err());
+        }
+        let asked = server.heads();
+        assert!(
+            asked
+                .iter()
+                .all(|head| head.contains("accept-encoding: identity\r\n"))
+        );
+    }
+    let server =
+        Hostile::start(|_| Answer::Send(http("200 OK", "Content-Encoding: identity\r\n", "plain")))
+            .await;
+    assert_eq!(
+        server.webdav(None).get(&name("x"), 10).await.unwrap(),
+        "plain"
+    );
+}
+
+#[tokio::test]
+async fn a_listing_of_s3_that_shows_only_what_is_not_ours_comes_to_an_end() {
+    let n = std::sync::atomic::AtomicUsize::new(0);
+    let server = Hostile::start(move |_| {
+        let n = n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let body = format!(
+            "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{n}</NextContinuationToken>
+            <Contents><Key>elsewhere/{n}</Key><Size>1</Size></Contents></ListBucketResult>"
+        );
+        Answer::Send(http("200 OK", "", &body))
+    })
+    .await;
+    let error = server.s3().list(&Prefix::root()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+    assert!(error.to_string().contains("no end"), "{error}");
+    assert!(server.heads().len() < 5000);
+}
+
+#[tokio::test]
+async fn listed_names_lead_nowhere_but_into_the_directory_that_was_asked_for() {
+    let paths = [
+        "..", "../x", "%2e%2e/x", "a%2fb", "a/b", ".", "", "%00", "x%0d%0ay", "A", "c\\d", "good",
+    ];
+    let dav: String = paths
+        .iter()
+        .flat_map(|path| {
+            [
+                format!("/v/d/{path}"),
+                format!("http://thief.invalid/v/d/{path}"),
+            ]
+        })
+        .chain([
+            "http://thief.invalid/loot".into(),
+            "//thief.invalid/loot".into(),
+        ])
+        .map(|href| format!("<response><href>{href}</href></response>"))
+        .collect();
+    let keys: String = paths
+        .iter()
+        .flat_map(|path| [format!("v/d/{path}"), (*path).to_owned()])
+        .map(|key| format!("<Contents><Key>{key}</Key><Size>1</Size></Contents>"))
+        .collect();
+    let server = Hostile::start(move |head| match head.starts_with("propfind ") {
+        true => {
+            let body = format!(r#"<multistatus xmlns="DAV:">{dav}</multistatus>"#);
+            Answer::Send(http("207 Multi-Status", "", &body))
+        }
+        false => {
+            let body = format!("<ListBucketResult>{keys}</ListBucketResult>");
+            Answer::Send(http("200 OK", "", &body))
+        }
+    })
+    .await;
+    for store in [server.webdav(None), server.s3()] {
+        let listing = store.list(&Prefix::new("d").unwrap()).await.unwrap();
+        let names: Vec<_> = listing.objects.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(names, ["d/good"]);
+        assert!(listing.dirs.is_empty(), "{:?}", listing.dirs);
+    }
+    for head in server.heads() {
+        assert!(head.contains("127.0.0.1"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn xml_that_grows_nests_or_never_closes_is_refused_over_the_wire() {
+    let entities = "<!DOCTYPE x [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;&a;&a;\">]>\
+        <multistatus xmlns=\"DAV:\"><response><href>&b;</href></response></multistatus>";
+    let nested = format!(r#"<multistatus xmlns="DAV:">{}"#, "<x>".repeat(100_000));
+    let external = "<!DOCTYPE x SYSTEM \"file:///etc/passwd\"><multistatus xmlns=\"DAV:\"/>";
+    let long = format!(
+        r#"<multistatus xmlns="DAV:"><response><href>{}"#,
+        "y".repeat(1 << 20)
+    );
+    let attributes = format!("<multistatus {}", "a=\"1\" ".repeat(200_000));
+    for body in [
+        entities.to_owned(),
+        nested,
+        external.to_owned(),
+        long,
+        attributes,
+    ] {
+        let server = Hostile::start(move |head| {
+            let status = match head.starts_with("propfind ") {
+                true => "207 Multi-Status",
+                false => "200 OK",
+            };
+            Answer::Send(http(status, "", &body))
+        })
+        .await;
+        for store in [server.webdav(None), server.s3()] {
+            let error = store.list(&Prefix::root()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
+        }
+    }
+}
+
+/// How a server that says 201 to every put treats what it was given.
+#[derive(Clone, Copy, Debug)]
+enum Keeps {
+    Nothing,
+    Half,
+    Other,
+    AllButTheEnd,
+    Everything,
+}
+
+#[tokio::test]
+async fn a_put_that_was_answered_and_not_kept_is_never_durable() {
+    use skrin_storage::{put_confirmed, put_verified};
+    let body = Bytes::from(vec![b'a'; 100_000]);
+    for keeps in [
+        Keeps::Nothing,
+        Keeps::Half,
+        Keeps::Other,
+        Keeps::AllButTheEnd,
+        Keeps::Everything,
+    ] {
+        let kept = match keeps {
+            Keeps::Nothing => None,
+            Keeps::Half => Some("a".repeat(50_000)),
+            Keeps::Other => Some("b".repeat(100_000)),
+            Keeps::AllButTheEnd => Some("a".repeat(99_990) + &"b".repeat(10)),
+            Keeps::Everything => Some("a".repeat(100_000)),
+        };
+        let server = Hostile::start(move |head| {
+            let answer = match (&kept, head.starts_with("get ")) {
+                (_, false) => http("201 Created", "", ""),
+                (None, true) => http("404 Not Found", "", ""),
+                (Some(kept), true) => http("200 OK", "", kept),
+            };
+            Answer::Send(answer)
+        })
+        .await;
+        for store in [server.webdav(None), server.s3()] {
+            let confirmed = put_confirmed(&*store, &name("x"), body.clone()).await;
+            let verified = put_verified(&*store, &name("x"), body.slice(..50_000)).await;
+            match keeps {
+                Keeps::Everything => assert!(confirmed.is_ok(), "{confirmed:?}"),
+                _ => {
+                    let error = confirmed.unwrap_err();
+                    assert!(error.to_string().contains("x"), "{error}");
+                }
+            }
+            // It has half of what the other put: the bytes must be these and no more.
+            assert_eq!(verified.is_ok(), matches!(keeps, Keeps::Half), "{keeps:?}");
+        }
+    }
+}
+
+/// A server that answers a put before it has read the body, and closes the connection.
+#[tokio::test]
+async fn a_put_that_is_answered_before_its_body_was_read_is_never_durable() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else {
+                        return;
+                    };
+                    head.push(byte);
+                }
+                let answer = match head.starts_with(b"GET ") {
+                    true => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+                    false => {
+                        "HTTP/1.1 201 Created\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    }
+                };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    let url = format!("webdav://127.0.0.1:{port}/v");
+    let store = open(
+        &VaultUrl::parse(&url).unwrap(),
+        options(Credentials::Anonymous),
+    )
+    .unwrap();
+    let body = Bytes::from(vec![1; 8 << 20]);
+    let put = skrin_storage::put_confirmed(&*store, &name("x"), body).await;
+    assert!(put.is_err());
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_reads_a_body_byte_by_byte_does_not_hold_it_for_ever() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                while stream.read_u8().await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+    });
+    let url = format!("webdav://127.0.0.1:{port}/v");
+    let store = open(
+        &VaultUrl::parse(&url).unwrap(),
+        options(Credentials::Anonymous),
+    )
+    .unwrap();
+    let begin = Instant::now();
+    let error = store.put(&name("x"), Bytes::from(vec![1; 8 << 20])).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Transient);
+    // Eight MiB at one MiB a second, and what is repeated.
+    assert!(
+        begin.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
+    task.abort();
 }
 
 #[tokio::test]

@@ -295,3 +295,28 @@ impl Model {
         self.blocks = kept;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_takes_the_segment_that_its_later_life_put_and_puts_nothing_over_it() {
+    let world = World::new();
+    let store = world.open();
+    let first = write(&store, 1, 5000);
+    store.journal().sync_all().unwrap();
+    let (log, backup) = (last_log(&world), std::fs::read(last_log(&world)).unwrap());
+    let second = write(&store, 2, 6000);
+    assert_eq!(first.segment, second.segment);
+    let infos = publish(&store).await;
+    drop(store);
+    std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::create_dir(log.parent().unwrap()).unwrap();
+    std::fs::write(&log, backup).unwrap();
+    // Twice: the first life after it notes another end of the segment in its journal.
+    for _ in 0..2 {
+        let store = world.open();
+        let before = world.storage.snapshot();
+        let durable = store.make_durable(&[first.segment]).await.unwrap();
+        assert_eq!(durable[0].get(), &infos[&first.segment]);
+        assert_eq!(world.storage.snapshot(), before);
+        store.journal().sync_all().unwrap();
+    }
+}

@@ -39,6 +39,20 @@ async fn an_old_copy_of_the_whole_vault_is_noticed_by_whoever_has_seen_more() {
         let text = error.to_string();
         assert!(matches!(error, ReplicaError::RolledBack(_)), "{text}");
         assert!(text.contains("device-0 (2026-"), "who and when: {text}");
+        let ReplicaError::RolledBack(rollback) = &error else {
+            panic!("{text}");
+        };
+        let (shown, seen) = (
+            rollback.shown.as_ref().unwrap(),
+            rollback.newest_lost().unwrap(),
+        );
+        assert!(shown.time < seen.time && seen.label == "device-0");
+        assert!(
+            text.contains("the storage shows the state of 2026-"),
+            "{text}"
+        );
+        assert!(text.contains("this device has seen 2026-"), "{text}");
+        assert!(text.contains("written by device-0"), "{text}");
         assert!(device.kinds().contains(&FindingKind::Rollback));
         assert_eq!(device.digest(), digest, "the tree stays as it was");
         device.replica().flush().unwrap();
@@ -72,6 +86,38 @@ async fn a_storage_restored_from_a_backup_gets_the_lost_commits_again() {
 }
 
 #[tokio::test]
+async fn a_device_that_cannot_open_a_storage_that_went_back_puts_again_what_it_wrote_and_opens_it()
+{
+    for forget in [false, true] {
+        let (vault, mut devices) = two_with_history(24).await;
+        let old = vault.store.snapshot();
+        let mut rng = Rng(24);
+        for _ in 0..3 {
+            devices[0].act(&mut rng);
+            devices[0].publish().await.unwrap();
+        }
+        let expected = devices[0].digest();
+        devices[0].replica().flush().unwrap();
+        vault.store.restore(old);
+        if forget {
+            devices[0].forget_cache();
+        }
+        let error = devices[0].open(&vault).await.unwrap_err();
+        assert!(matches!(error, ReplicaError::RolledBack(_)), "{error}");
+        let before = vault.store.names().len();
+        assert_eq!(devices[0].put_own_again(&vault).await.unwrap(), 3);
+        assert_eq!(devices[0].put_own_again(&vault).await.unwrap(), 0);
+        assert!(vault.store.names().len() > before + 3, "tips too");
+        devices[0].open(&vault).await.unwrap();
+        assert_eq!(devices[0].digest(), expected);
+        devices[1].replica().pull().await.unwrap();
+        assert_eq!(devices[1].digest(), expected);
+        // Whoever knows nothing finds it by the tips.
+        assert_eq!(vault.fresh_digest().await, expected);
+    }
+}
+
+#[tokio::test]
 async fn an_empty_storage_is_a_rollback_too() {
     let (vault, devices) = two_with_history(22).await;
     vault.store.restore(BTreeMap::new());
@@ -81,6 +127,9 @@ async fn an_empty_storage_is_a_rollback_too() {
     };
     assert_eq!(rollback.lost.len(), 2);
     assert!(rollback.lost.iter().all(|lost| lost.shown.is_none()));
+    assert_eq!(rollback.shown, None);
+    let text = rollback.to_string();
+    assert!(text.contains("no state that can be read"), "{text}");
 }
 
 #[tokio::test]

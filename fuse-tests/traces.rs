@@ -1,0 +1,506 @@
+//! The steps in which programs save a document, rebuilt from what is documented of them, and another device that looks all the while: it
+//! sees the old document or the new one, and nothing else. And files that are made for a moment, which never reach the storage.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, XattrFlags, fsetxattr, renameat_with};
+
+use crate::harness::{Dice, Mount, Vault, files_below};
+use crate::storages::On;
+
+/// A program saves `new` as `doc`, which exists. `step` is called between its steps.
+type Save = fn(doc: &Path, new: &[u8], step: &mut dyn FnMut());
+
+const SAVES: [(&str, Save); 16] = [
+    ("libreoffice.odt", libreoffice),
+    ("word.docx", word),
+    ("word-replace.docx", word_replaces),
+    ("excel.xlsx", excel),
+    ("onlyoffice-copies.docx", onlyoffice_copies),
+    ("onlyoffice-removes.docx", onlyoffice_removes),
+    ("textedit.rtf", textedit),
+    ("pages.pages", pages),
+    ("vim-rename.txt", vim_renames),
+    ("vim-copy.txt", vim_copies),
+    ("gedit.txt", gedit),
+    ("gedit-backup.txt", gedit_with_backup),
+    ("vscode.txt", vscode),
+    ("vscode-windows.txt", vscode_on_windows),
+    ("slow.txt", rewritten_slowly),
+    ("saved-as.docx", saved_under_a_name_that_was_removed),
+];
+
+fn beside(doc: &Path, name: &str) -> PathBuf {
+    doc.with_file_name(name)
+}
+
+fn name(doc: &Path) -> &str {
+    doc.file_name().unwrap().to_str().unwrap()
+}
+
+fn exclusive(path: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    options.mode(0o600).open(path).unwrap()
+}
+
+/// Writes in pieces, as an archive is written.
+fn write(mut file: &File, bytes: &[u8], step: &mut dyn FnMut()) {
+    for piece in bytes.chunks(bytes.len() / 3 + 1) {
+        file.write_all(piece).unwrap();
+        step();
+    }
+}
+
+/// LibreOffice 7.4 as strace shows it: the lock file goes and comes, a temporary file in the directory takes the place of the document.
+fn libreoffice(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let lock = beside(doc, &format!(".~lock.{}#", name(doc)));
+    exclusive(&lock).write_all_at(b",anna,desk,,;", 0).unwrap();
+    step();
+    std::fs::remove_file(&lock).unwrap();
+    let tmp = beside(doc, "lu9995f1m0z.tmp");
+    drop(exclusive(&tmp));
+    step();
+    let file = OpenOptions::new().write(true).open(&tmp).unwrap();
+    exclusive(&lock).write_all_at(b",anna,desk,,;", 0).unwrap();
+    write(&file, new, step);
+    drop(file);
+    std::fs::rename(&tmp, doc).unwrap();
+    step();
+    File::open(doc).unwrap().sync_all().unwrap();
+    std::fs::remove_file(&lock).unwrap();
+}
+
+/// Word (Microsoft's article 211632, "How Word for Windows uses temporary files"): the new document is a temporary file, the old one becomes another.
+fn word(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let owner = beside(doc, &format!("~${}", &name(doc)[2..]));
+    exclusive(&owner).write_all_at(&[4; 162], 0).unwrap();
+    step();
+    let (fresh, old) = (beside(doc, "~WRD0001.tmp"), beside(doc, "~WRL0002.tmp"));
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    file.sync_all().unwrap();
+    drop(file);
+    std::fs::rename(doc, &old).unwrap();
+    step();
+    std::fs::rename(&fresh, doc).unwrap();
+    step();
+    std::fs::remove_file(&old).unwrap();
+    step();
+    std::fs::remove_file(&owner).unwrap();
+}
+
+/// Word with ReplaceFile: temporary names of eight digits, attributes taken along.
+fn word_replaces(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let (fresh, old) = (beside(doc, "1A2B3C4D.tmp"), beside(doc, "5E6F7081.tmp"));
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    fsetxattr(&file, "user.DOSATTRIB", b"0x20", XattrFlags::empty()).unwrap();
+    drop(file);
+    std::fs::rename(doc, &old).unwrap();
+    step();
+    std::fs::rename(&fresh, doc).unwrap();
+    std::fs::remove_file(&old).unwrap();
+}
+
+/// Excel (Microsoft's "Description of the way that Excel saves files"): a file of a random name without an ending, the original is deleted.
+fn excel(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let fresh = beside(doc, "CEDD4100");
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    drop(file);
+    std::fs::remove_file(doc).unwrap();
+    step();
+    std::fs::rename(&fresh, doc).unwrap();
+}
+
+/// ONLYOFFICE Desktop Editors: converted elsewhere, then copied over the document.
+fn onlyoffice_copies(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let lock = beside(doc, &format!(".~lock.{}#", name(doc)));
+    std::fs::write(&lock, ",anna,desk,,;").unwrap();
+    let file = File::create(doc).unwrap();
+    step();
+    write(&file, new, step);
+    drop(file);
+    std::fs::remove_file(&lock).unwrap();
+}
+
+/// Its other way (`write` in its core library): removes the file and makes it anew.
+fn onlyoffice_removes(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    std::fs::remove_file(doc).unwrap();
+    step();
+    let file = File::create(doc).unwrap();
+    step();
+    write(&file, new, step);
+}
+
+/// TextEdit (NSDocument): the new document in a directory beside the old one, attributes, then both change places (renamex_np, RENAME_SWAP).
+fn textedit(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let dir = beside(doc, &format!("{}.sb-5a2e9c1f-XyZ012", name(doc)));
+    std::fs::create_dir(&dir).unwrap();
+    let fresh = dir.join(name(doc));
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    fsetxattr(
+        &file,
+        "user.com.apple.TextEncoding",
+        b"utf-8;134217984",
+        XattrFlags::empty(),
+    )
+    .unwrap();
+    drop(file);
+    step();
+    renameat_with(CWD, &fresh, CWD, doc, RenameFlags::EXCHANGE).unwrap();
+    step();
+    std::fs::remove_file(&fresh).unwrap();
+    std::fs::remove_dir(&dir).unwrap();
+}
+
+/// Pages where the file system cannot exchange: the same with a rename, and a sync of the file.
+fn pages(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let dir = beside(doc, &format!("{}.sb-5a2e9c1f-Pag012", name(doc)));
+    std::fs::create_dir(&dir).unwrap();
+    let fresh = dir.join(name(doc));
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    file.sync_all().unwrap();
+    drop(file);
+    std::fs::rename(&fresh, doc).unwrap();
+    step();
+    std::fs::remove_dir(&dir).unwrap();
+}
+
+/// vim's look whether it may write there (":help 'backupcopy'").
+fn vim_tries(doc: &Path) {
+    let probe = beside(doc, "4913");
+    drop(exclusive(&probe));
+    std::fs::remove_file(&probe).unwrap();
+}
+
+/// vim, 'nobackup writebackup backupcopy=no': the old document becomes the backup, a new one is written.
+fn vim_renames(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    vim_tries(doc);
+    let backup = beside(doc, &format!("{}~", name(doc)));
+    std::fs::rename(doc, &backup).unwrap();
+    step();
+    let file = File::create(doc).unwrap();
+    step();
+    write(&file, new, step);
+    file.sync_all().unwrap();
+    drop(file);
+    step();
+    std::fs::remove_file(&backup).unwrap();
+}
+
+/// vim, 'backupcopy=yes': the backup is a copy, the document is cut and written again.
+fn vim_copies(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    vim_tries(doc);
+    let backup = beside(doc, &format!("{}~", name(doc)));
+    std::fs::write(&backup, std::fs::read(doc).unwrap()).unwrap();
+    step();
+    let file = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(doc)
+        .unwrap();
+    step();
+    write(&file, new, step);
+    file.sync_all().unwrap();
+    drop(file);
+    std::fs::remove_file(&backup).unwrap();
+}
+
+/// gedit and whatever saves by GIO (glocalfileoutputstream.c): a temporary file is synced and takes the place of the document.
+fn gedit(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let fresh = beside(doc, ".goutputstream-ABC123");
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    file.sync_all().unwrap();
+    std::fs::rename(&fresh, doc).unwrap();
+    step();
+}
+
+/// The same with a backup: the old document is renamed first.
+fn gedit_with_backup(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let fresh = beside(doc, ".goutputstream-DEF456");
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    std::fs::rename(doc, beside(doc, &format!("{}~", name(doc)))).unwrap();
+    step();
+    std::fs::rename(&fresh, doc).unwrap();
+}
+
+/// VS Code (diskFileSystemProvider.ts): opened with "w", written, synced, closed.
+fn vscode(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let file = File::create(doc).unwrap();
+    step();
+    write(&file, new, step);
+    file.sync_data().unwrap();
+}
+
+/// VS Code on Windows: cut by its name, then opened with "r+".
+fn vscode_on_windows(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    let cut = OpenOptions::new().write(true).open(doc).unwrap();
+    cut.set_len(0).unwrap();
+    drop(cut);
+    step();
+    let file = OpenOptions::new().write(true).open(doc).unwrap();
+    step();
+    write(&file, new, step);
+    file.sync_data().unwrap();
+}
+
+/// A document that takes longer to write than changes wait in memory.
+fn rewritten_slowly(doc: &Path, new: &[u8], _: &mut dyn FnMut()) {
+    let file = File::create(doc).unwrap();
+    write(&file, new, &mut || {
+        std::thread::sleep(Duration::from_secs(3))
+    });
+}
+
+/// "Save as" over a document: LibreOffice makes the name first and replaces it then.
+fn saved_under_a_name_that_was_removed(doc: &Path, new: &[u8], step: &mut dyn FnMut()) {
+    std::fs::remove_file(doc).unwrap();
+    drop(exclusive(doc));
+    step();
+    let fresh = beside(doc, "lu4711f1m0z.tmp");
+    let file = exclusive(&fresh);
+    write(&file, new, step);
+    drop(file);
+    std::fs::rename(&fresh, doc).unwrap();
+}
+
+/// Where a document is, with no other beside it.
+fn place(mount: &Mount<'_>, name: &str) -> PathBuf {
+    mount.join(format!("of {name}")).join(name)
+}
+
+/// What may be seen under each name.
+type Versions = BTreeMap<&'static str, Vec<Vec<u8>>>;
+
+/// Three versions each, of very different lengths.
+fn versions() -> Versions {
+    let mut dice = Dice(5);
+    let mut made = BTreeMap::new();
+    for (name, _) in SAVES {
+        let lens = [300_000, 1_900, 700_000];
+        made.insert(name, lens.map(|len| dice.bytes(len)).to_vec());
+    }
+    made
+}
+
+/// Looks at all documents again and again; how often each version was seen.
+fn watch(
+    there: &Mount<'_>,
+    versions: &Versions,
+    over: &AtomicBool,
+) -> BTreeMap<(&'static str, usize), u32> {
+    let mut seen = BTreeMap::new();
+    while !over.load(Ordering::Acquire) {
+        for (name, versions) in versions {
+            // Whoever asks for a lock file is told the newest, so that each state that is ever published is looked at.
+            let _ = std::fs::metadata(there.join(".~lock.nothing#"));
+            let found = std::fs::read(place(there, name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let which = versions.iter().position(|v| *v == found);
+            let which =
+                which.unwrap_or_else(|| panic!("{name}: {} bytes of no version", found.len()));
+            *seen.entry((*name, which)).or_insert(0) += 1;
+        }
+    }
+    seen
+}
+
+/// Publishes at every moment: a lock file is seen by others at once, with all that was done before.
+fn hurry(here: &Mount<'_>, over: &AtomicBool) {
+    let dir = here.join("hurry");
+    std::fs::create_dir(&dir).unwrap();
+    let mut n = 0;
+    while !over.load(Ordering::Acquire) {
+        std::fs::write(dir.join(format!(".~lock.{n}#")), ",anna,desk,,;").unwrap();
+        n += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn of_a_save_another_device_sees_the_old_document_or_the_new_one_and_nothing_between() {
+    let vault = Vault::new(On::Local);
+    let (here, there) = (vault.mount("a"), vault.mount("b"));
+    let versions = versions();
+    for (name, versions) in &versions {
+        let doc = place(&here, name);
+        std::fs::create_dir(doc.parent().unwrap()).unwrap();
+        std::fs::write(&doc, &versions[0]).unwrap();
+    }
+    here.sync();
+    let all_there = || versions.keys().all(|name| place(&there, name).exists());
+    crate::harness::wait_for("the documents to arrive", || {
+        let _ = std::fs::metadata(there.join(".~lock.nothing#"));
+        all_there()
+    });
+    let over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&there, &versions, &over));
+        scope.spawn(|| hurry(&here, &over));
+        let savers: Vec<_> = SAVES
+            .iter()
+            .enumerate()
+            .map(|(n, (name, save))| {
+                let (doc, versions) = (place(&here, name), &versions[name]);
+                scope.spawn(move || {
+                    let mut dice = Dice(n as u64);
+                    for new in &versions[1..] {
+                        let mut step =
+                            || std::thread::sleep(Duration::from_millis(dice.roll() % 300));
+                        save(&doc, new, &mut step);
+                        // Until the other device has seen it.
+                        std::thread::sleep(Duration::from_secs(4));
+                    }
+                })
+            })
+            .collect();
+        let saved: Vec<_> = savers.into_iter().map(|saver| saver.join()).collect();
+        std::thread::sleep(Duration::from_secs(2));
+        over.store(true, Ordering::Release);
+        assert!(saved.iter().all(Result::is_ok));
+        watcher.join().unwrap()
+    });
+    for name in versions.keys() {
+        assert!(
+            seen.contains_key(&(*name, 2)),
+            "{name}: the last version was not seen: {seen:?}"
+        );
+    }
+    here.sync();
+    there.unmount();
+    here.unmount();
+    vault.verify_clean();
+}
+
+fn segments(vault: &Vault) -> usize {
+    files_below(&vault.storage.local().join("segments")).len()
+}
+
+#[test]
+fn files_that_are_made_for_a_moment_are_never_uploaded() {
+    let vault = Vault::new(On::Local);
+    let here = vault.mount("a");
+    std::fs::write(here.join("report.docx"), Dice(1).bytes(100_000)).unwrap();
+    here.sync();
+    let before = segments(&vault);
+    let begun = Instant::now();
+    let names = [
+        "lu9995f1m0z.tmp",
+        "~WRD0001.tmp",
+        "report.docx~",
+        ".goutputstream-ABC123",
+    ];
+    for n in 0..40 {
+        let path = here.join(names[n % names.len()]);
+        let body = Dice(n as u64).bytes(300_000);
+        std::fs::write(&path, &body).unwrap();
+        assert!(std::fs::read(&path).unwrap() == body);
+        vim_tries(&path);
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    here.sync();
+    assert_eq!(
+        segments(&vault),
+        before,
+        "of 12 MB that were removed something was uploaded"
+    );
+    // Any other name counts from the moment it is closed.
+    std::fs::write(here.join("kept.docx"), Dice(2).bytes(300_000)).unwrap();
+    here.sync();
+    assert_eq!(segments(&vault), before + 1);
+    here.unmount();
+}
+
+#[test]
+fn a_file_that_is_made_for_a_moment_is_kept_if_it_is_synced_or_stays() {
+    let vault = Vault::new(On::Local);
+    let here = vault.mount("a");
+    let body = Dice(3).bytes(300_000);
+    let file = exclusive(&here.join("lu1.tmp"));
+    file.write_all_at(&body, 0).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    std::fs::write(here.join("lu2.tmp"), &body).unwrap();
+    std::fs::rename(here.join("lu2.tmp"), here.join("report.docx")).unwrap();
+    std::fs::write(here.join("lu3.tmp"), &body).unwrap();
+    std::fs::hard_link(here.join("lu3.tmp"), here.join("letter.odt")).unwrap();
+    std::fs::remove_file(here.join("lu3.tmp")).unwrap();
+    File::open(here.path()).unwrap().sync_all().unwrap();
+    here.crash();
+    let here = vault.mount("a");
+    for name in ["lu1.tmp", "report.docx", "letter.odt"] {
+        assert!(std::fs::read(here.join(name)).unwrap() == body, "{name}");
+    }
+    // One that nobody touches is a file like any other.
+    std::fs::write(here.join("lu4.tmp"), &body).unwrap();
+    let there = vault.mount("b");
+    crate::harness::wait_for("it to arrive", || {
+        let _ = std::fs::metadata(there.join(".~lock.nothing#"));
+        std::fs::read(there.join("lu4.tmp")).is_ok_and(|found| found == body)
+    });
+    there.unmount();
+    here.unmount();
+}
+
+#[test]
+fn a_program_that_starts_another_while_it_writes_a_document_does_not_publish_half_of_it() {
+    let vault = Vault::new(On::Local);
+    let (here, there) = (vault.mount("a"), vault.mount("b"));
+    let (old, new) = (Dice(7).bytes(90_000), Dice(8).bytes(120_000));
+    let names = ["report.txt", "made-anew.txt"];
+    for name in names {
+        std::fs::write(here.join(name), &old).unwrap();
+    }
+    here.sync();
+    let look = |name| {
+        let _ = std::fs::metadata(there.join(".~lock.nothing#"));
+        std::fs::read(there.join(name)).ok()
+    };
+    crate::harness::wait_for("the documents to arrive", || {
+        names.iter().all(|name| look(name).is_some())
+    });
+    std::fs::remove_file(here.join(names[1])).unwrap();
+    let files = names.map(|name| File::create(here.join(name)).unwrap());
+    for mut file in &files {
+        file.write_all(&new[..50_000]).unwrap();
+    }
+    // It has the descriptors until it runs.
+    assert!(
+        std::process::Command::new("true")
+            .status()
+            .unwrap()
+            .success()
+    );
+    std::fs::write(here.join(".~lock.hurry#"), ",anna,desk,,;").unwrap();
+    for _ in 0..8 {
+        assert!(
+            names
+                .iter()
+                .all(|name| look(name).is_some_and(|found| found == old))
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    for mut file in &files {
+        file.write_all(&new[50_000..]).unwrap();
+    }
+    drop(files);
+    crate::harness::wait_for("the new documents to arrive", || {
+        names
+            .iter()
+            .all(|name| look(name).is_some_and(|found| found == new))
+    });
+    there.unmount();
+    here.unmount();
+}

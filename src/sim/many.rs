@@ -1,0 +1,620 @@
+//! Several devices at once, each with its own program, over one storage. Files are lists of lines; each line is written once in the
+//! life of a world and names its writer, so that it can be said of every byte where it comes from, and of every line that was
+//! acknowledged whether it is still there.
+
+use crate::body::{End, Image};
+use crate::cloud::Weather;
+use crate::random::{Chance, mix};
+use crate::sut::{self, CALLER};
+use crate::world::{self, Machine, Outcome, World};
+use skrin_fs::{Fs, FsError, NodeId, OpenMode, RenameMode, SetAttr, Shutdown};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const SCENE: &str = "many";
+/// What a line begins with, in bytes.
+const HEAD: usize = 24;
+const NAMES: [&[u8]; 6] = [b"a", b"b", b"c.txt", b"d", b"e", b"f.docx"];
+
+/// A line: who wrote it, and which of his it is.
+type Line = (usize, u64);
+
+/// What is known of the lines.
+#[derive(Default)]
+struct Ledger {
+    /// Length of each line that was ever written.
+    written: BTreeMap<Line, usize>,
+    /// Acknowledged; what is on the storage for sure is in `remote` too.
+    acked: BTreeSet<Line>,
+    remote: BTreeSet<Line>,
+    /// Taken away by a program that had read them.
+    removed: BTreeSet<Line>,
+    /// Gone with a disk, before the storage had them.
+    lost: BTreeSet<Line>,
+}
+
+/// A device and what its program is about.
+struct Player {
+    machine: Option<Machine>,
+    /// What it starts with.
+    image: Image,
+    device: usize,
+    next: u64,
+    /// Lines of this run that nothing was promised of yet.
+    waiting: Vec<Line>,
+    backup: Option<Image>,
+}
+
+struct Many<'a> {
+    world: &'a World,
+    players: Vec<Player>,
+    ledger: Ledger,
+    /// The next device that was never used.
+    fresh: usize,
+}
+
+/// Lets the world of a seed happen.
+pub(crate) fn many(seed: u64, steps: usize) -> Outcome {
+    world::run(seed, |world| {
+        let count = 2 + world.chance.below(2) as usize;
+        let player = |device| Player {
+            machine: None,
+            image: Image::default(),
+            device,
+            next: 0,
+            waiting: Vec::new(),
+            backup: None,
+        };
+        let mut many = Many {
+            world,
+            players: (0..count).map(player).collect(),
+            ledger: Ledger::default(),
+            fresh: count,
+        };
+        for step in 0..steps {
+            let who = world.chance.below(count as u64) as usize;
+            many.act(who, step);
+            if world.chance.per_mille(8) {
+                many.converge();
+            }
+        }
+        many.converge();
+        many.end();
+    })
+}
+
+fn line(line: Line, len: usize) -> Vec<u8> {
+    let head = format!("{:03} {:010} {:07}\n", line.0, line.1, len);
+    let mut out = head.into_bytes();
+    let chance = Chance::new(mix(line.0 as u64, "line"), &line.1.to_string());
+    while out.len() < len {
+        out.extend(chance.draw().to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+impl Ledger {
+    /// The lines of a file; every byte must be one that was written.
+    fn parse(&self, bytes: &[u8]) -> Result<Vec<Line>, String> {
+        let (mut rest, mut lines) = (bytes, Vec::new());
+        while !rest.is_empty() {
+            let head = rest.get(..HEAD.min(rest.len())).unwrap_or_default();
+            let text = String::from_utf8_lossy(head).into_owned();
+            let mut words = text.split_ascii_whitespace().map(str::parse::<u64>);
+            let (Some(Ok(device)), Some(Ok(n)), Some(Ok(len))) =
+                (words.next(), words.next(), words.next())
+            else {
+                let at = bytes.len() - rest.len();
+                return Err(format!("no line at {at} of {}: {text:?}", bytes.len()));
+            };
+            let (id, len) = ((device as usize, n), len as usize);
+            if self.written.get(&id) != Some(&len) || rest.get(..len) != Some(&line(id, len)) {
+                return Err(format!("line {id:?} is not what was written"));
+            }
+            lines.push(id);
+            rest = &rest[len..];
+        }
+        Ok(lines)
+    }
+}
+
+impl Many<'_> {
+    fn fail(&self, what: impl AsRef<str>) -> ! {
+        self.world.fail(SCENE, what)
+    }
+
+    fn below(&self, n: u64) -> u64 {
+        self.world.chance.below(n)
+    }
+
+    fn an_end(&self) -> End {
+        if self.world.chance.coin() {
+            End::Kill
+        } else {
+            End::Power
+        }
+    }
+
+    fn act(&mut self, who: usize, step: usize) {
+        self.settle_death(who);
+        if self.players[who].machine.is_none() && !self.start(who) {
+            return self.world.pass(Duration::from_secs(5));
+        }
+        let end = self.an_end();
+        let (planned, moments) = (self.world.chance.per_mille(60), self.below(50));
+        let what = self.below(100);
+        let Some(machine) = &mut self.players[who].machine else {
+            return;
+        };
+        if planned {
+            machine.body.plan(moments, end);
+        }
+        self.world
+            .trace
+            .note(format!("step {step} of {who}: {what}"));
+        let world = self.world;
+        match what {
+            0..=44 => self.call(who, what),
+            45..=56 => machine.publish(world),
+            57..=68 => machine.poll(world),
+            69 | 70 => machine.checkpoint(world, what == 69),
+            71..=75 => drop(machine.fs.house_step()),
+            76..=84 => world.pass(Duration::from_millis(1 + world.chance.below(1_500))),
+            85..=88 => world.pass(Duration::from_secs(1 + world.chance.below(20))),
+            89 => world.pass(Duration::from_secs(world.chance.below(100_000))),
+            90 | 91 => machine
+                .link
+                .cut(Duration::from_secs(world.chance.below(120))),
+            92 => machine
+                .clock
+                .jump([3600, 86_400, -3600][what as usize % 3] * 1_000_000_000),
+            93 => drop(machine.replica.flush()),
+            94 | 95 => machine.body.crash(end, "at rest"),
+            96 => self.sync(who),
+            97 => self.shut_down(who),
+            98 => self.players[who].backup = Some(world.bodies[self.players[who].device].backup()),
+            _ => self.lose_disk(who),
+        }
+        self.settle_death(who);
+    }
+
+    /// A device that died is down until its next turn.
+    fn settle_death(&mut self, who: usize) {
+        let player = &mut self.players[who];
+        let Some(machine) = &player.machine else {
+            return;
+        };
+        let Some((image, _)) = machine.body.take_image() else {
+            return;
+        };
+        player.machine = None;
+        player.image = match self.world.chance.below(5) {
+            0 => image.without_cache(),
+            _ => image,
+        };
+    }
+
+    fn start(&mut self, who: usize) -> bool {
+        let weather = Weather::drawn(&self.world.chance);
+        let player = &mut self.players[who];
+        match self
+            .world
+            .start(player.device, &player.image, weather, false)
+        {
+            Ok(machine) => {
+                player.waiting.clear();
+                player.machine = Some(machine);
+                true
+            }
+            Err(error) => {
+                let died = self.world.bodies[player.device].take_image();
+                player.image = match died {
+                    Some((image, _)) => image,
+                    None => self.world.bodies[player.device].stop(),
+                };
+                if !error.to_string().contains("simulated") {
+                    let device = player.device;
+                    self.fail(format!("device {device} does not start: {error}"));
+                }
+                false
+            }
+        }
+    }
+
+    /// The disk is gone, or an old copy of it comes back: what only it had is gone. A new disk is a new device.
+    fn lose_disk(&mut self, who: usize) {
+        let player = &mut self.players[who];
+        let device = player.device;
+        let Some(machine) = player.machine.take() else {
+            return;
+        };
+        machine.body.stop();
+        drop(machine);
+        let mine = |line: &&Line| line.0 == device;
+        let here = self.ledger.acked.iter().filter(mine);
+        let lost: Vec<Line> = here
+            .filter(|l| !self.ledger.remote.contains(l))
+            .copied()
+            .collect();
+        self.ledger.lost.extend(lost);
+        match player.backup.take() {
+            Some(backup) => {
+                self.world.trace.event("restored", device.to_string());
+                player.image = backup;
+            }
+            None if self.fresh < 10 => {
+                self.world.trace.event("disk lost", device.to_string());
+                player.image = Image::default();
+                player.device = self.fresh;
+                self.fresh += 1;
+            }
+            None => player.image = self.world.bodies[device].stop(),
+        }
+    }
+
+    fn shut_down(&mut self, who: usize) {
+        let player = &mut self.players[who];
+        let Some(mut machine) = player.machine.take() else {
+            return;
+        };
+        machine.rest(self.world);
+        let done = machine.fs.shutdown(Shutdown::LeaveInJournal);
+        self.world
+            .trace
+            .event("shutdown", format!("{}: {done:?}", player.device));
+        player.image = match machine.body.take_image() {
+            Some((image, _)) => image,
+            // A clean end is a promise, too.
+            None if done.is_ok() => {
+                self.ledger.acked.extend(player.waiting.drain(..));
+                machine.body.stop()
+            }
+            None => machine.body.stop(),
+        };
+    }
+
+    fn sync(&mut self, who: usize) {
+        let Some(machine) = &self.players[who].machine else {
+            return;
+        };
+        let done = machine.fs.sync(|_| ());
+        if machine.is_alive() && done.is_ok() {
+            self.promise_all(who);
+        }
+        self.world.trace.note(format!("sync {}", done.is_ok()));
+    }
+
+    /// Everything that a device has is on the storage.
+    fn promise_all(&mut self, who: usize) {
+        let player = &mut self.players[who];
+        self.ledger.acked.extend(player.waiting.drain(..));
+        let mine = self.ledger.acked.iter().filter(|l| l.0 == player.device);
+        let mine: Vec<Line> = mine.copied().collect();
+        self.ledger.remote.extend(mine);
+    }
+
+    /// One call of a program; errors of a bad storage are its bad luck.
+    fn call(&mut self, who: usize, what: u64) {
+        self.world.trace.count(|c| c.operations += 1);
+        let Some(machine) = &self.players[who].machine else {
+            return;
+        };
+        let fs = machine.fs.clone();
+        let done = match what {
+            0..=17 => self.append(&fs, who, false),
+            18..=21 => self.append(&fs, who, true),
+            22..=27 => self.remove(&fs),
+            28..=37 => self.rename(&fs),
+            38..=40 => self.change_dir(&fs, what == 40),
+            41 => self.link(&fs),
+            42 => fs.fsync_dir(),
+            _ => self.look(&fs),
+        };
+        if let Err(error) = done {
+            self.world.trace.note(format!("call {what}: {error}"));
+        }
+    }
+
+    fn a_dir(&self, fs: &Fs) -> Result<NodeId, FsError> {
+        let dirs: Vec<_> = places(fs)?.into_iter().filter(|p| p.2).collect();
+        let nth = self.below(dirs.len() as u64 + 1) as usize;
+        match dirs.get(nth) {
+            Some((dir, name, _)) => child(fs, *dir, name),
+            None => Ok(NodeId::ROOT),
+        }
+    }
+
+    fn a_name(&self) -> &'static [u8] {
+        NAMES[self.below(NAMES.len() as u64) as usize]
+    }
+
+    /// A name that leads to something, mostly; whether to a directory.
+    fn a_place(&self, fs: &Fs) -> Result<(NodeId, Vec<u8>, bool), FsError> {
+        let all = places(fs)?;
+        let nth = self.below(all.len() as u64) as usize;
+        all.into_iter().nth(nth).ok_or(FsError::NotFound)
+    }
+
+    /// Adds a line to a file, or begins it anew with one; acknowledged by fsync, mostly.
+    fn append(&mut self, fs: &Fs, who: usize, anew: bool) -> Result<(), FsError> {
+        let (dir, name) = match self.a_place(fs) {
+            Ok((dir, name, false)) if self.below(3) > 0 => (dir, name),
+            _ => (self.a_dir(fs)?, self.a_name().to_vec()),
+        };
+        let how = OpenMode {
+            write: true,
+            truncate: false,
+        };
+        let (attr, handle) = fs.create(dir, &name, 0o644, false, how, &CALLER)?;
+        let done = self.append_to(fs, who, (attr.node, handle), anew);
+        let released = fs.release(handle);
+        fs.forget(attr.node, 1);
+        done.and(released)
+    }
+
+    fn append_to(
+        &mut self,
+        fs: &Fs,
+        who: usize,
+        (node, handle): (NodeId, skrin_fs::HandleId),
+        anew: bool,
+    ) -> Result<(), FsError> {
+        let old = read_handle(fs, handle)?;
+        let known = self.parse(&old, "an open file");
+        let device = self.players[who].device;
+        let id = (device, self.players[who].next);
+        self.players[who].next += 1;
+        let len = HEAD + [0, 10, 3_000, 70_000, 200_000][self.below(5) as usize];
+        self.ledger.written.insert(id, len);
+        let mut at = old.len() as u64;
+        if anew {
+            let none = SetAttr {
+                size: Some(0),
+                ..SetAttr::default()
+            };
+            self.ledger.removed.extend(known);
+            fs.setattr(node, &none)?;
+            at = 0;
+        }
+        fs.write(handle, at, &line(id, len))?;
+        self.players[who].waiting.push(id);
+        if self.below(4) == 0 {
+            return Ok(());
+        }
+        fs.fsync(handle)?;
+        if self.alive(who) {
+            self.ledger.acked.insert(id);
+            self.world.trace.note(format!("acknowledged {id:?}"));
+        }
+        Ok(())
+    }
+
+    fn alive(&self, who: usize) -> bool {
+        let machine = self.players[who].machine.as_ref();
+        machine.is_some_and(Machine::is_alive)
+    }
+
+    fn parse(&self, bytes: &[u8], what: &str) -> Vec<Line> {
+        match self.ledger.parse(bytes) {
+            Ok(lines) => lines,
+            Err(wrong) => self.fail(format!("{what}: {wrong}")),
+        }
+    }
+
+    /// What a program is about to take away it has read, at the same moment.
+    fn read_to_remove(&mut self, fs: &Fs, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
+        for _ in 0..5 {
+            let before = self.world.time();
+            let Ok(node) = child(fs, dir, name) else {
+                return Ok(());
+            };
+            if fs.getattr(node)?.kind != skrin_fs::Kind::File {
+                return Ok(());
+            }
+            let bytes = read_node(fs, node)?;
+            if self.world.time() == before {
+                let lines = self.parse(&bytes, "a file to remove");
+                self.ledger.removed.extend(lines);
+                return Ok(());
+            }
+        }
+        Err(FsError::Stale)
+    }
+
+    fn remove(&mut self, fs: &Fs) -> Result<(), FsError> {
+        let (dir, name, is_dir) = self.a_place(fs)?;
+        if is_dir {
+            return fs.rmdir(dir, &name);
+        }
+        self.read_to_remove(fs, dir, &name)?;
+        fs.unlink(dir, &name)
+    }
+
+    fn rename(&mut self, fs: &Fs) -> Result<(), FsError> {
+        let (dir, name, _) = self.a_place(fs)?;
+        let (to, to_name) = match (self.below(2), self.a_place(fs)) {
+            (0, Ok((to, to_name, _))) => (to, to_name),
+            _ => (self.a_dir(fs)?, self.a_name().to_vec()),
+        };
+        let mode = match self.below(6) {
+            0 => RenameMode::Exchange,
+            1 => RenameMode::NoReplace,
+            _ => RenameMode::Replace,
+        };
+        if mode == RenameMode::Replace && (dir, &name) != (to, &to_name) {
+            self.read_to_remove(fs, to, &to_name)?;
+        }
+        fs.rename(dir, &name, to, &to_name, mode)
+    }
+
+    fn change_dir(&self, fs: &Fs, attributes: bool) -> Result<(), FsError> {
+        let dir = self.a_dir(fs)?;
+        if attributes {
+            let set = SetAttr {
+                mode: Some(0o700 + self.below(8) as u16),
+                ..SetAttr::default()
+            };
+            return fs.setattr(dir, &set).map(drop);
+        }
+        let attr = fs.mkdir(dir, self.a_name(), 0o755, &CALLER)?;
+        fs.forget(attr.node, 1);
+        Ok(())
+    }
+
+    fn link(&self, fs: &Fs) -> Result<(), FsError> {
+        let (dir, name, is_dir) = self.a_place(fs)?;
+        if is_dir {
+            return Ok(());
+        }
+        let node = child(fs, dir, &name)?;
+        let attr = fs.link(node, self.a_dir(fs)?, self.a_name())?;
+        fs.forget(attr.node, 1);
+        Ok(())
+    }
+
+    /// Reads a file: whatever the others do, it holds whole lines.
+    fn look(&self, fs: &Fs) -> Result<(), FsError> {
+        let (dir, name, is_dir) = self.a_place(fs)?;
+        if is_dir {
+            return Ok(());
+        }
+        let bytes = read_node(fs, child(fs, dir, &name)?)?;
+        self.parse(&bytes, "a file");
+        Ok(())
+    }
+
+    /// All ways are good, all devices run: they come to the same tree, in which everything is.
+    fn converge(&mut self) {
+        for who in 0..self.players.len() {
+            self.bring_up(who);
+        }
+        for round in 0.. {
+            for player in &mut self.players {
+                let Some(machine) = &player.machine else {
+                    continue;
+                };
+                if let Err(error) = machine.fs.sync(|_| ()) {
+                    self.world
+                        .fail(SCENE, format!("sync of {}: {error}", player.device));
+                }
+                if let Err(error) = machine.fs.poll() {
+                    self.world
+                        .fail(SCENE, format!("poll of {}: {error}", player.device));
+                }
+            }
+            let machines = self.players.iter().filter_map(|p| p.machine.as_ref());
+            let digests: Vec<_> = machines.map(|m| m.replica.digest().unwrap()).collect();
+            if digests.windows(2).all(|pair| pair[0] == pair[1]) {
+                break;
+            }
+            if round == 6 {
+                self.fail(format!("the devices do not agree: {digests:?}"));
+            }
+        }
+        let mut trees = Vec::new();
+        for player in &self.players {
+            if let Some(machine) = &player.machine {
+                trees.push(sut::tree(&machine.fs));
+            }
+        }
+        for pair in trees.windows(2) {
+            if pair[0] != pair[1] {
+                self.fail(format!(
+                    "trees differ:\n{}",
+                    sut::difference(&pair[0].0, &pair[1].0)
+                ));
+            }
+        }
+        let Some((tree, _)) = trees.first() else {
+            return;
+        };
+        let mut found = BTreeSet::new();
+        for (path, seen) in tree.iter().filter(|(_, seen)| seen.kind == "file") {
+            found.extend(self.parse(&seen.data, &format!("{path:?}")));
+        }
+        let ledger = &mut self.ledger;
+        let missing = |l: &&Line| {
+            !found.contains(l) && !ledger.removed.contains(l) && !ledger.lost.contains(l)
+        };
+        let gone: Vec<&Line> = ledger.acked.iter().filter(missing).collect();
+        if !gone.is_empty() {
+            let gone = format!("acknowledged lines are gone: {gone:?}");
+            self.fail(gone);
+        }
+        ledger.remote.extend(ledger.acked.iter().copied());
+        self.world
+            .trace
+            .event("converged", format!("{} lines", found.len()));
+    }
+
+    fn bring_up(&mut self, who: usize) {
+        for _ in 0..20 {
+            self.settle_death(who);
+            if self.players[who].machine.is_none() && !self.start(who) {
+                self.world.pass(Duration::from_secs(60));
+                continue;
+            }
+            let Some(machine) = &mut self.players[who].machine else {
+                continue;
+            };
+            machine.body.no_plan();
+            machine.link.heal();
+            machine.rest(self.world);
+            if machine.is_alive() {
+                return;
+            }
+        }
+        self.fail("a device does not come up")
+    }
+
+    fn end(mut self) {
+        let Some(mut machine) = self.players.first_mut().and_then(|p| p.machine.take()) else {
+            return;
+        };
+        let tree = sut::tree(&machine.fs).0;
+        self.world.judge(SCENE, &mut machine, &tree);
+    }
+}
+
+/// The node of a name; the kernel's reference is given back at once.
+fn child(fs: &Fs, dir: NodeId, name: &[u8]) -> Result<NodeId, FsError> {
+    let attr = fs.lookup(dir, name)?;
+    fs.forget(attr.node, 1);
+    Ok(attr.node)
+}
+
+/// All names in the tree: in which directory, and whether it leads to one.
+fn places(fs: &Fs) -> Result<Vec<(NodeId, Vec<u8>, bool)>, FsError> {
+    let (mut all, mut todo) = (Vec::new(), vec![NodeId::ROOT]);
+    while let Some(dir) = todo.pop() {
+        for entry in fs.readdir(dir, skrin_fs::PARENT_COOKIE, usize::MAX, false)? {
+            let node = child(fs, dir, &entry.name)?;
+            let is_dir = fs.getattr(node)?.kind == skrin_fs::Kind::Dir;
+            if is_dir {
+                todo.push(node);
+            }
+            all.push((dir, entry.name, is_dir));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn read_node(fs: &Fs, node: NodeId) -> Result<Vec<u8>, FsError> {
+    let handle = fs.open_node(node, OpenMode::default())?;
+    let read = read_handle(fs, handle);
+    fs.release(handle)?;
+    read
+}
+
+fn read_handle(fs: &Fs, handle: skrin_fs::HandleId) -> Result<Vec<u8>, FsError> {
+    let mut out = Vec::new();
+    loop {
+        let part = fs.read(handle, out.len() as u64, 1 << 20)?;
+        if part.is_empty() {
+            return Ok(out);
+        }
+        out.extend(part);
+    }
+}

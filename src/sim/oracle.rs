@@ -1,0 +1,127 @@
+//! What must be true in the end, whatever happened.
+
+use crate::body::Image;
+use crate::cloud::Weather;
+use crate::model::Tree;
+use crate::sut;
+use crate::world::{Machine, World};
+use skrin_base::{Content, SegmentId};
+use skrin_crypto::FileKey;
+use skrin_data::BlockRef;
+use skrin_data::store::BlockRead;
+use skrin_meta::replica::FindingKind;
+use skrin_meta::{check, state};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The device that only reads, and is new.
+const READER: usize = 11;
+
+impl World {
+    /// Looks at everything on the storage, and at it with the eyes of a new device that has nothing but the keys.
+    pub(crate) fn judge(&self, scene: &str, machine: &mut Machine, tree: &Tree) {
+        let broken = self.cloud.broken.lock().clone();
+        if !broken.is_empty() {
+            self.fail(scene, format!("against the rules: {broken:?}"));
+        }
+        self.fsck(scene, machine);
+        let reader = self.start(READER, &Image::default(), Weather::FAIR, true);
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(error) => self.fail(scene, format!("a new device does not start: {error}")),
+        };
+        let seen = sut::tree(&reader.fs).0;
+        if seen != *tree {
+            let difference = sut::difference(&seen, tree);
+            self.fail(
+                scene,
+                format!("a new device sees something else:\n{difference}"),
+            );
+        }
+        self.trace.note(format!("judged {}", seen.len()));
+    }
+
+    fn fsck(&self, scene: &str, machine: &Machine) {
+        if let Err(error) = machine.fs.poll() {
+            self.fail(scene, format!("polling at the end: {error}"));
+        }
+        let report = match self.wait(machine.replica.verify(|_| ())) {
+            Ok(report) => report,
+            Err(error) => self.fail(scene, format!("verify: {error}")),
+        };
+        // Whoever put these in part is gone.
+        let parts = self.cloud.parts.lock().clone();
+        let problems = report.problems.iter();
+        let wrong: Vec<_> = problems
+            .filter(|p| !parts.iter().any(|name| name.as_str() == p.object))
+            .collect();
+        if !wrong.is_empty() {
+            self.fail(scene, format!("verify found {wrong:#?}"));
+        }
+        let findings = check::check(&machine.replica.tree(), true);
+        match findings {
+            Ok(none) if none.is_empty() => {}
+            other => self.fail(scene, format!("the tree: {other:?}")),
+        }
+        let findings = machine.replica.status().findings;
+        // Told to people, and handled: a new lane.
+        let (restored, wrong): (Vec<_>, Vec<_>) = findings
+            .into_iter()
+            .partition(|f| f.kind == FindingKind::Restored);
+        restored
+            .iter()
+            .for_each(|f| self.trace.event("restored state noticed", &f.object));
+        if !wrong.is_empty() {
+            self.fail(scene, format!("findings: {wrong:?}"));
+        }
+        self.check_segments(scene, machine);
+    }
+
+    /// Each declared segment, each block that a file names.
+    fn check_segments(&self, scene: &str, machine: &Machine) {
+        let mut infos = BTreeMap::new();
+        let mut reads: BTreeMap<SegmentId, Vec<BlockRead>> = BTreeMap::new();
+        {
+            let tree = machine.replica.tree();
+            let note = |info: skrin_base::SegmentInfo| {
+                infos.insert(info.id, Arc::new(info));
+                Ok(())
+            };
+            state::for_each_segment(&tree, note).unwrap();
+            let visit = |ino, inode: state::Inode| {
+                for extent in state::extents(&tree, ino, 0, u64::MAX)? {
+                    let Content::Stored(stored) = &extent.content else {
+                        continue;
+                    };
+                    let Some(key) = inode.key(stored.key) else {
+                        continue;
+                    };
+                    let key = Arc::new(FileKey::from_bytes(key.key));
+                    let blocks = (0..extent.count).map(|n| BlockRead {
+                        at: BlockRef {
+                            segment: stored.segment,
+                            slot: stored.first_slot + n,
+                        },
+                        info: infos.get(&stored.segment).cloned(),
+                        key_id: stored.key,
+                        key: Arc::clone(&key),
+                        origin_file: stored.origin_file,
+                        origin_block: stored.origin_block + u64::from(n),
+                    });
+                    reads.entry(stored.segment).or_default().extend(blocks);
+                }
+                Ok(())
+            };
+            state::for_each_inode(&tree, visit).unwrap();
+        }
+        for (id, info) in infos {
+            let reads = reads.remove(&id).unwrap_or_default();
+            let verified = self.wait(machine.data.verify_segment(info, reads));
+            match verified {
+                Ok(good) if good.flaws.is_empty() => {}
+                Ok(bad) => self.fail(scene, format!("segment {id}: {:?}", bad.flaws)),
+                Err(error) => self.fail(scene, format!("segment {id}: {error}")),
+            }
+        }
+    }
+}

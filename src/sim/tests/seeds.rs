@@ -1,0 +1,51 @@
+//! Worlds of fixed seeds, which every run sees, and of new ones. `SKRIN_SEED=n` runs that one alone, `SKRIN_SEEDS=n` so many new ones.
+
+use skrin_sim::{Counts, SCENES};
+
+/// Seeds of every run.
+const FIXED: u64 = 150;
+/// New ones, unless said otherwise.
+const FRESH: u64 = 250;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn worlds(name: &str) {
+    let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
+    let mut counts = Counts::default();
+    let mut run = |seed| counts.add(&(scene.run)(seed).counts);
+    if let Some(one) = number("SKRIN_SEED") {
+        run(one);
+    } else {
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let first = now.unwrap().as_secs() * 1000;
+        let fresh = number("SKRIN_SEEDS").unwrap_or(FRESH);
+        println!(
+            "{name}: seeds 0 to {FIXED}, and {first} to {}",
+            first + fresh
+        );
+        (0..FIXED).chain(first..first + fresh).for_each(&mut run);
+    }
+    println!("{name}: {counts:#?}");
+}
+
+#[test]
+fn solo_worlds_keep_every_promise_to_the_programs_of_one_device() {
+    worlds("solo");
+}
+
+#[test]
+fn many_worlds_converge_and_lose_no_line_that_was_acknowledged() {
+    worlds("many");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_digest_twice() {
+    for scene in SCENES {
+        for seed in 1000..1003 {
+            let (once, twice) = ((scene.run)(seed), (scene.run)(seed));
+            assert_eq!(once, twice, "{} of seed {seed}", scene.name);
+        }
+    }
+}
