@@ -12,6 +12,7 @@ mod bad_input;
 mod big_file;
 mod builds;
 mod cgroup;
+mod collect;
 mod conformance;
 mod crash;
 mod damage;

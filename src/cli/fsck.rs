@@ -1,11 +1,11 @@
 //! Checks everything that can be reached on the storage: each object by itself, then what they say of each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use skrin_base::{Content, RoomId, SegmentId, SegmentInfo};
+use skrin_base::{Content, Extent, RoomId, SegmentId, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_data::store::BlockRead;
 use skrin_data::{BlockRef, DataError};
@@ -109,7 +109,7 @@ impl<'a> Fsck<'a> {
 
     /// The tree, and all segments that it names: with `data` each block of them.
     pub(crate) async fn tree(&mut self, layers: &Layers, data: bool) -> Outcome {
-        let segments = {
+        let (segments, named) = {
             let tree = layers.replica.tree();
             for finding in check::check(&tree, true).map_err(cache)? {
                 self.found("tree", finding);
@@ -120,22 +120,34 @@ impl<'a> Fsck<'a> {
                 Ok(())
             };
             state::for_each_segment(&tree, visit).map_err(cache)?;
-            segments
+            let mut named = HashSet::new();
+            let visit = |extent: Extent| {
+                if let Content::Stored(stored) = &extent.content {
+                    named.insert(stored.segment);
+                }
+                Ok(())
+            };
+            state::for_each_extent(&tree, visit).map_err(cache)?;
+            (segments, named)
         };
         for finding in layers.replica.status().findings {
             self.found(finding.object, finding.text);
         }
         for batch in segments.chunks(SEGMENTS_AT_ONCE) {
             match data {
-                true => self.blocks(layers, batch).await?,
-                false => self.lengths(batch).await?,
+                true => self.blocks(layers, batch, &named).await?,
+                false => self.lengths(batch, &named).await?,
             }
         }
         Ok(())
     }
 
     /// Whether segments are there and as long as declared.
-    async fn lengths(&mut self, segments: &[Arc<SegmentInfo>]) -> Outcome {
+    async fn lengths(
+        &mut self,
+        segments: &[Arc<SegmentInfo>],
+        named: &HashSet<SegmentId>,
+    ) -> Outcome {
         let mut listed: HashMap<String, HashMap<String, Option<u64>>> = HashMap::new();
         for info in segments {
             let name = segment_name(&info.id)?;
@@ -151,6 +163,8 @@ impl<'a> Fsck<'a> {
                 .get(dir.as_str())
                 .and_then(|dir| dir.get(name.as_str()))
             {
+                // What no file names may have been deleted to give space back.
+                None if !named.contains(&info.id) => continue,
                 None => self.found(&name, "is missing: the storage lost it"),
                 Some(Some(len)) if *len != info.object_len => {
                     self.found(
@@ -169,7 +183,12 @@ impl<'a> Fsck<'a> {
         Ok(())
     }
 
-    async fn blocks(&mut self, layers: &Layers, segments: &[Arc<SegmentInfo>]) -> Outcome {
+    async fn blocks(
+        &mut self,
+        layers: &Layers,
+        segments: &[Arc<SegmentInfo>],
+        named: &HashSet<SegmentId>,
+    ) -> Outcome {
         let mut reads = reads_of(&layers.replica.tree(), segments).map_err(cache)?;
         for info in segments {
             let name = segment_name(&info.id)?;
@@ -185,6 +204,7 @@ impl<'a> Fsck<'a> {
                         }
                     }
                 }
+                Err(DataError::Missing(id)) if !named.contains(&id) => continue,
                 Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
                     self.found(&name, error)
                 }

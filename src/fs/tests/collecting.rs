@@ -350,3 +350,52 @@ fn how_much_of_the_past_is_kept_is_said_for_all_devices() {
         opened.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
     }
 }
+
+/// Random overwrites of 4 to 64 KiB, three times the length of the file: what they cost, and what is left of them.
+#[test]
+fn an_overwritten_file_takes_little_more_than_its_length_once_what_it_was_is_not_kept() {
+    let world = World::new(7);
+    let device = world.mount(0);
+    device.fs.set_retention(1).unwrap();
+    let len = 16 * MIB;
+    write(&device.fs, b"f", &body(1, len));
+    let mut expected = body(1, len);
+    let (mut x, mut written) = (7u64, len);
+    let mut next = |n: usize| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (x >> 33) as usize % n
+    };
+    while written < 4 * len {
+        let handle = open(&device.fs, b"f", true);
+        for _ in 0..16 {
+            let part = body(written as u64, 4096 * (1 + next(16)));
+            let at = next(len - part.len());
+            device.fs.write(handle, at as u64, &part).unwrap();
+            expected[at..at + part.len()].copy_from_slice(&part);
+            written += part.len();
+        }
+        device.fs.release(handle).unwrap();
+        device.fs.sync(|_| ()).unwrap();
+    }
+    let stored = device.fs.collect().unwrap();
+    for _ in 0..4 {
+        world.clock.turn(Duration::from_secs(2));
+        write(&device.fs, b"note", b"time goes by");
+        device.fs.collect().unwrap();
+    }
+    let left = device.fs.collect().unwrap();
+    let ratio = |a: u64, b: usize| a as f64 / b as f64;
+    println!(
+        "written {written}, put {} ({:.2} times), left {} of {} segments, {} bytes: {:.2} times the file",
+        stored.stored_bytes,
+        ratio(stored.stored_bytes, written),
+        left.stored,
+        stored.stored,
+        left.stored_bytes,
+        ratio(left.stored_bytes, len)
+    );
+    assert_eq!(left.kept, 0, "{left:?}");
+    assert!(left.stored_bytes < stored.stored_bytes);
+    assert!(read(&device.fs, b"f", len) == expected);
+    device.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
