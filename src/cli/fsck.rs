@@ -208,6 +208,10 @@ impl<'a> Fsck<'a> {
                 Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
                     self.found(&name, error)
                 }
+                // Longer than any segment, for one.
+                Err(DataError::Storage(error)) if error.kind() == ErrorKind::Broken => {
+                    self.found(&name, error)
+                }
                 Err(error) => return Err(error.into()),
             }
             self.checked.segments += 1;

@@ -8,10 +8,11 @@ use super::pull::proposals;
 use super::standing::Reach;
 use crate::checkpoint::{DigestOfRows, Root, RowAssembler};
 use crate::commit::{CheckedCommit, CheckpointRef};
+use crate::lane::Head;
 use crate::lane::parse_tip;
 use crate::rows::{MemoryRows, RowsError};
 use futures_util::stream::{self, StreamExt};
-use skrin_base::Hash32;
+use skrin_base::{Hash32, LaneId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something wrong with an object.
@@ -63,14 +64,37 @@ impl Replica {
         let roots = self
             .verify_checkpoints(&mut report, &commits, &mut progress)
             .await?;
+        let hidden = self.hidden(&commits);
         let folded = fold_all(self, &mut report, commits, &roots)?;
         report.digest = Some(folded);
         let here = self.folded_digest()?;
-        if here.is_some_and(|here| here != folded) {
+        if here.is_none_or(|here| here == folded) {
+            return Ok(report);
+        }
+        if report.problems.is_empty() && !hidden.is_empty() {
+            for head in hidden {
+                let text = "it is missing, and nothing else leads to its commit: who has not seen that is not shown it";
+                report.problem(self.env.names.tip(&head)?, text);
+            }
+        } else {
             let text = "the local state differs from what the commits fold to: delete meta.db, or pull and verify again";
             report.problem("meta.db", text);
         }
         Ok(report)
+    }
+
+    /// The newest commit of each lane that is there, of those that this replica was not led to.
+    fn hidden(&self, commits: &BTreeMap<Hash32, CheckedCommit>) -> Vec<Head> {
+        let core = self.core.lock();
+        let mut newest: BTreeMap<LaneId, Head> = BTreeMap::new();
+        let heads = commits.values().map(CheckedCommit::head);
+        for head in heads.filter(|head| !core.graph.knows(head)) {
+            let known = newest.entry(head.lane).or_insert(*head);
+            if head.seq > known.seq {
+                *known = *head;
+            }
+        }
+        newest.into_values().collect()
     }
 
     async fn verify_commits(
