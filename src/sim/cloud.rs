@@ -344,7 +344,8 @@ impl Store for Link {
         let deed = |_| {
             // What was stored in part may go, to be put whole.
             let is_part = self.cloud.parts.lock().remove(name);
-            if !is_part && !name.as_str().contains("/tips/") {
+            let is_there = self.cloud.objects.peek(name).is_some();
+            if is_there && !is_part && !name.as_str().contains("/tips/") {
                 self.cloud
                     .accuse(format!("device {} deleted {name}", self.body.device));
             }

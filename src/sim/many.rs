@@ -49,6 +49,8 @@ struct Many<'a> {
     world: &'a World,
     players: Vec<Player>,
     ledger: Ledger,
+    /// Devices whose state was replaced by an older one.
+    restored: BTreeSet<usize>,
     /// The next device that was never used.
     fresh: usize,
 }
@@ -69,6 +71,7 @@ pub(crate) fn many(seed: u64, steps: usize) -> Outcome {
             world,
             players: (0..count).map(player).collect(),
             ledger: Ledger::default(),
+            restored: BTreeSet::new(),
             fresh: count,
         };
         for step in 0..steps {
@@ -214,8 +217,7 @@ impl Many<'_> {
                     None => self.world.bodies[player.device].stop(),
                 };
                 if !error.to_string().contains("simulated") {
-                    let device = player.device;
-                    self.fail(format!("device {device} does not start: {error}"));
+                    self.give_up_clone(who, &error.to_string());
                 }
                 false
             }
@@ -226,11 +228,8 @@ impl Many<'_> {
     fn lose_disk(&mut self, who: usize) {
         let player = &mut self.players[who];
         let device = player.device;
-        let Some(machine) = player.machine.take() else {
-            return;
-        };
-        machine.body.stop();
-        drop(machine);
+        self.world.bodies[device].stop();
+        player.machine = None;
         let mine = |line: &&Line| line.0 == device;
         let here = self.ledger.acked.iter().filter(mine);
         let lost: Vec<Line> = here
@@ -241,6 +240,7 @@ impl Many<'_> {
         match player.backup.take() {
             Some(backup) => {
                 self.world.trace.event("restored", device.to_string());
+                self.restored.insert(device);
                 player.image = backup;
             }
             None if self.fresh < 10 => {
@@ -251,6 +251,18 @@ impl Many<'_> {
             }
             None => player.image = self.world.bodies[device].stop(),
         }
+    }
+
+    /// A restored copy that numbered changes as its later life did before it could know: the device says so, and that it must be made anew.
+    fn give_up_clone(&mut self, who: usize, error: &str) {
+        let device = self.players[who].device;
+        let restored = self.restored.contains(&device);
+        if !restored || self.fresh >= 10 || !error.contains("another copy of this device") {
+            self.fail(format!("device {device}: {error}"));
+        }
+        self.world.trace.event("clone given up", device.to_string());
+        self.players[who].backup = None;
+        self.lose_disk(who);
     }
 
     fn shut_down(&mut self, who: usize) {
@@ -278,7 +290,7 @@ impl Many<'_> {
         let Some(machine) = &self.players[who].machine else {
             return;
         };
-        let done = machine.fs.sync(|_| ());
+        let done = machine.sync();
         if machine.is_alive() && done.is_ok() {
             self.promise_all(who);
         }
@@ -490,14 +502,16 @@ impl Many<'_> {
             self.bring_up(who);
         }
         for round in 0.. {
-            for player in &mut self.players {
+            for who in 0..self.players.len() {
+                let synced = self.players[who].machine.as_ref().map(Machine::sync);
+                if let Some(Err(error)) = synced {
+                    self.give_up_clone(who, &error.to_string());
+                    self.bring_up(who);
+                }
+                let player = &self.players[who];
                 let Some(machine) = &player.machine else {
                     continue;
                 };
-                if let Err(error) = machine.fs.sync(|_| ()) {
-                    self.world
-                        .fail(SCENE, format!("sync of {}: {error}", player.device));
-                }
                 if let Err(error) = machine.fs.poll() {
                     self.world
                         .fail(SCENE, format!("poll of {}: {error}", player.device));

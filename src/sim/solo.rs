@@ -172,7 +172,7 @@ impl Solo<'_> {
             chosen.for_each(|(_, id)| model.tell(*id));
             self.history.push(&model);
         }
-        let done = self.machine.fs.sync(|_| ());
+        let done = self.machine.sync();
         self.program.model.tell_all();
         self.history.push(&self.program.model);
         match done {
@@ -221,7 +221,7 @@ impl Solo<'_> {
         self.machine.body.no_plan();
         self.machine.link.heal();
         self.program.close_all(&self.machine.fs);
-        if let Err(error) = self.machine.fs.sync(|_| ()) {
+        if let Err(error) = self.machine.sync() {
             self.world.fail(SCENE, format!("sync at the end: {error}"));
         }
         let tree = self.program.model.tree();

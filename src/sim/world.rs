@@ -15,7 +15,7 @@ use skrin_crypto::keys::{
 use skrin_crypto::{DeviceSeed, DeviceSigner, RoomKeys, Roster, RosterDevice};
 use skrin_data::store::DataParts;
 use skrin_data::{DataConfig, DataStore, Finding, Journal, JournalConfig};
-use skrin_fs::{Drive, Fs, FsConfig, FsOptions, Waits};
+use skrin_fs::{Drive, Fs, FsConfig, FsError, FsOptions, Waits};
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig};
 use skrin_storage::disk::watch;
 use skrin_storage::{Retry, RetryPolicy, Store};
@@ -356,6 +356,26 @@ impl Machine {
         let beside = BESIDE.with(|b| b.borrow().clone()).unwrap();
         self.tasks.push(beside.spawn_local(work));
         let _ = world;
+    }
+
+    /// Puts everything on the storage; once more where that stored something in part.
+    pub(crate) fn sync(&self) -> Result<(), FsError> {
+        let mut done = self.fs.sync(|_| ());
+        for _ in 0..20 {
+            let text = done
+                .as_ref()
+                .err()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let again = ["the object ends before", "shows other bytes"]
+                .iter()
+                .any(|part| text.contains(part));
+            if !again || !self.is_alive() {
+                break;
+            }
+            done = self.fs.sync(|_| ());
+        }
+        done
     }
 
     /// Publishes one batch.
