@@ -489,11 +489,6 @@ fn whatever_is_done_to_a_commit_that_a_checkpoint_covers_ends_as_the_table_says(
 }
 
 #[test]
-fn whatever_is_done_to_checkpoints_and_pages_ends_as_the_table_says() {
-    whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(&["page", "checkpoint"]);
-}
-
-#[test]
 fn a_segment_that_has_grown_is_named_by_verify_and_the_rest_is_checked() {
     let (vault, filed) = filled(On::Local);
     let name = filed[0].objects.iter().find(|name| KINDS[7].1(name));
