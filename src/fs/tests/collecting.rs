@@ -351,9 +351,10 @@ fn how_much_of_the_past_is_kept_is_said_for_all_devices() {
     }
 }
 
-/// Random overwrites of 4 to 64 KiB, three times the length of the file: what they cost, and what is left of them.
+/// Random overwrites of 4 to 64 KiB, three times the length of the file: what they cost, and what is left of them. Segments of which
+/// a block is needed stay whole.
 #[test]
-fn an_overwritten_file_takes_little_more_than_its_length_once_what_it_was_is_not_kept() {
+fn what_a_file_was_before_random_overwrites_goes_where_a_whole_segment_of_it_is_dead() {
     let world = World::new(7);
     let device = world.mount(0);
     device.fs.set_retention(1).unwrap();
