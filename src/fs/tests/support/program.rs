@@ -162,6 +162,7 @@ impl Program {
     fn link(&mut self, fs: &Fs) -> (String, Done, Done) {
         let ((from, id), (to, dir), name) = (self.any(), self.a_dir(), self.a_name());
         let node = sut::find(fs, &from).unwrap().node;
+        self.tell_before(id);
         let ours = let_go(fs, fs.link(node, sut::dir(fs, &to).unwrap(), name));
         ("link".to_owned(), ours, self.model.link(id, dir, name))
     }
@@ -178,6 +179,11 @@ impl Program {
         }
     }
 
+    fn tell_before(&mut self, id: Id) {
+        self.model.tell(id);
+        self.between.push(self.model.clone());
+    }
+
     fn rename(&mut self, fs: &Fs) -> (String, Done, Done) {
         let (from, from_id, name) = self.a_place();
         let (to, to_id, to_name) = self.a_place();
@@ -188,10 +194,14 @@ impl Program {
             RenameMode::Exchange,
         ];
         let mode = self.pick(&modes);
-        // The source is told first, so that a crash cannot leave the new name empty.
+        // What gets another name is told first, so that a crash cannot leave that empty.
         if let Ok(id) = self.model.lookup(from_id, &name) {
-            self.model.tell(id);
-            self.between.push(self.model.clone());
+            self.tell_before(id);
+        }
+        if mode == RenameMode::Exchange
+            && let Ok(id) = self.model.lookup(to_id, &to_name)
+        {
+            self.tell_before(id);
         }
         let (a, b) = (sut::dir(fs, &from).unwrap(), sut::dir(fs, &to).unwrap());
         let ours = fs
