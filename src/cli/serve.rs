@@ -32,6 +32,8 @@ use crate::{commands, log, machine, mirror, mount_table, past, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The same for the first mount of a vault here, which nothing else can open: some servers take their time for the first request.
+const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 /// Without any progress for so long, and with an error, somebody who waits for uploads is told.
 const STALLED: Duration = Duration::from_secs(30);
 /// What to do about an upload that fails.
@@ -441,7 +443,7 @@ async fn reach(plan: &Plan) -> Outcome<(Option<skrin_base::VaultId>, Arc<dyn Sto
     let known = mirror::find(&plan.state_base, address);
     let patience = match known {
         Some(_) => SHORT_PATIENCE,
-        None => PATIENCE,
+        None => FIRST_PATIENCE,
     };
     let quick = plan.store.open(false, patience)?;
     let store = plan.store.open(false, PATIENCE)?;

@@ -238,13 +238,15 @@ impl Fs {
 
     /// How the file system stands.
     pub fn status(&self) -> Status {
+        // These take locks of their own, under which others ask when it was polled.
+        let (pending, open_files) = (self.pending(), self.files.all().len());
         let polled = self.polled.lock();
         let now = self.clock.monotonic();
         Status {
-            pending: self.pending(),
+            pending,
             poll_error: polled.error.clone(),
             polled_ago: polled.at.map(|at| now.saturating_sub(at) / 1_000_000_000),
-            open_files: self.files.all().len(),
+            open_files,
             space: *self.known_space.lock(),
         }
     }
@@ -269,6 +271,8 @@ impl Fs {
         self.stopped.store(true, Ordering::Release);
         self.stop.send_replace(true);
         self.join_background();
+        // What the background work did after the last look.
+        while upload && self.runtime.block_on(self.publish_next(false))?.is_some() {}
         self.journal.sync_all()?;
         self.runtime.block_on(self.replica.settle_locally())?;
         if upload && !self.options.read_only {

@@ -80,6 +80,9 @@ fn started(pid: u32) -> Option<String> {
     fields.nth(18).filter(|_| !ended).map(str::to_owned)
 }
 
+/// Lock files are shorter: two hundred bytes.
+const LOCK_MAX: u64 = 1024;
+
 /// Who has a lock file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Holder {
@@ -229,6 +232,7 @@ impl Fs {
     }
 
     fn turn(&self, ino: Ino, lease: &Lease) -> Result<Turn, FsError> {
+        let looked = self.polled.lock().at;
         let tree = self.replica.tree();
         let inode = state::inode(&tree, ino)?;
         let Some((inode, link)) = inode.as_ref().and_then(|i| Some((i, i.links.first()?))) else {
@@ -239,7 +243,12 @@ impl Fs {
             });
         };
         let mine = inode.version.device == tree.device();
-        let gone = || Turn::Remove(link.dir, link.name.clone(), inode.version);
+        // What is larger, or has another kind of name by now, is somebody's work, whatever it was called.
+        let is_lock = inode.size <= LOCK_MAX && is_lock(link.name.as_bytes());
+        let gone = || match is_lock {
+            true => Turn::Remove(link.dir, link.name.clone(), inode.version),
+            false => Turn::Forget,
+        };
         if (link.dir, &link.name) != (lease.dir, &lease.name) {
             // A rename by a program is not watched any more: the merge gave the name to another's lock file.
             return Ok(match mine {
@@ -258,7 +267,7 @@ impl Fs {
         Ok(match &lease.holder {
             Holder::Here(process) if !process.lives() => gone(),
             Holder::Here(_) | Holder::Unseen if told && self.is_older(lease, 3) => Turn::Renew,
-            Holder::Away if self.is_unrenewed(lease) => gone(),
+            Holder::Away if self.is_unrenewed(lease, looked) => gone(),
             _ => Turn::Stay,
         })
     }
@@ -270,9 +279,8 @@ impl Fs {
     }
 
     /// Whether a look at the storage after all of its life found nothing new.
-    fn is_unrenewed(&self, lease: &Lease) -> bool {
+    fn is_unrenewed(&self, lease: &Lease, looked: Option<u64>) -> bool {
         let life = u64::try_from(self.options.lease.as_nanos()).unwrap_or(u64::MAX);
-        let looked = self.polled.lock().at;
         self.is_older(lease, 1) && looked.is_some_and(|at| at >= lease.since.saturating_add(life))
     }
 

@@ -17,6 +17,8 @@ use tokio::sync::{Notify, watch};
 const LOOK: Duration = Duration::from_secs(2);
 /// A walk through what is pinned rests for so many times as long as it took.
 const REST: u32 = 20;
+/// And for so long at most.
+const REST_MAX: Duration = Duration::from_secs(60);
 /// How long after a failure to fetch something it is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
 /// Entries of a directory that are listed at once.
@@ -114,7 +116,7 @@ impl Fs {
         let Some(wake) = weak.upgrade().map(|fs| Arc::clone(&fs.pins.wake)) else {
             return;
         };
-        let mut rest = Duration::ZERO;
+        let (mut rest, mut dropped) = (Duration::ZERO, 0);
         loop {
             tokio::select! {
                 _ = stop.wait_for(|s| *s) => return,
@@ -122,23 +124,24 @@ impl Fs {
                 () = tokio::time::sleep(rest.max(LOOK)) => {}
             }
             let Some(fs) = weak.upgrade() else { return };
+            // A damaged block of the cache is dropped when it is read.
+            let bad = fs.data.counters().bad_cache_entries;
+            if std::mem::replace(&mut dropped, bad) != bad {
+                fs.pins.stale.store(true, Ordering::Release);
+            }
             if !fs.pins.is_due() {
                 continue;
             }
-            let begun = fs.clock.monotonic();
-            let Some(failed) = until_stopped(&mut stop, fs.keep_pinned()).await else {
+            let Some(kept) = until_stopped(&mut stop, fs.keep_pinned()).await else {
                 return;
             };
-            let took = Duration::from_nanos(fs.clock.monotonic().saturating_sub(begun));
-            rest = match failed {
-                true => AGAIN,
-                false => took.saturating_mul(REST),
-            };
+            rest = kept.map_or(AGAIN, |walk| walk.saturating_mul(REST).min(REST_MAX));
         }
     }
 
-    /// Looks through what is pinned and fetches what is missing. Whether something failed.
-    async fn keep_pinned(&self) -> bool {
+    /// Looks through what is pinned and fetches what is missing. How long the looking took; `None` if something failed.
+    async fn keep_pinned(&self) -> Option<Duration> {
+        let begun = self.clock.monotonic();
         self.pins.stale.store(false, Ordering::Release);
         let (edition, roots) = {
             let state = self.pins.state.lock();
@@ -149,9 +152,10 @@ impl Fs {
             Err(error) => {
                 tracing::warn!(%error, "what is pinned cannot be looked through");
                 self.pins.stale.store(true, Ordering::Release);
-                return true;
+                return None;
             }
         };
+        let walk = Duration::from_nanos(self.clock.monotonic().saturating_sub(begun));
         // Also those that are not published yet: what is uploaded goes to the cache.
         self.data.pin(wanted.slots.keys().copied().collect());
         let (mut status, mut absent) = (wanted.status, Vec::new());
@@ -166,7 +170,9 @@ impl Fs {
         self.pins.saw(edition, &status);
         for (segment, slots, blocks) in absent {
             match self.keep_slots(segment, &slots).await {
-                Ok(()) => status.missing_blocks -= blocks,
+                Ok(true) => status.missing_blocks -= blocks,
+                // Nobody has published it yet.
+                Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%segment, %error, "what is pinned cannot be fetched");
                     status.error = Some(error.to_string());
@@ -181,15 +187,18 @@ impl Fs {
             }
         }
         self.pins.saw(edition, &status);
-        status.error.is_some()
+        status.error.is_none().then_some(walk)
     }
 
-    async fn keep_slots(&self, segment: SegmentId, slots: &[Range<u32>]) -> Result<(), FsError> {
+    /// False where the tree does not know the segment.
+    async fn keep_slots(&self, segment: SegmentId, slots: &[Range<u32>]) -> Result<bool, FsError> {
         let info = state::segment(&self.replica.tree(), segment)?;
         match info {
-            Some(info) => Ok(self.data.keep(Arc::new(info), slots).await?),
-            // Not published yet: what is here of it is in the journal.
-            None => Ok(()),
+            Some(info) => {
+                self.data.keep(Arc::new(info), slots).await?;
+                Ok(true)
+            }
+            None => Ok(false),
         }
     }
 

@@ -415,8 +415,8 @@ impl Fs {
     /// What is in memory goes to the journal, and from there to the operating system.
     pub(crate) fn keep_local(&self) -> Result<(), FsError> {
         self.flush_old();
-        self.keep_leases();
         self.journal.flush()?;
+        self.keep_leases();
         self.relieve_tree()
     }
 

@@ -17,9 +17,6 @@ use tokio::time::{Instant, timeout_at};
 use crate::{ErrorKind, StoreError};
 use pace::Pace;
 
-/// Bodies shorter than this are on their way at once.
-const QUICK_BODY: usize = 64 << 10;
-
 /// How patient requests are. A request that moves `n` bytes may take `answer + n / slowest` in all.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
@@ -60,7 +57,7 @@ impl Times {
 pub(crate) struct Http {
     client: Client,
     pub(crate) times: Times,
-    /// Of requests that send and get little.
+    /// Of requests for objects and parts of them.
     objects: Pace,
     /// Of listings, which a server makes while we wait.
     listings: Pace,
@@ -170,11 +167,11 @@ impl Http {
 
     /// Sends a request and waits for the head of the answer, whatever its status.
     pub(crate) async fn send(&self, call: Call) -> Result<Response, StoreError> {
-        let pace = match (call.listing, call.body.len()) {
-            (true, _) => Some(&self.listings),
-            (false, ..QUICK_BODY) => Some(&self.objects),
-            // How long this takes says more of the link than of the server.
-            _ => None,
+        let pace = match call.listing {
+            true => Some(&self.listings),
+            false if call.method == Method::GET => Some(&self.objects),
+            // A server may scan, copy or replicate what it is given; and how long large bodies take is a matter of the link.
+            false => None,
         };
         let begun = Instant::now();
         let deadline = match pace {

@@ -100,7 +100,9 @@ impl<S: Store> Retry<S> {
             let pause = self.pause(bound, error.pause());
             let since = self.failing_since(error.is_transient()).unwrap_or(begin);
             // Where others have waited in vain for long enough, one attempt tells whether it is still so.
-            if !error.is_transient() || since.min(begin).elapsed() + pause > self.policy.patience {
+            if !error.is_transient()
+                || since.min(begin).elapsed().saturating_add(pause) > self.policy.patience
+            {
                 return Err(error);
             }
             tracing::debug!(%error, ?pause, "trying again");

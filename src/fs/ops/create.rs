@@ -46,8 +46,8 @@ impl Fs {
         };
         match self.open_node(attr.node, how) {
             Ok(handle) => {
-                if is_new {
-                    self.note_purpose(dir, name, &attr, caller)?;
+                if is_new && let Err(error) = self.note_purpose(dir, name, &attr, caller) {
+                    tracing::warn!(%error, "a new file is one like any other");
                 }
                 Ok((attr, handle))
             }

@@ -122,6 +122,8 @@ impl Fs {
             let there = match (there, mode) {
                 (Some(there), RenameMode::Exchange) => {
                     let op = exchange(&tree, &moved, &there)?;
+                    self.leases.forget(moved.entry.ino);
+                    self.leases.forget(there.entry.ino);
                     return self.execute(&mut tree, op).map(drop);
                 }
                 (None, RenameMode::Exchange) => return Err(FsError::NotFound),

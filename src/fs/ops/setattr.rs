@@ -51,6 +51,7 @@ impl Fs {
             atime: set.atime.map(time),
             mtime: set.mtime.map(time),
         };
+        self.unlease_if_copied(self.nodes.ino(node), change.mtime)?;
         if let Some(file) = self.files.get(node)
             && self.keep_in_memory(&file, &mut change)
         {
@@ -70,7 +71,6 @@ impl Fs {
                 mtime: change.mtime,
             })
         });
-        self.unlease_if_copied(self.nodes.ino(node), change.mtime)?;
         let kept = |gone: &mut Gone| gone.change(&change, now);
         match told {
             // The kernel tells times of a file when its last name is gone already.

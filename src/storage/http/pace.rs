@@ -8,12 +8,14 @@ use parking_lot::Mutex;
 /// Never less than this: a server may have to wake a disk, or a link may be full of our own uploads.
 const LEAST: Duration = Duration::from_secs(5);
 /// Before anything is known.
-const FIRST: Duration = Duration::from_secs(10);
+const FIRST: Duration = Duration::from_secs(15);
 /// After so many doublings the most is reached in any case.
 const DOUBLINGS_MAX: u32 = 8;
+/// After so many answers what was waited in vain is forgotten.
+const ANSWERS: u32 = 16;
 
 /// What is known of one kind of request: smoothed time to the answer and its variation, as TCP keeps them for retransmission (RFC 6298,
-/// section 2), and a doubling for each time that waiting was in vain (section 5.5) until the next answer (5.7).
+/// section 2), and a doubling for each time that waiting was in vain (section 5.5) until some answers came.
 #[derive(Default, Debug)]
 pub(crate) struct Pace(Mutex<Known>);
 
@@ -21,6 +23,8 @@ pub(crate) struct Pace(Mutex<Known>);
 struct Known {
     smoothed: Option<(Duration, Duration)>,
     doublings: u32,
+    /// Answers since the last wait in vain.
+    answers: u32,
 }
 
 impl Pace {
@@ -37,7 +41,11 @@ impl Pace {
     /// An answer began after this time.
     pub(crate) fn answered(&self, time: Duration) {
         let mut known = self.0.lock();
-        known.doublings = 0;
+        known.answers = known.answers.saturating_add(1);
+        // One quick answer says nothing of requests that take longer.
+        if known.answers >= ANSWERS {
+            known.doublings = 0;
+        }
         known.smoothed = Some(match known.smoothed {
             None => (time, time / 2),
             Some((smoothed, variation)) => (
@@ -50,6 +58,7 @@ impl Pace {
     /// None came in time.
     pub(crate) fn in_vain(&self) {
         let mut known = self.0.lock();
+        known.answers = 0;
         known.doublings = (known.doublings + 1).min(DOUBLINGS_MAX);
     }
 }
@@ -61,7 +70,7 @@ mod tests {
     const MOST: Duration = Duration::from_secs(45);
 
     #[test]
-    fn patience_follows_the_server_doubles_in_silence_and_comes_back_with_an_answer() {
+    fn patience_follows_the_server_doubles_in_silence_and_comes_back_with_answers() {
         let pace = Pace::default();
         assert_eq!(pace.patience(MOST), FIRST);
         for _ in 0..100 {
@@ -75,6 +84,10 @@ mod tests {
         }
         assert_eq!(seen[..4], [10, 20, 40, 45]);
         assert_eq!(seen[19], 45);
+        for _ in 1..ANSWERS {
+            pace.answered(Duration::from_millis(40));
+            assert_eq!(pace.patience(MOST), MOST);
+        }
         pace.answered(Duration::from_millis(40));
         assert_eq!(pace.patience(MOST), LEAST);
     }
