@@ -7,7 +7,7 @@
 
 use skrin_base::{Clock, Timestamp};
 use skrin_fs::testutil::{Opened, TestVault};
-use skrin_fs::{Caller, FsOptions, NodeId, OpenMode, SetAttr, SetTime, Shutdown};
+use skrin_fs::{Caller, FsOptions, NodeId, OpenMode, RenameMode, SetAttr, SetTime, Shutdown};
 use skrin_storage::{Count, Counters, MemoryStore};
 use std::process::Command;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl World {
 struct Device(Opened);
 
 impl Device {
-    fn lock_by(&self, text: &[u8], pid: u32) {
+    fn make_by(&self, text: &[u8], pid: u32, time: Option<Timestamp>) {
         let caller = Caller {
             uid: 0,
             gid: 0,
@@ -80,9 +80,20 @@ impl Device {
         };
         let fs = &self.0.fs;
         let made = fs.create(NodeId::ROOT, LOCK, 0o644, true, how, &caller);
-        let (_, handle) = made.unwrap();
+        let (attr, handle) = made.unwrap();
         fs.write(handle, 0, text).unwrap();
+        if let Some(time) = time {
+            let set = SetAttr {
+                mtime: Some(SetTime::At(time)),
+                ..SetAttr::default()
+            };
+            fs.setattr(attr.node, &set).unwrap();
+        }
         fs.release(handle).unwrap();
+    }
+
+    fn lock_by(&self, text: &[u8], pid: u32) {
+        self.make_by(text, pid, None);
     }
 
     fn lock(&self, text: &[u8]) {
@@ -245,4 +256,59 @@ fn a_lock_file_that_was_unpacked_is_a_file_like_any_other() {
     assert_eq!(a.holder(), Some(b"Anna,".to_vec()));
     assert_eq!(b.holder(), Some(b"Anna,".to_vec()));
     assert_eq!(a.0.fs.listxattr(node).unwrap(), b"");
+}
+
+/// A process that has ended.
+fn nobody() -> u32 {
+    let mut program = Command::new("true").spawn().unwrap();
+    program.wait().unwrap();
+    program.id()
+}
+
+#[test]
+fn a_lock_file_whose_time_is_set_before_it_is_closed_was_copied_and_stays() {
+    let world = World::new(6);
+    let a = world.open(0);
+    let mut program = Command::new("sleep").arg("60").spawn().unwrap();
+    let old = Timestamp(1_600_000_000_000_000_000);
+    a.make_by(b"Anna,", program.id(), Some(old));
+    program.kill().unwrap();
+    program.wait().unwrap();
+    a.keep();
+    assert_eq!(a.holder(), Some(b"Anna,".to_vec()));
+}
+
+#[test]
+fn what_has_another_name_or_is_longer_than_locks_are_is_not_removed_with_its_maker() {
+    for exchanged in [true, false] {
+        let world = World::new(7);
+        let a = world.open(0);
+        let mut program = Command::new("sleep").arg("60").spawn().unwrap();
+        let long = vec![b'x'; 3000];
+        let text = if exchanged { &b"work"[..] } else { &long };
+        a.lock_by(text, program.id());
+        if exchanged {
+            let fs = &a.0.fs;
+            let caller = Caller {
+                uid: 0,
+                gid: 0,
+                pid: nobody(),
+                umask: 0,
+            };
+            let how = OpenMode {
+                write: true,
+                truncate: false,
+            };
+            let made = fs.create(NodeId::ROOT, b"document", 0o644, true, how, &caller);
+            fs.release(made.unwrap().1).unwrap();
+            let (root, both) = (NodeId::ROOT, RenameMode::Exchange);
+            fs.rename(root, LOCK, root, b"document", both).unwrap();
+        }
+        program.kill().unwrap();
+        program.wait().unwrap();
+        a.keep();
+        a.keep();
+        let name = if exchanged { &b"document"[..] } else { LOCK };
+        assert!(a.names().iter().any(|n| n == name), "{exchanged}");
+    }
 }
