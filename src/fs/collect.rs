@@ -17,6 +17,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const FIRST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(4 * 3600));
 /// Nobody is waited for who has been away for so long.
 const AWAY: Duration = Duration::from_secs(90 * 86_400);
+/// A clock that jumped ahead is put right within this time, or its time is true.
+const PROOF: Duration = DAY;
 /// Seconds of the past that are kept, where nobody has said anything.
 const RETENTION: u64 = 30 * 86_400;
 /// Pause between two deletions: other work goes on.
@@ -96,6 +98,7 @@ impl Fs {
         let rules = GarbageRules {
             now,
             retention: retention.map(|seconds| nanos(Duration::from_secs(seconds))),
+            unproven: nanos(PROOF.min(Duration::from_secs(retention.unwrap_or(0)))),
             away: nanos(AWAY),
         };
         let replica = Arc::clone(&self.replica);

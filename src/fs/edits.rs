@@ -204,6 +204,8 @@ impl Fs {
         inode.size = start.inode.size;
         let mut state = FileState::new(inode, content);
         state.base = base;
+        // What was shared before the first edit was noted is told by nobody else.
+        state.shares = true;
         for Edits {
             size, mtime, parts, ..
         } in edits

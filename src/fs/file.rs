@@ -107,6 +107,8 @@ pub(crate) struct FileState {
     pub(crate) key_is_new: bool,
     /// Keys of blocks shared with other files that the tree does not have for this one yet.
     pub(crate) borrowed: Vec<NamedKey>,
+    /// Whether it holds blocks of others that the tree does not have for this one yet. It may have had their keys before.
+    pub(crate) shares: bool,
     /// When the first change came that the tree does not have, on the monotonic clock.
     pub(crate) since: Option<u64>,
     /// Bytes of blocks in memory as last counted.
@@ -155,6 +157,7 @@ impl FileState {
             key: inode.keys.last().cloned(),
             key_is_new: false,
             borrowed: Vec::new(),
+            shares: false,
             since: None,
             counted: 0,
             unnamed: 0,

@@ -165,7 +165,7 @@ impl Fs {
         inode.size = size;
         inode.mtime = mtime.unwrap_or(inode.mtime);
         state.since = None;
-        state.unnamed = 0;
+        (state.unnamed, state.shares) = (0, false);
         (state.rewritten, state.author) = (false, None);
         self.count(state);
         Ok(())

@@ -182,9 +182,13 @@ impl Fs {
     pub(crate) fn settled(&self) -> Settled {
         // What stands is asked first: what is opened after that is of a tree in which it stands.
         let release = self.replica.tree().releasable();
+        let release = release.filter(|_| self.needs_nothing_old());
+        // A crash must not bring back a tree from before: what is gone could be edited in it, offline.
+        let release = release.filter(|_| self.replica.flush().is_ok());
         Settled {
             numbers: self.data.decided_below(),
-            release: release.filter(|_| self.needs_nothing_old()),
+            // What a file told just before it was looked at has to be published, too.
+            release: release.map(|release| self.replica.tree().renewed(release)),
             heads: true,
         }
     }
@@ -197,10 +201,10 @@ impl Fs {
             let Some(state) = file.state.try_lock() else {
                 return false;
             };
-            if state.content.segments().is_empty() {
+            if state.content.segments().is_empty() && file.noted().is_none() {
                 return true;
             }
-            let told = state.unnamed == 0 && state.borrowed.is_empty();
+            let told = state.unnamed == 0 && !state.shares;
             let inode = state::inode(&self.replica.tree(), file.ino);
             let version = inode.ok().flatten().map(|inode| inode.version);
             told && file.gone.lock().is_none() && version == Some(state.base)

@@ -281,6 +281,12 @@ impl TreeGuard<'_> {
             .then_some(release)
     }
 
+    /// The same, once what was made by now is published as well.
+    pub fn renewed(&self, release: Release) -> Release {
+        let counter = self.0.last_counter();
+        Release { counter, ..release }
+    }
+
     /// Whether others wait for a commit in the open lane of this device: what they published is not named there, so that the floor
     /// cannot rise, or a checkpoint stands that this device did not release.
     pub fn is_waited_for(&self) -> bool {

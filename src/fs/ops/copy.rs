@@ -93,6 +93,7 @@ impl Fs {
         state
             .content
             .share(to / BLOCK, &shared.extents, to + shared.len);
+        state.shares = true;
         state.mtime = Some(self.now());
         self.count(&mut state);
         if state.borrowed.len() > KEYS_MAX / 2 {

@@ -178,6 +178,15 @@ impl Fs {
         })
     }
 
+    fn has_snapshot(&self, op: OpId) -> Result<bool, FsError> {
+        let mut found = false;
+        state::for_each_snapshot(&self.replica.tree(), |_, snapshot| {
+            found |= snapshot.op == op;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn seen_at(&self, node: NodeId) -> Result<Option<Seen>, FsError> {
         match self.views.at(node)? {
             At::All => Ok(None),
@@ -324,6 +333,10 @@ impl Fs {
             return Err(FsError::ReadOnly);
         }
         let seen = self.seen_at(node)?.ok_or(FsError::IsDirectory)?;
+        // The kernel may know the way into one that was forgotten. Its contents may be deleted, and a copy would name them.
+        if !self.has_snapshot(seen.op)? {
+            return Err(FsError::Stale);
+        }
         match seen.inode.kind {
             Kind::File => {}
             Kind::Dir => return Err(FsError::IsDirectory),

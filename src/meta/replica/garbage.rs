@@ -25,6 +25,8 @@ pub struct GarbageRules {
     pub now: Timestamp,
     /// Every state of so many nanoseconds stays readable; `None` is for ever.
     pub retention: Option<u64>,
+    /// What was said within so many nanoseconds before `now` does not prove that this time has come: a clock may have jumped.
+    pub unproven: u64,
     /// So many nanoseconds after the end of its last lane, nobody waits any more for a device.
     pub away: u64,
 }
@@ -255,11 +257,14 @@ impl<'a> Survey<'a> {
         let Some(retention) = self.rules.retention else {
             return Err(vec![Hold::Forever]);
         };
+        let retention = i64::try_from(retention).unwrap_or(i64::MAX);
         let said = self.all.admitted.values().map(|c| c.commit().time.0);
-        // A clock that is ahead, here or elsewhere, makes nothing older than it is.
-        let newest = said.filter(|said| *said <= self.rules.now.0).max();
+        // A clock that is ahead, here or elsewhere, makes nothing older than it is. This device has just said what its clock shows.
+        let unproven = i64::try_from(self.rules.unproven).unwrap_or(i64::MAX);
+        let reached = self.rules.now.0.saturating_sub(unproven);
+        let newest = said.filter(|said| *said <= reached).max();
         let newest = newest.unwrap_or(i64::MIN);
-        let until = newest.saturating_sub(i64::try_from(retention).unwrap_or(i64::MAX));
+        let until = newest.saturating_sub(retention);
         let mut holds = Vec::new();
         for at in (0..self.chain.len().saturating_sub(1)).rev() {
             let Some(base) = self.chain.get(at).copied() else {
@@ -274,7 +279,7 @@ impl<'a> Survey<'a> {
                 });
                 continue;
             }
-            let devices = self.not_released(at);
+            let devices = self.not_released(at, newest);
             if devices.is_empty() {
                 return Ok((base, holds));
             }
@@ -308,7 +313,7 @@ impl<'a> Survey<'a> {
     }
 
     /// The devices that may still publish something that names what is dead at this checkpoint.
-    fn not_released(&self, at: usize) -> Vec<Hold> {
+    fn not_released(&self, at: usize, newest_time: i64) -> Vec<Hold> {
         let lanes = &self.all.graph.lanes;
         let mut newest: BTreeMap<DeviceId, u32> = BTreeMap::new();
         for lane in lanes.values() {
@@ -325,7 +330,7 @@ impl<'a> Survey<'a> {
             }
             let since = self.since(lane);
             let away = i64::try_from(self.rules.away).unwrap_or(i64::MAX);
-            if !open && since < self.rules.now.0.saturating_sub(away) {
+            if !open && since < newest_time.saturating_sub(away) {
                 return None;
             }
             Some(Hold::Device {

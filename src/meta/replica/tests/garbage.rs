@@ -312,6 +312,7 @@ impl Game {
             rules: GarbageRules {
                 now: vault.clock.now(),
                 retention: Some(KEPT),
+                unproven: 0,
                 away: u64::MAX,
             },
             vault,
