@@ -609,11 +609,11 @@ fn other_users_are_held_to_the_permissions() {
 }
 
 /// The kernel looks a name up once more where its file became another object meanwhile; here it may become one twice in a row.
-fn read_again_if_stale(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+fn read_again_if_stale(path: &std::path::Path) -> io::Result<Vec<u8>> {
     let mut read = fs::read(path);
     for _ in 0..10 {
         match read {
-            Err(e) if e.kind() == std::io::ErrorKind::StaleNetworkFileHandle => {
+            Err(e) if e.kind() == io::ErrorKind::StaleNetworkFileHandle => {
                 read = fs::read(path);
             }
             read => return read,
