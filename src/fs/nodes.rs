@@ -6,7 +6,8 @@
 use crate::file::Gone;
 use crate::types::NodeId;
 use parking_lot::Mutex;
-use skrin_base::Ino;
+use skrin_base::{Ino, OpId, Timestamp};
+use skrin_meta::state::Inode;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 #[derive(Default)]
@@ -19,9 +20,31 @@ struct State {
     inode: HashMap<NodeId, Ino>,
     /// Nodes whose contents in the kernel are those of another branch than the tree's.
     stale: HashSet<NodeId>,
+    /// What regular files were when the kernel was told of a node that it did not know.
+    first: HashMap<NodeId, Seen>,
     /// What the kernel still knows of inodes that have no name any more: open directories and pipes, and times that it has yet to tell.
     removed: HashMap<NodeId, Gone>,
     made: u64,
+}
+
+/// What the kernel believes of a regular file for as long as it knows the node, whatever we say later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    version: OpId,
+    size: u64,
+    mtime: Timestamp,
+    ctime: Timestamp,
+}
+
+impl Seen {
+    pub(crate) fn of(inode: &Inode) -> Self {
+        Self {
+            version: inode.version,
+            size: inode.size,
+            mtime: inode.mtime,
+            ctime: inode.ctime,
+        }
+    }
 }
 
 /// The table of nodes.
@@ -77,6 +100,27 @@ impl Nodes {
         *self.0.lock().known.entry(node).or_insert(0) += 1;
     }
 
+    /// Counts it too, and notes what a file was when the kernel did not know the node yet. What is told of it later must be the same, or nothing
+    /// is known of it: a merge may have changed the tree and not come to `outdate` yet.
+    pub(crate) fn introduce(&self, node: NodeId, seen: Option<Seen>) {
+        let mut state = self.0.lock();
+        let known = state.known.entry(node).or_insert(0);
+        *known += 1;
+        let is_new = *known == 1;
+        match seen {
+            Some(seen) if is_new => drop(state.first.insert(node, seen)),
+            seen if state.first.get(&node) != seen.as_ref() => drop(state.first.remove(&node)),
+            _ => {}
+        }
+    }
+
+    /// Whether a file is, to the kernel, what it was when it was told of it.
+    pub(crate) fn is_as_introduced(&self, ino: Ino, seen: Seen) -> bool {
+        let state = self.0.lock();
+        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
+        !state.stale.contains(&node) && state.first.get(&node) == Some(&seen)
+    }
+
     /// The kernel let go of so many references.
     pub(crate) fn forget(&self, node: NodeId, count: u64) {
         let mut state = self.0.lock();
@@ -88,6 +132,7 @@ impl Nodes {
             return;
         }
         state.known.remove(&node);
+        state.first.remove(&node);
         state.stale.remove(&node);
         state.removed.remove(&node);
         if let Some(ino) = state.inode.remove(&node)
@@ -135,6 +180,41 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skrin_base::DeviceId;
+
+    #[test]
+    fn a_file_is_as_introduced_until_something_else_is_told_of_it_or_it_is_outdated() {
+        let nodes = Nodes::default();
+        let seen = |size| Seen {
+            version: OpId {
+                device: DeviceId([1; 16]),
+                counter: 1,
+            },
+            size,
+            mtime: Timestamp(1),
+            ctime: Timestamp(1),
+        };
+        let is = |node: u64, size| nodes.is_as_introduced(Ino(node), seen(size));
+        nodes.introduce(NodeId(50), Some(seen(1)));
+        assert!(is(50, 1) && !is(50, 2) && !is(51, 1));
+        nodes.introduce(NodeId(50), Some(seen(1)));
+        assert!(is(50, 1));
+        // Told by two who looked at the tree before and after a merge, whichever was first.
+        nodes.introduce(NodeId(50), Some(seen(2)));
+        assert!(!is(50, 1) && !is(50, 2));
+        // Listings tell without noting.
+        nodes.looked_up(NodeId(60));
+        nodes.introduce(NodeId(60), Some(seen(1)));
+        assert!(!is(60, 1));
+        nodes.introduce(NodeId(70), Some(seen(1)));
+        nodes.outdate(Ino(70));
+        assert!(!is(70, 1));
+        let second = nodes.current(Ino(70));
+        nodes.introduce(second, Some(seen(1)));
+        assert!(is(70, 1), "under its new number");
+        nodes.forget(second, 1);
+        assert!(!is(70, 1));
+    }
 
     #[test]
     fn a_changed_inode_gets_another_node_only_while_the_kernel_knows_the_old_one() {

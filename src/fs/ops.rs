@@ -21,6 +21,7 @@ pub(crate) mod xattr;
 use crate::content;
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::nodes::Seen;
 use crate::types::{Attr, NodeId};
 use skrin_base::limits::{BLOCK_LEN, NAME_MAX};
 use skrin_base::{EntryId, Ino, Name, OpId, clock};
@@ -143,7 +144,8 @@ impl Fs {
     pub(crate) fn entry_attr(&self, (ino, inode): (Ino, &Inode), stored: u64, count: bool) -> Attr {
         let node = self.nodes.current(ino);
         if count {
-            self.nodes.looked_up(node);
+            let seen = (inode.kind == Kind::File).then(|| Seen::of(inode));
+            self.nodes.introduce(node, seen);
         }
         let mut attr = Self::attr_of(node, ino, inode);
         attr.stored = stored;

@@ -3,6 +3,7 @@
 use crate::core::{Fs, Polled};
 use crate::error::FsError;
 use crate::leases::is_lock;
+use crate::nodes::Seen;
 use skrin_base::{Ino, Name};
 use skrin_meta::replica::MergeDiff;
 use skrin_meta::{Kind, state};
@@ -261,6 +262,10 @@ impl Fs {
         if let Some(file) = self.files.get(self.nodes.known_as(ino))
             && file.state.lock().base == inode.version
         {
+            return Ok(Told::Attributes(ino));
+        }
+        // Of a state that was folded anew most files are as they were.
+        if self.nodes.is_as_introduced(ino, Seen::of(&inode)) {
             return Ok(Told::Attributes(ino));
         }
         self.nodes.outdate(ino);
