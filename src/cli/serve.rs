@@ -271,20 +271,8 @@ fn mount(
     if pin_file.is_some() {
         fs.pin(pinned);
     }
-    let options = MountOptions {
-        name: mount_table::source_of(&place),
-        allow_other: plan.allow_other,
-        read_only: plan.read_only,
-        no_exec: plan.no_exec,
-        view: View {
-            uid: plan.owner.uid,
-            gid: plan.owner.gid,
-            umask: plan.owner.umask,
-        },
-        names: names(plan),
-    };
-    let handle =
-        skrin_fuse::mount(Arc::clone(&fs), point.path(), &options).map_err(mount_failure)?;
+    let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
+        .map_err(mount_failure)?;
     if !plan.offline {
         runtime.spawn(layers.control.watch());
     }
@@ -320,6 +308,21 @@ fn mount(
             mounted.end(Shutdown::LeaveInJournal)?;
             Err(failure)
         }
+    }
+}
+
+fn mount_options(plan: &Plan, place: &str) -> MountOptions {
+    MountOptions {
+        name: mount_table::source_of(place),
+        allow_other: plan.allow_other,
+        read_only: plan.read_only,
+        no_exec: plan.no_exec,
+        view: View {
+            uid: plan.owner.uid,
+            gid: plan.owner.gid,
+            umask: plan.owner.umask,
+        },
+        names: names(plan),
     }
 }
 

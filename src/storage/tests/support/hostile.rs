@@ -1,0 +1,158 @@
+//! A server that does to its clients whatever a test says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_storage::{Credentials, ObjectName, OpenOptions, Secret, Store, Times, VaultUrl, open};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What is sent for a request.
+pub(crate) enum Answer {
+    /// These bytes, and then the connection stays.
+    Send(String),
+    /// These bytes, and then it is closed.
+    Close(String),
+    /// These bytes, and then one more every so often without end.
+    Drip(String, Duration),
+    /// These bytes, and then as many as the client takes.
+    Endless(String),
+    /// These bytes, again and again.
+    Again(String),
+}
+
+/// A server that answers by a function of the request's head, and remembers all heads.
+pub(crate) struct Hostile {
+    pub(crate) port: u16,
+    heads: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hostile {
+    pub(crate) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (answer, seen) = (Arc::new(answer), Arc::clone(&heads));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
+                tokio::spawn(async move { serve(stream, &*answer, &seen).await });
+            }
+        });
+        Self { port, heads, task }
+    }
+
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.heads.lock().clone()
+    }
+
+    pub(crate) fn count(&self, method: &str) -> usize {
+        let heads = self.heads();
+        heads.iter().filter(|head| head.starts_with(method)).count()
+    }
+
+    pub(crate) fn webdav(&self, user: Option<&str>) -> Arc<dyn Store> {
+        let credentials = match user {
+            Some(user) => Credentials::Password {
+                user: user.into(),
+                password: Secret::new("hunter2"),
+                origin: "the test".into(),
+            },
+            None => Credentials::Anonymous,
+        };
+        let url = format!("webdav://127.0.0.1:{}/v", self.port);
+        open(&VaultUrl::parse(&url).unwrap(), options(credentials)).unwrap()
+    }
+
+    pub(crate) fn s3(&self) -> Arc<dyn Store> {
+        let keys = Credentials::Keys {
+            access_key: "AK".into(),
+            secret_key: Secret::new("hunter2"),
+            session_token: None,
+            origin: "the test".into(),
+        };
+        let url = format!("s3://bucket/v?endpoint=http://127.0.0.1:{}", self.port);
+        open(&VaultUrl::parse(&url).unwrap(), options(keys)).unwrap()
+    }
+}
+
+/// Quick to give up.
+pub(crate) fn options(credentials: Credentials) -> OpenOptions {
+    OpenOptions {
+        credentials,
+        patience: Duration::from_millis(1500),
+        times: Times {
+            connect: Duration::from_secs(2),
+            answer: Duration::from_secs(1),
+            stall: Duration::from_millis(500),
+            slowest: 1 << 20,
+        },
+        ..OpenOptions::new(Arc::new(SeededEntropy::new(3)))
+    }
+}
+
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let len = head.split("content-length: ").nth(1);
+    let len = len.map_or(0, |rest| {
+        rest.split_once("\r\n").unwrap().0.parse().unwrap()
+    });
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(head)
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    answer: &(dyn Fn(&str) -> Answer + Send + Sync),
+    seen: &Mutex<Vec<String>>,
+) {
+    while let Some(head) = read_head(&mut stream).await {
+        seen.lock().push(head.clone());
+        let answer = answer(&head);
+        let (Answer::Send(bytes)
+        | Answer::Close(bytes)
+        | Answer::Drip(bytes, _)
+        | Answer::Endless(bytes)
+        | Answer::Again(bytes)) = &answer;
+        if stream.write_all(bytes.as_bytes()).await.is_err() {
+            return;
+        }
+        match answer {
+            Answer::Send(_) => {}
+            Answer::Close(_) => return,
+            Answer::Drip(_, every) => loop {
+                tokio::time::sleep(every).await;
+                if stream.write_all(b"x").await.is_err() {
+                    return;
+                }
+            },
+            Answer::Endless(_) => while stream.write_all(&[b'x'; 4096]).await.is_ok() {},
+            Answer::Again(bytes) => while stream.write_all(bytes.as_bytes()).await.is_ok() {},
+        }
+    }
+}
+
+pub(crate) fn http(status: &str, headers: &str, body: &str) -> String {
+    let len = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\n{headers}\r\n{body}")
+}
+
+pub(crate) fn name(s: &str) -> ObjectName {
+    ObjectName::new(s).unwrap()
+}
+
+pub(crate) const BASIC: &str = "WWW-Authenticate: Basic realm=\"x\"\r\n";
