@@ -1,6 +1,7 @@
 //! Everything at once: several devices, faults, crashes, restored copies, and liars.
 
-use super::liar::{Liar, assert_nothing_is_lost, lie};
+use super::liar::Liar;
+use super::liar::random::{assert_nothing_is_lost, lie};
 use super::*;
 use skrin_storage::Verb;
 use skrin_storage::fault::{Failure, Rule};
