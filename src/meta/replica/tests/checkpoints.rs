@@ -6,7 +6,7 @@ use bytes::Bytes;
 use skrin_storage::ObjectName;
 
 /// A device with a history, a checkpoint that stands, and some commits after it.
-async fn with_checkpoint(seed: u64) -> (Vault, Device) {
+pub(super) async fn with_checkpoint(seed: u64) -> (Vault, Device) {
     let mut vault = Vault::new(seed);
     vault.policy = CheckpointPolicy {
         ops: 30,

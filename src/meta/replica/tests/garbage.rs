@@ -1,7 +1,8 @@
 //! What commits say of segments, and which of these may be deleted.
 
+use super::checkpoints::with_checkpoint;
 use super::*;
-use crate::commit::Decided;
+use crate::commit::{CheckedCommit, Decided, Opinion};
 use crate::op::{Body, Kind, OpKind, Place};
 use crate::state;
 use skrin_base::{Content, Extent, Ino, KeyId, SegmentInfo, Stored, Timestamp};
@@ -27,15 +28,18 @@ fn settled(lane: LaneId, below: u64) -> Settled {
     }
 }
 
-/// What the newest commit of a lane of the device says.
+/// What the newest commit of a lane of the device says of its segments.
 fn said(vault: &Vault, device: &Device, lane: LaneId) -> Decided {
+    newest(vault, device, lane).commit().decided.clone()
+}
+
+fn newest(vault: &Vault, device: &Device, lane: LaneId) -> CheckedCommit {
     let own = device.replica().commits.list().unwrap();
     let tip = own.into_iter().rfind(|head| head.lane == lane).unwrap();
     let name = RoomNames(vault.world.keys.room()).commit(&tip).unwrap();
     let bytes = vault.store.peek(&name).unwrap();
     let (keys, roster) = (&vault.world.keys, vault.world.roster());
-    let checked = crate::commit::open_commit(&tip, &bytes, keys, &roster).unwrap();
-    checked.commit().decided.clone()
+    crate::commit::open_commit(&tip, &bytes, keys, &roster).unwrap()
 }
 
 async fn publish(device: &Device, settled: Settled) {
@@ -104,6 +108,32 @@ async fn a_number_that_only_void_commits_declare_is_not_decided() {
     device.replica().close_lane(settled(lane, 9)).await.unwrap();
     let decided = said(&vault, &device, lane);
     assert_eq!((decided.below, decided.abandoned), (4, vec![1, 2, 3]));
+}
+
+/// It may name contents that nobody else knows to be needed.
+#[tokio::test]
+async fn a_device_releases_no_checkpoint_while_something_waits_that_it_had_when_it_noticed_that() {
+    let (vault, mut device) = with_checkpoint(73).await;
+    let mut rng = Rng(73);
+    let lane = device.replica().own_lane().await;
+    (0..2).for_each(|_| device.act(&mut rng));
+    let release = device.replica().tree().releasable();
+    assert!(release.is_some());
+    let first = device.journal[device.journal.len() - 2].id.counter;
+    for (upto, releases) in [(first, 0), (u64::MAX, 1)] {
+        let settled = Settled {
+            release,
+            ..Settled::default()
+        };
+        let published = device.replica().publish(upto, Vec::new(), settled);
+        published.await.unwrap();
+        let newest = newest(&vault, &device, lane);
+        let commit = newest.commit();
+        assert_eq!(commit.ops.len(), 1);
+        let said = commit.verdicts.iter();
+        let said = said.filter(|verdict| verdict.opinion == Opinion::Release);
+        assert_eq!(said.count(), releases);
+    }
 }
 
 const SECOND: u64 = 1_000_000_000;
