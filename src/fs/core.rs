@@ -216,7 +216,7 @@ impl Fs {
 
     /// How long somebody who reads waits for the storage: not so long if it has not answered lately.
     pub(crate) fn reading_deadline(&self) -> Duration {
-        match self.polled.lock().unreachable {
+        match self.polled().unreachable {
             true => self.options.deadline.min(GONE_PATIENCE),
             false => self.options.deadline,
         }
@@ -240,7 +240,7 @@ impl Fs {
     pub fn status(&self) -> Status {
         // These take locks of their own, under which others ask when it was polled.
         let (pending, open_files) = (self.pending(), self.files.all().len());
-        let polled = self.polled.lock();
+        let polled = self.polled();
         let now = self.clock.monotonic();
         Status {
             pending,

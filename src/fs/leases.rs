@@ -232,7 +232,8 @@ impl Fs {
     }
 
     fn turn(&self, ino: Ino, lease: &Lease) -> Result<Turn, FsError> {
-        let looked = self.polled.lock().at;
+        // Before the tree: see `polled`.
+        let looked = self.polled().at;
         let tree = self.replica.tree();
         let inode = state::inode(&tree, ino)?;
         let Some((inode, link)) = inode.as_ref().and_then(|i| Some((i, i.links.first()?))) else {

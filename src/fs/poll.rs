@@ -4,8 +4,9 @@ use crate::core::{Fs, Polled};
 use crate::error::FsError;
 use crate::leases::is_lock;
 use crate::nodes::Seen;
+use parking_lot::MutexGuard;
 use skrin_base::{Ino, Name};
-use skrin_meta::replica::MergeDiff;
+use skrin_meta::replica::{MergeDiff, holds_tree};
 use skrin_meta::{Kind, state};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -44,6 +45,12 @@ struct Outdated {
 }
 
 impl Fs {
+    /// How looking for changes went. Who holds the tree must not ask: others take the tree while they have this.
+    pub(crate) fn polled(&self) -> MutexGuard<'_, Polled> {
+        debug_assert!(!holds_tree(), "the state of polling after the tree");
+        self.polled.lock()
+    }
+
     /// Looks for changes of other devices now and takes them in. Waits for the storage.
     ///
     /// # Errors
@@ -58,7 +65,7 @@ impl Fs {
         let unreachable = pulled.as_ref().is_err_and(FsError::is_transient);
         let outdated = pulled.and_then(|diff| self.outdate_all(diff));
         {
-            let mut polled = self.polled.lock();
+            let mut polled = self.polled();
             let now = self.clock.monotonic();
             if error.is_none() {
                 polled.at = Some(now);
@@ -81,7 +88,7 @@ impl Fs {
 
     /// Whether `refresh` would wait: the last look for changes is longer ago than the interval, and the storage seems to answer.
     pub fn is_outdated(&self) -> bool {
-        self.is_worth_waiting(&self.polled.lock())
+        self.is_worth_waiting(&self.polled())
     }
 
     fn is_worth_waiting(&self, polled: &Polled) -> bool {
@@ -104,7 +111,7 @@ impl Fs {
     /// known. All who wait at the same time share one look.
     pub fn refresh(&self) {
         let look = {
-            let polled = self.polled.lock();
+            let polled = self.polled();
             if !self.is_worth_waiting(&polled) {
                 return;
             }
@@ -114,14 +121,14 @@ impl Fs {
             self.next_look(1)
         };
         if !self.await_look(look, REFRESH_PATIENCE) {
-            self.polled.lock().given_up = true;
+            self.polled().given_up = true;
             tracing::info!("the storage does not answer; files are opened as they are known");
         }
     }
 
     /// Whether `refresh_locks` would wait.
     pub fn is_outdated_for_locks(&self) -> bool {
-        let polled = self.polled.lock();
+        let polled = self.polled();
         let now = self.clock.monotonic();
         let old = |tried: u64| now.saturating_sub(tried) >= LOCK_FRESH;
         polled.error.is_none() && !polled.given_up && polled.tried.is_some_and(old)
@@ -136,7 +143,7 @@ impl Fs {
         if let Some(look) = look
             && !self.await_look(look, REFRESH_PATIENCE)
         {
-            self.polled.lock().given_up = true;
+            self.polled().given_up = true;
         }
     }
 
@@ -156,7 +163,7 @@ impl Fs {
 
     /// Asks for a look that begins now; `None` if nobody polls.
     fn ask_for_look(&self) -> Option<(watch::Receiver<u64>, u64)> {
-        let mut polled = self.polled.lock();
+        let mut polled = self.polled();
         polled.forced = polled.tried.is_some();
         self.look.notify_one();
         // One that has begun may have seen too little.
@@ -291,7 +298,7 @@ impl Fs {
         if let Some(every) = self.options.poll_interval {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             // Opening the replica has looked.
-            self.polled.lock().tried = Some(self.clock.monotonic());
+            self.polled().tried = Some(self.clock.monotonic());
             self.start("skrin-poll", move || Self::poll_forever(weak, stop, every))?;
         }
         {
@@ -364,7 +371,7 @@ impl Fs {
 
     /// Whether to look now: not for somebody whose wish was fulfilled meanwhile.
     fn begin_look(&self, asked: bool) -> bool {
-        let mut polled = self.polled.lock();
+        let mut polled = self.polled();
         let forced = std::mem::take(&mut polled.forced);
         polled.running = !asked || forced || self.is_due(&polled);
         polled.begun = self.clock.monotonic();
