@@ -27,7 +27,7 @@ use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
 use skrin_base::{Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_storage::{Places, Store, Urgency};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -394,7 +394,7 @@ impl DataStore {
     ///
     /// # Errors
     /// `Storage`.
-    pub async fn stored(&self) -> Result<(HashMap<SegmentId, Option<u64>>, usize), DataError> {
+    pub async fn stored(&self) -> Result<(BTreeMap<SegmentId, Option<u64>>, usize), DataError> {
         self.inner.stored().await
     }
 

@@ -7,8 +7,8 @@ use crate::poll::until_stopped;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_meta::replica::{Garbage, GarbageRules};
 use skrin_meta::{OpKind, state};
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Weak};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -48,7 +48,7 @@ pub struct Collected {
 }
 
 impl Collected {
-    fn of(stored: &HashMap<SegmentId, Option<u64>>, others: usize) -> Self {
+    fn of(stored: &BTreeMap<SegmentId, Option<u64>>, others: usize) -> Self {
         Self {
             stored: stored.len() as u64,
             stored_bytes: stored.values().flatten().sum(),
@@ -101,9 +101,7 @@ impl Fs {
             unproven: nanos(PROOF.min(Duration::from_secs(retention.unwrap_or(0)))),
             away: nanos(AWAY),
         };
-        let replica = Arc::clone(&self.replica);
-        let garbage = tokio::task::spawn_blocking(move || replica.garbage(&history, &keep, &rules));
-        let garbage = garbage.await.map_err(|_| FsError::Stopped)??;
+        let garbage = self.replica.garbage(history, keep, rules).await?;
         self.free(garbage).await
     }
 

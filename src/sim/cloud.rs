@@ -345,7 +345,9 @@ impl Store for Link {
             // What was stored in part may go, to be put whole.
             let is_part = self.cloud.parts.lock().remove(name);
             let is_there = self.cloud.objects.peek(name).is_some();
-            if is_there && !is_part && !name.as_str().contains("/tips/") {
+            // Tips are hints; that no segment goes that is needed, those say who read everything.
+            let may = |dir: &str| name.as_str().contains(dir);
+            if is_there && !is_part && !may("/tips/") && !may("segments/") {
                 self.cloud
                     .accuse(format!("device {} deleted {name}", self.body.device));
             }

@@ -12,6 +12,7 @@ mod clock;
 mod cloud;
 mod many;
 mod oracle;
+mod past;
 mod random;
 mod solo;
 mod trace;
@@ -40,7 +41,11 @@ pub const SCENES: &[Scene] = &[
     },
     Scene {
         name: "many",
-        run: |seed| many::many(seed, 250),
+        run: |seed| many::many(seed, 250, false),
+    },
+    Scene {
+        name: "past",
+        run: |seed| many::many(seed, 200, true),
     },
 ];
 pub use trace::Counts;

@@ -4,20 +4,22 @@
 
 use crate::body::{End, Image};
 use crate::cloud::Weather;
+use crate::past::{self, Past};
 use crate::random::{Chance, mix};
 use crate::sut::{self, CALLER};
 use crate::world::{self, Machine, Outcome, World};
+use skrin_base::{Clock, Timestamp};
 use skrin_fs::{Fs, FsError, NodeId, OpenMode, RenameMode, SetAttr, Shutdown};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-const SCENE: &str = "many";
 /// What a line begins with, in bytes.
 const HEAD: usize = 24;
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"c.txt", b"d", b"e", b"f.docx"];
 
 /// A line: who wrote it, and which of his it is.
-type Line = (usize, u64);
+pub(crate) type Line = (usize, u64);
 
 /// What is known of the lines.
 #[derive(Default)]
@@ -45,18 +47,21 @@ struct Player {
     backup: Option<Image>,
 }
 
-struct Many<'a> {
-    world: &'a World,
+pub(crate) struct Many<'a> {
+    pub(crate) world: &'a World,
     players: Vec<Player>,
     ledger: Ledger,
     /// Devices whose state was replaced by an older one.
     restored: BTreeSet<usize>,
     /// The next device that was never used.
     fresh: usize,
+    /// Where programs look back, too.
+    looks_back: bool,
+    pub(crate) past: Past,
 }
 
 /// Lets the world of a seed happen.
-pub(crate) fn many(seed: u64, steps: usize) -> Outcome {
+pub(crate) fn many(seed: u64, steps: usize, looks_back: bool) -> Outcome {
     world::run(seed, |world| {
         let count = 2 + world.chance.below(2) as usize;
         let player = |device| Player {
@@ -73,15 +78,27 @@ pub(crate) fn many(seed: u64, steps: usize) -> Outcome {
             ledger: Ledger::default(),
             restored: BTreeSet::new(),
             fresh: count,
+            looks_back,
+            past: Past::default(),
         };
+        if looks_back {
+            past::begin(&mut many);
+        }
         for step in 0..steps {
             let who = world.chance.below(count as u64) as usize;
             many.act(who, step);
+            if looks_back && world.chance.per_mille(150) {
+                past::act(&mut many, who, step);
+                many.settle_death(who);
+            }
             if world.chance.per_mille(8) {
                 many.converge();
             }
         }
         many.converge();
+        if looks_back {
+            past::clear(&mut many);
+        }
         many.end();
     })
 }
@@ -123,11 +140,43 @@ impl Ledger {
 }
 
 impl Many<'_> {
-    fn fail(&self, what: impl AsRef<str>) -> ! {
-        self.world.fail(SCENE, what)
+    fn scene(&self) -> &'static str {
+        match self.looks_back {
+            true => "past",
+            false => "many",
+        }
     }
 
-    fn below(&self, n: u64) -> u64 {
+    pub(crate) fn fail(&self, what: impl AsRef<str>) -> ! {
+        self.world.fail(self.scene(), what)
+    }
+
+    /// The file system of a device that runs.
+    pub(crate) fn fs(&self, who: usize) -> Option<Arc<Fs>> {
+        let machine = self.players.get(who)?.machine.as_ref()?;
+        Some(Arc::clone(&machine.fs))
+    }
+
+    /// The time by the clock of a device that runs.
+    pub(crate) fn now(&self, who: usize) -> Option<Timestamp> {
+        Some(self.players.get(who)?.machine.as_ref()?.clock.now())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.players.len()
+    }
+
+    pub(crate) fn is_removed(&self, line: &Line) -> bool {
+        self.ledger.removed.contains(line)
+    }
+
+    /// A program may have taken away any of the lines that there are.
+    pub(crate) fn remove_all_lines(&mut self) {
+        let ledger = &mut self.ledger;
+        ledger.removed.extend(ledger.written.keys());
+    }
+
+    pub(crate) fn below(&self, n: u64) -> u64 {
         self.world.chance.below(n)
     }
 
@@ -181,7 +230,9 @@ impl Many<'_> {
                 self.players[who].backup = Some(world.bodies[self.players[who].device].backup());
             }
             98 => {}
-            _ => self.lose_disk(who),
+            // Whoever looks back waits for those who are gone.
+            _ if !self.looks_back || world.chance.below(8) == 0 => self.lose_disk(who),
+            _ => {}
         }
         self.settle_death(who);
     }
@@ -249,6 +300,7 @@ impl Many<'_> {
             }
             None if self.fresh < 10 => {
                 self.world.trace.event("disk lost", device.to_string());
+                self.past.lost_disks += 1;
                 player.image = Image::default();
                 player.device = self.fresh;
                 self.fresh += 1;
@@ -344,7 +396,7 @@ impl Many<'_> {
         }
     }
 
-    fn a_name(&self) -> &'static [u8] {
+    pub(crate) fn a_name(&self) -> &'static [u8] {
         NAMES[self.below(NAMES.len() as u64) as usize]
     }
 
@@ -409,12 +461,12 @@ impl Many<'_> {
         Ok(())
     }
 
-    fn alive(&self, who: usize) -> bool {
+    pub(crate) fn alive(&self, who: usize) -> bool {
         let machine = self.players[who].machine.as_ref();
         machine.is_some_and(Machine::is_alive)
     }
 
-    fn parse(&self, bytes: &[u8], what: &str) -> Vec<Line> {
+    pub(crate) fn parse(&self, bytes: &[u8], what: &str) -> Vec<Line> {
         match self.ledger.parse(bytes) {
             Ok(lines) => lines,
             Err(wrong) => self.fail(format!("{what}: {wrong}")),
@@ -504,7 +556,7 @@ impl Many<'_> {
     }
 
     /// All ways are good, all devices run: they come to the same tree, in which everything is.
-    fn converge(&mut self) {
+    pub(crate) fn converge(&mut self) {
         for who in 0..self.players.len() {
             self.bring_up(who);
         }
@@ -521,7 +573,7 @@ impl Many<'_> {
                 };
                 if let Err(error) = machine.fs.poll() {
                     self.world
-                        .fail(SCENE, format!("poll of {}: {error}", player.device));
+                        .fail(self.scene(), format!("poll of {}: {error}", player.device));
                 }
             }
             let machines = self.players.iter().filter_map(|p| p.machine.as_ref());
@@ -550,6 +602,11 @@ impl Many<'_> {
         let Some((tree, _)) = trees.first() else {
             return;
         };
+        for who in 0..self.players.len() {
+            if let Some(fs) = self.fs(who) {
+                past::check(self, &fs);
+            }
+        }
         let mut found = BTreeSet::new();
         for (path, seen) in tree.iter().filter(|(_, seen)| seen.kind == "file") {
             found.extend(self.parse(&seen.data, &format!("{path:?}")));
@@ -594,7 +651,7 @@ impl Many<'_> {
             return;
         };
         let tree = sut::tree(&machine.fs).0;
-        self.world.judge(SCENE, &mut machine, &tree);
+        self.world.judge(self.scene(), &mut machine, &tree);
     }
 }
 
@@ -606,7 +663,7 @@ fn child(fs: &Fs, dir: NodeId, name: &[u8]) -> Result<NodeId, FsError> {
 }
 
 /// All names in the tree: in which directory, and whether it leads to one.
-fn places(fs: &Fs) -> Result<Vec<(NodeId, Vec<u8>, bool)>, FsError> {
+pub(crate) fn places(fs: &Fs) -> Result<Vec<(NodeId, Vec<u8>, bool)>, FsError> {
     let (mut all, mut todo) = (Vec::new(), vec![NodeId::ROOT]);
     while let Some(dir) = todo.pop() {
         for entry in fs.readdir(dir, skrin_fs::PARENT_COOKIE, usize::MAX, false)? {
@@ -622,7 +679,7 @@ fn places(fs: &Fs) -> Result<Vec<(NodeId, Vec<u8>, bool)>, FsError> {
     Ok(all)
 }
 
-fn read_node(fs: &Fs, node: NodeId) -> Result<Vec<u8>, FsError> {
+pub(crate) fn read_node(fs: &Fs, node: NodeId) -> Result<Vec<u8>, FsError> {
     let handle = fs.open_node(node, OpenMode::default())?;
     let read = read_handle(fs, handle);
     fs.release(handle)?;

@@ -118,7 +118,10 @@ impl World {
             state::for_each_inode(&tree, visit).unwrap();
         }
         for (id, info) in infos {
-            let reads = reads.remove(&id).unwrap_or_default();
+            // What nobody needs any more may be gone.
+            let Some(reads) = reads.remove(&id) else {
+                continue;
+            };
             let verified = self.wait(machine.data.verify_segment(info, reads));
             match verified {
                 Ok(good) if good.flaws.is_empty() => {}

@@ -5,7 +5,7 @@ use crate::error::DataError;
 use crate::segment::object_name;
 use skrin_base::SegmentId;
 use skrin_storage::{BadName, Prefix, StoreError};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn failed(error: impl Into<StoreError>) -> DataError {
@@ -15,10 +15,10 @@ fn failed(error: impl Into<StoreError>) -> DataError {
 impl Inner {
     pub(super) async fn stored(
         &self,
-    ) -> Result<(HashMap<SegmentId, Option<u64>>, usize), DataError> {
+    ) -> Result<(BTreeMap<SegmentId, Option<u64>>, usize), DataError> {
         let all = Prefix::new("segments").map_err(|bad: BadName| failed(bad))?;
         let listing = self.parts.store.list(&all).await.map_err(failed)?;
-        let (mut stored, mut others) = (HashMap::new(), listing.objects.len());
+        let (mut stored, mut others) = (BTreeMap::new(), listing.objects.len());
         for dir in listing.dirs {
             let dir = all.dir(&dir).map_err(failed)?;
             for listed in self.parts.store.list(&dir).await.map_err(failed)?.objects {

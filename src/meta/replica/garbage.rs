@@ -15,8 +15,11 @@ use crate::op::{Body, OpKind};
 use crate::rows::{MemoryRows, RowsError};
 use crate::state;
 use skrin_base::{Content, DeviceId, Extent, Hash32, LaneId, SegmentId, SegmentInfo, Timestamp};
+use skrin_storage::disk::blocking;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// What decides how much of the past is kept.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +107,21 @@ impl Replica {
     /// files, its journal and its pending operations name. Pull first; `history` is what the storage has.
     ///
     /// # Errors
-    /// None in practice: rows in memory do not fail.
-    pub fn garbage(
+    /// `Ending`; else none in practice, as rows in memory do not fail.
+    pub async fn garbage(
+        self: &Arc<Self>,
+        history: History,
+        keep: BTreeSet<SegmentId>,
+        rules: GarbageRules,
+    ) -> Result<Garbage, ReplicaError> {
+        let replica = Arc::clone(self);
+        let finding = blocking(&Handle::current(), move || {
+            replica.find_garbage(&history, &keep, &rules)
+        });
+        finding.await.map_err(|_| ReplicaError::Ending)?
+    }
+
+    pub(super) fn find_garbage(
         &self,
         history: &History,
         keep: &BTreeSet<SegmentId>,

@@ -6,7 +6,7 @@ use skrin_sim::{Counts, SCENES};
 /// Seeds of every run.
 const FIXED: u64 = 150;
 /// New ones, unless said otherwise.
-const FRESH: u64 = 250;
+const FRESH: u64 = 150;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -39,6 +39,11 @@ fn solo_worlds_keep_every_promise_to_the_programs_of_one_device() {
 #[test]
 fn many_worlds_converge_and_lose_no_line_that_was_acknowledged() {
     worlds("many");
+}
+
+#[test]
+fn past_worlds_show_what_was_and_delete_nothing_that_anybody_needs() {
+    worlds("past");
 }
 
 #[test]

@@ -24,7 +24,7 @@ const FORBIDDEN: [&str; 13] = [
 ];
 
 /// Who may, and why.
-const ALLOWED: [(&str, &str, &str); 14] = [
+const ALLOWED: [(&str, &str, &str); 13] = [
     ("storage/disk.rs", "", "the place itself"),
     (
         "storage/local.rs",
@@ -56,11 +56,6 @@ const ALLOWED: [(&str, &str, &str); 14] = [
         "data/store/keep.rs",
         "spawn_blocking",
         "the disk cache, which the simulation does not have yet",
-    ),
-    (
-        "fs/collect.rs",
-        "spawn_blocking",
-        "deleting segments, which the simulation does not do yet",
     ),
     ("fs/testutil.rs", "", "tests"),
 ];

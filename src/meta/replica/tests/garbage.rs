@@ -414,7 +414,9 @@ impl Game {
         replica.pull().await.unwrap();
         let history = replica.history(now, |_| {}).await.unwrap();
         let rules = GarbageRules { now, ..self.rules };
-        let garbage = replica.garbage(&history, &BTreeSet::new(), &rules).unwrap();
+        let garbage = replica
+            .find_garbage(&history, &BTreeSet::new(), &rules)
+            .unwrap();
         let problem = |hold: &&Hold| matches!(hold, Hold::Problem(_));
         assert_eq!(garbage.holds.iter().find(problem), None);
         assert!(garbage.base.is_some() || !garbage.holds.is_empty());
