@@ -88,6 +88,8 @@ pub struct SeenHead {
     pub time: Timestamp,
     /// Whether the lane ended.
     pub closed: bool,
+    /// Since when others have published operations that the lane does not name: as this device saw it, by its own clock.
+    pub awaited: Option<Timestamp>,
 }
 
 impl fmt::Display for SeenHead {
@@ -145,6 +147,7 @@ impl Encode for SeenHead {
         w.bytes(self.label.as_bytes());
         self.time.encode(w);
         w.u8(self.closed.into());
+        w.option(self.awaited.as_ref());
     }
 }
 
@@ -159,6 +162,7 @@ impl Decode for SeenHead {
             label: label.map_err(|_| WireError::Value("label"))?.to_owned(),
             time: Timestamp::decode(r)?,
             closed: r.bool()?,
+            awaited: r.option()?,
         })
     }
 }
@@ -296,6 +300,9 @@ mod tests {
             label: "anna-laptop".to_owned(),
             time: Timestamp(1_790_000_000_000_000_000),
             closed: seq.is_multiple_of(2),
+            awaited: seq
+                .is_multiple_of(3)
+                .then_some(Timestamp(1_790_000_000_000_000_001)),
         }
     }
 

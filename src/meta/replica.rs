@@ -267,10 +267,10 @@ impl TreeGuard<'_> {
         owed.any(|reference| reference.floor <= latest)
     }
 
-    /// What this device may release, if it did not yet in the lane that it writes.
+    /// What this device may release, if it did not yet in its last lane.
     pub fn releasable(&self) -> Option<Release> {
         let checkpoint = self.0.meta.standing.current()?.reference;
-        let lane = self.0.own_open_lane().map(|(lane, _)| lane);
+        let lane = self.0.own_newest_lane().map(|(lane, _)| lane);
         let said = self.0.released.filter(|(of, _)| Some(*of) == lane);
         let counter = self.0.last_counter();
         let release = Release {

@@ -489,6 +489,7 @@ pub fn heads() -> Vec<Vec<u8>> {
         label: "laptop".to_owned(),
         time: Timestamp(5),
         closed: lane == 2,
+        awaited: (lane == 1).then_some(Timestamp(6)),
     };
     let lanes = [1, 2].map(|lane| (LaneId([lane; 16]), seen(lane)));
     let heads = Heads {

@@ -780,20 +780,27 @@ impl Core {
 
     /// The newest lane of this device, if it is open.
     pub(super) fn own_open_lane(&self) -> Option<(LaneId, &Lane)> {
+        let newest = self.own_newest_lane();
+        newest.filter(|(_, lane)| lane.closed.is_none())
+    }
+
+    /// The last lane in which this device published something, open or not.
+    pub(super) fn own_newest_lane(&self) -> Option<(LaneId, &Lane)> {
         let lanes = self.graph.lanes.iter();
         let own = lanes.filter(|(_, lane)| lane.device == self.device);
         let newest = own.max_by_key(|(_, lane)| lane.incarnation);
-        newest
-            .filter(|(_, lane)| lane.closed.is_none())
-            .map(|(id, lane)| (*id, lane))
+        newest.map(|(id, lane)| (*id, lane))
     }
 
     /// Whether others have published operations that the open lane of this device does not name yet.
     pub(super) fn holds_floor(&self) -> bool {
-        let Some((own, tip)) = self
-            .own_open_lane()
-            .and_then(|(id, l)| Some((id, l.tip()?)))
-        else {
+        let own = self.own_open_lane();
+        own.is_some_and(|(id, lane)| self.is_behind(id, lane))
+    }
+
+    /// Whether others have published operations that a lane does not name, as far as they are in memory.
+    pub(super) fn is_behind(&self, id: LaneId, lane: &Lane) -> bool {
+        let Some(tip) = lane.tip() else {
             return false;
         };
         let named = |head: &Head| {
@@ -803,7 +810,7 @@ impl Core {
         let mut held = self.log.values().filter_map(|logged| logged.held.as_ref());
         held.any(|(checked, _)| {
             let head = checked.head();
-            head.lane != own && !checked.commit().ops.is_empty() && !named(head)
+            head.lane != id && !checked.commit().ops.is_empty() && !named(head)
         })
     }
 

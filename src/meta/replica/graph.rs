@@ -470,11 +470,9 @@ impl Graph {
         lane.tips.iter().map(|tip| tip.seq).max()
     }
 
-    /// The newest commits of the lanes of `device` that are still open, other than `current`: it will not go on with them.
-    pub(crate) fn open_lanes_of(&self, device: DeviceId, current: LaneId) -> Vec<Head> {
-        let open = |(id, lane): &(&LaneId, &Lane)| {
-            **id != current && lane.device == device && lane.closed.is_none()
-        };
+    /// The newest commits of those lanes that are still open and that somebody wants.
+    pub(crate) fn open_lanes(&self, wanted: impl Fn(&LaneId, &Lane) -> bool) -> Vec<Head> {
+        let open = |(id, lane): &(&LaneId, &Lane)| lane.closed.is_none() && wanted(id, lane);
         let lanes = self.lanes.iter().filter(open);
         let head = |(id, lane): (&LaneId, &Lane)| {
             // Of a fork, the longest branch: a close below what was seen counts for nothing.

@@ -20,6 +20,7 @@ use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, HEADS_MAX};
 use skrin_base::{Hash32, LaneId, SegmentInfo};
 use skrin_storage::disk::blocking;
 use skrin_storage::{Durable, ErrorKind, ObjectName, put_verified};
+use std::collections::BTreeSet;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -32,6 +33,10 @@ const SEGMENT_LEN: usize = 140;
 /// Segments that one commit declares; more are spread over several, before the operations that use them.
 const SEGMENTS_AT_ONCE: usize = 2048;
 const VERDICTS_AT_ONCE: usize = 32;
+/// Nanoseconds after which a lane is closed whose device says nothing.
+const SILENT_AFTER: i64 = 7 * 86_400_000_000_000;
+/// Silent lanes that one commit closes.
+const CLOSES_AT_ONCE: usize = 256;
 /// Numbers of segments that one commit decides.
 const ABANDONED_AT_ONCE: u64 = 4096;
 
@@ -116,7 +121,8 @@ impl Replica {
                 0
             };
             let idle = count == 0 && declare.is_empty();
-            let heads = settled.heads && commits == 0 && net.own.tip.is_some();
+            let heads = settled.heads && commits == 0;
+            let heads = heads && (net.own.tip.is_some() || self.has_to_open(net, settled));
             if idle && !heads && !self.has_to_refute(net) {
                 break;
             }
@@ -145,6 +151,26 @@ impl Replica {
     fn has_to_refute(&self, net: &Net) -> bool {
         let latest = self.core.lock().graph.latest();
         net.refuting.keys().any(|c| c.floor <= latest)
+    }
+
+    /// Lanes of others that have been waited for so long that they are closed: the floor cannot rise, so that nothing is pruned or deleted.
+    /// Whoever comes back goes on in a new lane. The time is counted by the clock of this device alone, so that
+    /// clocks that differ close nothing.
+    fn silent(&self, net: &Net) -> BTreeSet<LaneId> {
+        let until = self.env.clock.now().0.saturating_sub(SILENT_AFTER);
+        let lanes = net.heads.lanes.iter();
+        let silent = lanes.filter(|(_, seen)| {
+            let awaited = seen.awaited.is_some_and(|since| since.0 <= until);
+            awaited && !seen.closed && seen.device != self.env.device
+        });
+        silent.map(|(id, _)| *id).take(CLOSES_AT_ONCE).collect()
+    }
+
+    /// Whether a lane is opened without anything to publish: others wait for what this device releases, as they know it, or wait for one
+    /// that will not answer.
+    fn has_to_open(&self, net: &Net, settled: Settled) -> bool {
+        let is_known = || self.core.lock().own_newest_lane().is_some();
+        settled.release.is_some() && is_known() || !self.silent(net).is_empty()
     }
 
     /// Returns when no commit is being sealed and kept any more. Waits for the local disk only, unless somebody publishes.
@@ -292,7 +318,11 @@ impl Replica {
             seq: net.own.tip.map_or(0, |tip| tip.seq.saturating_add(1)),
             hash: Hash32::default(),
         };
-        let mut closes = core.graph.open_lanes_of(self.env.device, own.lane);
+        let silent = self.silent(net);
+        let mut closes = core.graph.open_lanes(|id, lane| {
+            // With its other lanes this device will not go on.
+            *id != own.lane && (lane.device == self.env.device || silent.contains(id))
+        });
         let parents: Vec<Head> = heads.iter().chain(&closes).copied().collect();
         closes.extend(batch.close.then_some(own));
         closes.sort();

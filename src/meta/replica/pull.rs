@@ -2,13 +2,13 @@
 
 use super::core::{Core, MergeError};
 use super::error::{FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
-use super::graph::{Admitted, Graph, Refusal};
+use super::graph::{Admitted, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica};
 use crate::checkpoint::DigestOfRows;
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict, open_commit};
-use crate::heads::SeenHead;
+use crate::heads::{Heads, SeenHead};
 use crate::lane::{Head, parse_tip};
 use crate::order::OrderKey;
 use crate::rows::RowsError;
@@ -690,7 +690,7 @@ impl Replica {
         {
             let core = self.core.lock();
             let unconfirmed = net.in_flight.as_ref().map(|sealed| sealed.head);
-            for (id, seen) in self.seen(&core.graph) {
+            for (id, seen) in self.seen(&core, &net.heads) {
                 if unconfirmed.is_none_or(|head| head != seen.head) {
                     heads.lanes.insert(id, seen);
                 }
@@ -728,24 +728,32 @@ impl Replica {
         Ok(())
     }
 
-    fn seen(&self, graph: &Graph) -> Vec<(LaneId, SeenHead)> {
+    /// The ends of all lanes, and since when they are waited for, which those that stand where they stood before go on to be.
+    fn seen(&self, core: &Core, before: &Heads) -> Vec<(LaneId, SeenHead)> {
+        let now = self.env.clock.now();
         let entry = |(id, lane): (&LaneId, &super::graph::Lane)| {
             let tip = lane.tip()?;
+            let head = Head {
+                lane: *id,
+                seq: tip.seq,
+                hash: tip.hash,
+            };
+            let known = before.lanes.get(id).filter(|known| known.head == head);
+            let awaited = known.and_then(|known| known.awaited);
+            let is_open = lane.closed.is_none();
+            let behind = || (is_open && core.is_behind(*id, lane)).then_some(now);
             let seen = SeenHead {
-                head: Head {
-                    lane: *id,
-                    seq: tip.seq,
-                    hash: tip.hash,
-                },
+                head,
                 lamport: tip.lamport,
                 device: lane.device,
                 label: label_of(&self.env.label(&lane.device)),
                 time: tip.time,
-                closed: lane.closed.is_some(),
+                closed: !is_open,
+                awaited: awaited.or_else(behind),
             };
             Some((*id, seen))
         };
-        graph.lanes.iter().filter_map(entry).collect()
+        core.graph.lanes.iter().filter_map(entry).collect()
     }
 }
 

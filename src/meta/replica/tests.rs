@@ -10,6 +10,7 @@ mod history;
 mod liar;
 mod requests;
 mod restart;
+mod silence;
 mod vectors;
 mod verify;
 mod wild;
