@@ -215,9 +215,8 @@ impl Fs {
             let copy = self.side(&tree, &pair.copy)?;
             let document = pair.document.as_ref();
             let document = document.map(|d| self.side(&tree, d)).transpose()?;
-            let document_path = document.iter().map(|d| &d.path);
-            let mut paths = [&copy.path].into_iter().chain(document_path);
-            if !paths.any(|path| path.starts_with(below)) {
+            let document_is = document.iter().any(|d| d.path.starts_with(below));
+            if !document_is && !copy.path.starts_with(below) {
                 continue;
             }
             all.push(Conflict {
