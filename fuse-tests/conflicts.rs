@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{Mount, Run, Vault, wait_for};
+use crate::harness::{Mount, Run, Vault, command, wait_for};
 use crate::storages::On;
 
 const BEFORE: &str = "what both know";
@@ -75,6 +75,9 @@ fn a_document_saved_on_a_train_and_at_home_is_one_conflict_and_is_settled_by_one
     assert_eq!(one["document"]["size"], ANNAS.len());
     assert_eq!(one["copy"]["path"], one["path"]);
     let copy = home.join(one["path"].as_str().unwrap());
+    let host = command("uname").arg("-n").output_ok();
+    let named = format!("report (conflict, {}, ", host.trim());
+    assert!(one["path"].as_str().unwrap().contains(&named), "{one}");
     assert_eq!(
         fs::read_to_string(&copy).unwrap(),
         "version 3 from the train"

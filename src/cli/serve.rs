@@ -336,6 +336,7 @@ fn fs_options(plan: &Plan) -> FsOptions {
         read_only: plan.read_only,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
+        label: true,
         ..FsOptions::default()
     }
 }

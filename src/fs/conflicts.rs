@@ -281,9 +281,6 @@ impl Fs {
         self.await_room()?;
         self.flush_all()?;
         let seen = self.choice(path)?;
-        if seen.is_empty() {
-            return Err(FsError::NoConflict);
-        }
         self.look_again();
         match self.choice(path) {
             Ok(now) if now == seen => {}
@@ -291,6 +288,7 @@ impl Fs {
             Err(error) => return Err(error),
         }
         let done = match &seen[..] {
+            [] => return Err(FsError::NoConflict),
             [pair] if self.place_of(&self.replica.tree(), path)? == pair.copy.link => {
                 self.keep_copy(pair)
             }

@@ -42,6 +42,7 @@ fn options() -> FsOptions {
     FsOptions {
         poll_interval: None,
         background: false,
+        label: true,
         ..FsOptions::default()
     }
 }
@@ -192,6 +193,7 @@ fn a_copy_is_listed_with_its_document_and_a_name_that_a_person_gave_is_not() {
         assert_eq!((&*document.device, document.size), ("device-0", 6));
         assert_eq!(device.fs().conflict_count().unwrap(), 1);
         assert_eq!(device.read(&world.copy()), b"bob's, longer");
+        assert!(world.copy().starts_with("doc (conflict, device-1, "));
     }
     // Of a directory, those below it; of a document, its copies.
     assert_eq!(a.fs().conflicts(&path("doc.txt")).unwrap().len(), 1);
