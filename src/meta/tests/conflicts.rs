@@ -235,7 +235,7 @@ fn copies(rows: &MemoryRows) -> BTreeMap<String, (Cause, String)> {
 }
 
 /// Two devices that know the same, and then do something without knowing of each other.
-fn two(before: impl FnOnce(&mut Device)) -> (MemoryRows, Device, Device) {
+fn two<T>(before: impl FnOnce(&mut Device) -> T) -> (MemoryRows, Device, Device) {
     let mut maker = Device::new(3, "server", &MemoryRows::default());
     before(&mut maker);
     let rows = maker.rows;
@@ -268,7 +268,7 @@ const ANNAS: &str = "doc (conflict, anna, 2026-11-21).txt";
 
 #[test]
 fn of_a_file_that_two_edit_both_contents_stay_and_the_later_one_is_a_copy() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.write(ROOT, "doc.txt", "anna's");
     bob.write(ROOT, "doc.txt", "bob's");
     bob.write(ROOT, "doc.txt", "bob's again");
@@ -283,7 +283,7 @@ fn of_a_file_that_two_edit_both_contents_stay_and_the_later_one_is_a_copy() {
 
 #[test]
 fn an_edit_is_stronger_than_a_removal_in_either_order() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.remove(ROOT, "doc.txt");
     bob.write(ROOT, "doc.txt", "bob's");
     for order in [[&anna, &bob], [&bob, &anna]] {
@@ -295,7 +295,7 @@ fn an_edit_is_stronger_than_a_removal_in_either_order() {
 
 #[test]
 fn a_file_that_an_edit_brought_back_can_be_moved_and_removed_by_its_editor() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.remove(ROOT, "doc.txt");
     bob.write(ROOT, "doc.txt", "bob's");
     bob.rename((ROOT, "doc.txt"), (ROOT, "moved.txt"));
@@ -310,7 +310,7 @@ fn a_file_that_an_edit_brought_back_can_be_moved_and_removed_by_its_editor() {
 
 #[test]
 fn of_two_names_that_two_give_to_one_file_the_later_one_stays_and_no_copy_is_made() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.rename((ROOT, "doc.txt"), (ROOT, "a.txt"));
     bob.rename((ROOT, "doc.txt"), (ROOT, "b.txt"));
     let last = fold(&rows, &[&anna, &bob]);
@@ -336,7 +336,7 @@ fn of_two_files_that_are_given_one_name_the_later_one_is_a_copy() {
 
 #[test]
 fn an_edit_follows_a_file_that_another_renamed() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.rename((ROOT, "doc.txt"), (ROOT, "final.txt"));
     bob.write(ROOT, "doc.txt", "bob's");
     for order in [[&anna, &bob], [&bob, &anna]] {
@@ -455,7 +455,7 @@ fn of_two_moves_that_would_make_a_cycle_the_later_one_does_not_happen() {
 
 #[test]
 fn a_mode_an_attribute_and_an_edit_of_one_file_are_all_kept_in_one_file() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.chmod(ROOT, "doc.txt", 0o600);
     anna.set_xattr(ROOT, "doc.txt", "anna's");
     bob.write(ROOT, "doc.txt", "bob's");
@@ -471,7 +471,7 @@ fn a_mode_an_attribute_and_an_edit_of_one_file_are_all_kept_in_one_file() {
 
 #[test]
 fn of_two_modes_and_two_values_of_an_attribute_the_later_ones_stand() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.chmod(ROOT, "doc.txt", 0o600);
     anna.set_xattr(ROOT, "doc.txt", "anna's");
     bob.chmod(ROOT, "doc.txt", 0o444);
@@ -520,7 +520,7 @@ fn what_is_put_into_a_directory_that_another_removed_brings_it_back() {
 
 #[test]
 fn a_directory_that_comes_back_while_its_name_is_taken_is_a_copy() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.make(ROOT, "dir", Kind::Dir)));
+    let (rows, mut anna, mut bob) = two(|d| d.make(ROOT, "dir", Kind::Dir));
     let dir = anna.seen(ROOT, "dir").unwrap().0;
     anna.remove(ROOT, "dir");
     anna.put(ROOT, "dir", "a file now");
@@ -570,7 +570,7 @@ fn a_removal_follows_what_another_moved_and_takes_it_in_either_order() {
 
 #[test]
 fn a_file_that_is_renamed_over_one_that_another_edits_leaves_both() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.write(ROOT, "doc.txt", "anna's");
     bob.save(ROOT, "doc.txt", "bob's");
     let both = fold(&rows, &[&anna, &bob]);
@@ -586,7 +586,7 @@ fn a_file_that_is_renamed_over_one_that_another_edits_leaves_both() {
 
 #[test]
 fn a_document_that_two_save_by_renaming_has_one_copy_however_often_they_save() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     for n in 1..=5 {
         anna.save(ROOT, "doc.txt", &format!("anna's {n}"));
         bob.save(ROOT, "doc.txt", &format!("bob's {n}"));
@@ -607,7 +607,7 @@ fn a_document_that_two_save_by_renaming_has_one_copy_however_often_they_save() {
 
 #[test]
 fn who_writes_in_place_and_then_saves_by_renaming_goes_on_in_his_copy() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.write(ROOT, "doc.txt", "anna's");
     bob.write(ROOT, "doc.txt", "bob's");
     bob.save(ROOT, "doc.txt", "bob's, saved");
@@ -627,7 +627,7 @@ fn who_writes_in_place_and_then_saves_by_renaming_goes_on_in_his_copy() {
 
 #[test]
 fn a_removal_of_what_was_just_written_takes_its_own_copy_only() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.write(ROOT, "doc.txt", "anna's");
     bob.write(ROOT, "doc.txt", "bob's");
     bob.remove(ROOT, "doc.txt");
@@ -672,7 +672,7 @@ fn of_an_edit_and_a_removal_of_one_of_two_names_both_happen() {
 
 #[test]
 fn a_copy_that_two_edit_has_another_copy_of_the_document_beside_it() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     anna.write(ROOT, "doc.txt", "anna's");
     bob.write(ROOT, "doc.txt", "bob's");
     let rows = fold(&rows, &[&anna, &bob]);
@@ -707,7 +707,7 @@ fn an_edit_through_one_of_two_names_is_seen_at_both_and_a_copy_lies_beside_the_f
 
 #[test]
 fn of_three_devices_with_one_file_each_contents_stay() {
-    let (rows, mut anna, mut bob) = two(|d| drop(d.put(ROOT, "doc.txt", "old")));
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
     let mut carl = Device::new(4, "carl", &rows);
     anna.write(ROOT, "doc.txt", "anna's");
     bob.write(ROOT, "doc.txt", "bob's");
