@@ -13,6 +13,7 @@ mod big_file;
 mod builds;
 mod cgroup;
 mod collect;
+mod conflicts;
 mod conformance;
 mod crash;
 mod damage;

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     History(HistoryArgs),
     /// Put a file or a tree in a mount back to what it was
     Restore(RestoreArgs),
+    /// List conflict copies, or choose between one and its document
+    Conflicts(ConflictsArgs),
     /// Points of the past with a name
     Snapshot {
         #[command(subcommand)]
@@ -302,6 +304,37 @@ pub(crate) struct RestoreArgs {
     pub at: crate::past::When,
     #[command(flatten)]
     pub how: RestoreHow,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct ConflictsArgs {
+    #[command(subcommand)]
+    pub verb: Option<ConflictsVerb>,
+    /// A mount point or anything below it, for the copies that are there; or a vault that is not mounted
+    #[arg(required = true, value_name = "DIR|VAULT")]
+    pub place: Option<String>,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// One JSON object a copy, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConflictsVerb {
+    /// Keep what is at PATH: of a copy, its contents become the document and the copy goes; of a document, its copies go. What goes
+    /// stays in the history
+    Keep(KeepArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct KeepArgs {
+    /// A conflict copy, or a document that has some, in a mount
+    pub path: PathBuf,
+    /// What was done as one JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Subcommand)]

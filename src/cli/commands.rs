@@ -2,6 +2,7 @@
 
 pub(crate) mod accept_rollback;
 pub(crate) mod bench;
+pub(crate) mod conflicts;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod history;

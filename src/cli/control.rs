@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
-use crate::past;
 use crate::state_dir::make_private;
+use crate::{conflicts, past};
 
 /// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
@@ -49,6 +49,8 @@ pub(crate) enum Request {
     },
     /// Something about what was.
     Past(past::Request),
+    /// Something about conflict copies.
+    Conflicts(conflicts::Request),
 }
 
 /// What is not on the storage yet.
@@ -156,6 +158,9 @@ pub(crate) struct Status {
     /// What is kept on this machine.
     #[serde(default)]
     pub pinned: PinReport,
+    /// How many conflict copies there are in the vault.
+    #[serde(default)]
+    pub conflicts: u64,
 }
 
 /// One device's lane as this mount has seen it.
@@ -187,6 +192,8 @@ pub(crate) enum Answer {
     Collected(Box<Collected>),
     /// The end of `Past`.
     Past(past::Answer),
+    /// The end of `Conflicts`.
+    Conflicts(conflicts::Answer),
     /// The end of `Pins` and `Pin`.
     Pins(Box<PinReport>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
@@ -243,6 +250,12 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// What is not there or cannot be told, and a storage that cannot be reached.
     fn past(&self, request: &past::Request) -> Outcome<past::Answer>;
+
+    /// Lists conflict copies, or chooses.
+    ///
+    /// # Errors
+    /// What is not there or cannot be chosen now.
+    fn conflicts(&self, request: &conflicts::Request) -> Outcome<conflicts::Answer>;
 
     /// The answer to `unmount` was sent.
     fn answered(&self);
@@ -334,6 +347,10 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
         },
         Some(Request::Past(request)) => match served.past(&request) {
             Ok(answer) => Answer::Past(answer),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Conflicts(request)) => match served.conflicts(&request) {
+            Ok(answer) => Answer::Conflicts(answer),
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
@@ -456,6 +473,7 @@ mod tests {
                 errors: Vec::new(),
                 rollbacks: Vec::new(),
                 pinned: PinReport::default(),
+                conflicts: 0,
             }
         }
         fn pins(&self) -> PinReport {
@@ -480,6 +498,9 @@ mod tests {
         fn answered(&self) {}
         fn past(&self, _: &past::Request) -> Outcome<past::Answer> {
             Err(Failure::new(Exit::Absent, "nothing was"))
+        }
+        fn conflicts(&self, _: &conflicts::Request) -> Outcome<conflicts::Answer> {
+            Err(Failure::new(Exit::Absent, "no conflict"))
         }
         fn unmount(
             &self,

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod conflicts;
 mod control;
 mod credentials;
 mod exit;
@@ -87,6 +88,7 @@ fn run(command: Command) -> Outcome {
         Command::History(args) => commands::history::run(&args),
         Command::Restore(args) => commands::restore::run(&args),
         Command::Snapshot { verb } => commands::snapshot::run(&verb),
+        Command::Conflicts(args) => commands::conflicts::run(&args),
         Command::Pin(args) => commands::pin::pin(&args),
         Command::Unpin(args) => commands::pin::unpin(&args),
         Command::Mount(args) => commands::mount::run(&args),

@@ -101,11 +101,11 @@ pub(crate) struct Snapshot {
     pub device: String,
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn rfc3339(time: skrin_base::Timestamp) -> String {
+pub(crate) fn rfc3339(time: skrin_base::Timestamp) -> String {
     let time = Timestamp::from_nanosecond(i128::from(time.0));
     time.map_or_else(|_| String::new(), |time| time.to_string())
 }

@@ -28,7 +28,7 @@ use crate::rollbacks::{self, Accepted};
 use crate::session::{Layers, Parts};
 use crate::state_dir::StateDir;
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, log, machine, mirror, mount_table, past, unlock};
+use crate::{commands, conflicts, log, machine, mirror, mount_table, past, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -336,6 +336,7 @@ fn fs_options(plan: &Plan) -> FsOptions {
         read_only: plan.read_only,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
+        label: true,
         ..FsOptions::default()
     }
 }
@@ -678,6 +679,7 @@ impl Served for Mounted {
                 .collect(),
             rollbacks: self.info.rollbacks.clone(),
             pinned: self.pins(),
+            conflicts: self.fs.conflict_count().unwrap_or_default(),
         }
     }
 
@@ -714,6 +716,10 @@ impl Served for Mounted {
             self.upload(&mut |_| {})?;
         }
         past::answer(&self.fs, request)
+    }
+
+    fn conflicts(&self, request: &conflicts::Request) -> Outcome<conflicts::Answer> {
+        conflicts::answer(&self.fs, request)
     }
 
     fn pins(&self) -> PinReport {

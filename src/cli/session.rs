@@ -51,8 +51,11 @@ impl From<FsError> for Failure {
         let exit = match &error {
             FsError::Data(error) => return error.clone().into(),
             FsError::Lost { .. } => Exit::Integrity,
-            FsError::NotFound | FsError::NothingThen | FsError::NoSuchPoint(_) => Exit::Absent,
-            FsError::Exists => Exit::Busy,
+            FsError::NotFound
+            | FsError::NothingThen
+            | FsError::NoSuchPoint(_)
+            | FsError::NoConflict => Exit::Absent,
+            FsError::Exists | FsError::InUse(_) | FsError::ChangedMeanwhile => Exit::Busy,
             FsError::Replica(error) if matches!(**error, ReplicaError::Past(_)) => Exit::Integrity,
             _ if error.is_transient() => Exit::Unreachable,
             _ => Exit::Other,

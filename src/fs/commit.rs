@@ -4,12 +4,13 @@
 use crate::core::Fs;
 use crate::error::FsError;
 use parking_lot::Mutex;
-use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET};
+use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, LABEL_MAX};
 use skrin_base::wire::Encode;
 use skrin_base::{Content, Extent, OpId, SegmentId};
 use skrin_data::Lsn;
 use skrin_meta::replica::TreeGuard;
-use skrin_meta::{Body, Op, OpKind, Outcome};
+use skrin_meta::{Body, Op, OpKind, Outcome, state};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a new file waits for older ones to be published, and how often it looks.
@@ -187,6 +188,33 @@ impl Fs {
     ) -> Result<OpId, FsError> {
         self.check_writable()?;
         self.check_pending(tree, &kind)?;
+        self.tell_label(tree)?;
+        self.append(tree, kind, settles)
+    }
+
+    /// Before the first change, what people call this device: the names of conflict copies say it.
+    fn tell_label(&self, tree: &mut TreeGuard<'_>) -> Result<(), FsError> {
+        if !self.options.label || self.labelled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let device = tree.device();
+        let label = self.replica.device_label(&device);
+        let said = state::label(tree, device)?;
+        let is_label = (1..=LABEL_MAX).contains(&label.len()) && !label.contains(char::is_control);
+        // A device that no record names has its id for a label.
+        if is_label && label != device.to_string() && said.as_ref() != Some(&label) {
+            self.append(tree, OpKind::Label { label }, None)?;
+        }
+        self.labelled.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn append(
+        &self,
+        tree: &mut TreeGuard<'_>,
+        kind: OpKind,
+        settles: Option<u64>,
+    ) -> Result<OpId, FsError> {
         let id = tree.next_op_id()?;
         let op = Op {
             id,

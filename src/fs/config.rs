@@ -109,6 +109,8 @@ pub struct FsOptions {
     pub read_only: bool,
     /// So long a lock file counts that its device does not renew, which it does three times in that time.
     pub lease: Duration,
+    /// Whether the first change of this mount says what people call the device, where the tree does not have it.
+    pub label: bool,
     /// Owner of the root of a vault in which nothing was ever done.
     pub uid: u32,
     /// Its group.
@@ -127,6 +129,7 @@ impl Default for FsOptions {
             unreachable: false,
             read_only: false,
             lease: Duration::from_secs(300),
+            label: false,
             uid: 0,
             gid: 0,
         }

@@ -52,6 +52,8 @@ pub struct Fs {
     pub(crate) holds: Holds,
     pub(crate) leases: Leases,
     pub(crate) pins: Pins,
+    /// Whether the tree was looked at for what people call this device.
+    pub(crate) labelled: AtomicBool,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
     pub(crate) polled: Mutex<Polled>,
@@ -128,6 +130,7 @@ impl Fs {
             holds: Holds::default(),
             leases: Leases::default(),
             pins: Pins::default(),
+            labelled: AtomicBool::new(false),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
             polled: Mutex::new(polled),

@@ -67,6 +67,12 @@ pub enum FsError {
     NothingThen,
     #[error("there is no such point of the past: {0}")]
     NoSuchPoint(&'static str),
+    #[error("it is neither a conflict copy nor a document that has one")]
+    NoConflict,
+    #[error("{0}")]
+    InUse(&'static str),
+    #[error("it was changed meanwhile; look at it, and choose again")]
+    ChangedMeanwhile,
     #[error("the file system is shutting down")]
     Stopped,
     #[error(transparent)]
@@ -93,8 +99,11 @@ impl FsError {
     /// The error number for programs.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::NotFound | Self::NothingThen | Self::NoSuchPoint(_) => Errno::ENOENT,
-            Self::Stale => Errno::ESTALE,
+            Self::NotFound | Self::NothingThen | Self::NoSuchPoint(_) | Self::NoConflict => {
+                Errno::ENOENT
+            }
+            Self::Stale | Self::ChangedMeanwhile => Errno::ESTALE,
+            Self::InUse(_) => Errno::EBUSY,
             Self::Exists => Errno::EEXIST,
             Self::NotDirectory => Errno::ENOTDIR,
             Self::IsDirectory => Errno::EISDIR,

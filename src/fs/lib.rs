@@ -9,6 +9,7 @@ mod acl;
 mod collect;
 mod commit;
 mod config;
+mod conflicts;
 mod content;
 mod core;
 mod edits;
@@ -32,6 +33,7 @@ pub use config::Drive;
 
 pub use collect::Collected;
 pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
+pub use conflicts::{Conflict, Kept, Side};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;
 pub use leases::is_lock;
@@ -39,6 +41,7 @@ pub use ops::readdir::{CURRENT_COOKIE, PARENT_COOKIE};
 pub use past::{Change, RestoreWish, Restored, Snapshot, Version, When};
 pub use pin::PinStatus;
 pub use skrin_meta::Kind;
+pub use skrin_meta::state::Cause;
 pub use types::{
     Allocate, Attr, Caller, DirEntry, HandleId, NodeId, NodeSpec, Notify, OpenMode, RenameMode,
     Seek, SetAttr, SetTime, Space, StatFs, XattrMode,

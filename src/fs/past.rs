@@ -4,6 +4,7 @@ mod restore;
 mod versions;
 pub(crate) mod view;
 
+pub(crate) use restore::put_contents;
 pub use restore::{RestoreWish, Restored};
 pub use versions::{Change, Version};
 

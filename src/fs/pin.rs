@@ -5,7 +5,7 @@ use crate::error::FsError;
 use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::{Content, Ino, SegmentId};
-use skrin_meta::{Kind, state};
+use skrin_meta::{Kind, Rows, state};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,6 +64,27 @@ struct Wanted {
     status: PinStatus,
 }
 
+/// The names that lead to an inode, by the first of its places; `None` if it has none.
+pub(crate) fn path_of(
+    rows: &dyn Rows,
+    mut ino: Ino,
+) -> Result<Option<Vec<skrin_base::Name>>, FsError> {
+    let mut names = Vec::new();
+    while ino != Ino::ROOT {
+        if names.len() > DEPTH_MAX {
+            return Ok(None);
+        }
+        let inode = state::inode(rows, ino)?;
+        let Some(link) = inode.and_then(|inode| inode.links.into_iter().next()) else {
+            return Ok(None);
+        };
+        names.push(link.name);
+        ino = link.dir;
+    }
+    names.reverse();
+    Ok(Some(names))
+}
+
 impl Fs {
     /// Keeps these files, and everything below these directories, on this machine from now on, and nothing else. Numbers that lead nowhere are
     /// kept for the time when they do. False where this mount has no cache on the local disk, as all contents are on it anyway.
@@ -94,22 +115,8 @@ impl Fs {
     ///
     /// # Errors
     /// A damaged local cache.
-    pub fn path_of(&self, mut ino: Ino) -> Result<Option<Vec<skrin_base::Name>>, FsError> {
-        let mut names = Vec::new();
-        let tree = self.replica.tree();
-        while ino != Ino::ROOT {
-            if names.len() > DEPTH_MAX {
-                return Ok(None);
-            }
-            let inode = state::inode(&tree, ino)?;
-            let Some(link) = inode.and_then(|inode| inode.links.into_iter().next()) else {
-                return Ok(None);
-            };
-            names.push(link.name);
-            ino = link.dir;
-        }
-        names.reverse();
-        Ok(Some(names))
+    pub fn path_of(&self, ino: Ino) -> Result<Option<Vec<skrin_base::Name>>, FsError> {
+        path_of(&self.replica.tree(), ino)
     }
 
     pub(crate) async fn pin_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {

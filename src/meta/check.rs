@@ -78,6 +78,14 @@ pub enum Finding {
         /// The segment.
         segment: SegmentId,
     },
+    /// A conflict copy that is not there, or has no conflict name.
+    #[error("inode {ino} is said to be a conflict copy of {name:?}, and has no such entry")]
+    ConflictCopy {
+        /// The inode.
+        ino: Ino,
+        /// The name that it was to have.
+        name: Name,
+    },
     /// Contents that nobody holds any more.
     #[error("inode {ino} has lost {blocks} blocks from block {first} on")]
     Lost {
@@ -128,6 +136,19 @@ pub fn check(rows: &dyn Rows, declared: bool) -> Result<Vec<Finding>, RowsError>
             Kind::File => check_extents(rows, ino, &inode, declared, &mut findings),
             _ => Ok(()),
         }
+    })?;
+    state::for_each_conflict_copy(rows, |ino, entry, copy| {
+        let inode = state::inode(rows, ino)?;
+        let mut links = inode.iter().flat_map(|inode| &inode.links);
+        let has_mark = |name: &Name| {
+            let mut parts = name.as_bytes().windows(state::MARK.len());
+            parts.any(|part| part == state::MARK)
+        };
+        if !links.any(|l| l.entry == entry && l.dir == copy.dir && has_mark(&l.name)) {
+            let name = copy.name;
+            findings.push(Finding::ConflictCopy { ino, name });
+        }
+        Ok(())
     })?;
     Ok(findings)
 }

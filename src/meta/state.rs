@@ -12,12 +12,16 @@
 //! | `V` | version | the inode in which a forked version lives |
 //! | `O` | device | ranges of operation counters that were folded |
 //! | `D` | device | its label |
+//! | `C` | inode, entry id | why this entry has a conflict name |
 //! | `N` | name | a snapshot |
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers.
 
+mod copies;
 mod inode;
 
+pub use copies::{Cause, ConflictCopy, conflict_copy, for_each_conflict_copy};
+pub(crate) use copies::{MARK, forget_conflict_copy, put_conflict_copy};
 pub(crate) use inode::KEYS_MAX;
 pub use inode::{Inode, Link};
 

@@ -67,6 +67,15 @@ fn show(status: &Status) {
     if !status.pinned.paths.is_empty() {
         field("pinned", &summary(&status.pinned));
     }
+    if status.conflicts > 0 {
+        field(
+            "conflicts",
+            &format!(
+                "{} copies; skrin conflicts {}",
+                status.conflicts, status.mount_point
+            ),
+        );
+    }
     let keys = match status.key_memory {
         KeyMemory::Locked => "keys are locked in memory",
         KeyMemory::NoSwap => "no swap that keys could reach",

@@ -6,11 +6,21 @@ use crate::file::{Gone, OpenFile};
 use crate::hold::is_passing;
 use crate::leases::is_lock;
 use crate::types::NodeId;
-use skrin_base::{Ino, Name};
+use skrin_base::{Ino, Name, OpId};
 use skrin_meta::op::Place;
+use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Entry, Inode};
 use skrin_meta::{Kind, OpKind, Rows};
 use std::sync::Arc;
+
+/// What an operation says that takes a name away: the contents that it saw go, or none do, as others have names left. Should those names be
+/// taken away elsewhere at the same time, this one stays: nobody meant the file to go.
+pub(super) fn version_seen(inode: &Inode) -> OpId {
+    match inode.kind != Kind::Dir && inode.links.len() > 1 {
+        true => OpId::default(),
+        false => inode.version,
+    }
+}
 
 /// The operation that takes away an entry as it is seen.
 fn removal(dir: Ino, name: Name, entry: &Entry, inode: &Inode) -> OpKind {
@@ -21,7 +31,7 @@ fn removal(dir: Ino, name: Name, entry: &Entry, inode: &Inode) -> OpKind {
             entry: entry.id,
         },
         ino: entry.ino,
-        version: inode.version,
+        version: version_seen(inode),
     }
 }
 
@@ -84,33 +94,44 @@ impl Fs {
     ) -> Result<(), FsError> {
         self.check_writable()?;
         self.check_not_reserved(dir, &name)?;
+        let dir = self.nodes.ino(dir);
         self.files.with_open(|open| {
-            let mut tree = self.replica.tree();
-            let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
-            let entry = entry_of(&tree, dir, &name)?;
-            if entry.kind == Kind::Dir {
-                return Err(FsError::IsDirectory);
-            }
-            let (ino, inode) = inode_of(&tree, entry.ino)?;
-            if !is_meant(ino, &inode) {
-                return Err(FsError::NotFound);
-            }
-            let survivors = Survivors::of(open(ino), &tree, ino, &inode)?;
-            let removal = removal(dir, name.clone(), &entry, &inode);
-            let counter = self.execute(&mut tree, removal)?.counter;
-            if survivors.is_some() {
-                self.holds.file_told(ino, counter);
-            }
-            if !is_passing(name.as_bytes()) {
-                self.holds
-                    .name_left(dir, &name, counter, self.clock.monotonic());
-            }
-            if is_lock(name.as_bytes()) {
-                self.leases.forget(ino);
-                self.publisher.hurry(counter);
-            }
-            survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
+            self.unlink_open(&mut self.replica.tree(), open, (dir, name), is_meant)
         })
+    }
+
+    /// The same for who holds the table of open files, which `open` looks into, and the tree.
+    pub(crate) fn unlink_open(
+        &self,
+        tree: &mut TreeGuard<'_>,
+        open: &dyn Fn(Ino) -> Vec<Arc<OpenFile>>,
+        (dir, name): (Ino, Name),
+        is_meant: impl FnOnce(Ino, &Inode) -> bool,
+    ) -> Result<(), FsError> {
+        let (dir, _) = dir_of(tree, dir)?;
+        let entry = entry_of(tree, dir, &name)?;
+        if entry.kind == Kind::Dir {
+            return Err(FsError::IsDirectory);
+        }
+        let (ino, inode) = inode_of(tree, entry.ino)?;
+        if !is_meant(ino, &inode) {
+            return Err(FsError::NotFound);
+        }
+        let survivors = Survivors::of(open(ino), tree, ino, &inode)?;
+        let removal = removal(dir, name.clone(), &entry, &inode);
+        let counter = self.execute(tree, removal)?.counter;
+        if survivors.is_some() {
+            self.holds.file_told(ino, counter);
+        }
+        if !is_passing(name.as_bytes()) {
+            self.holds
+                .name_left(dir, &name, counter, self.clock.monotonic());
+        }
+        if is_lock(name.as_bytes()) {
+            self.leases.forget(ino);
+            self.publisher.hurry(counter);
+        }
+        survivors.map_or(Ok(()), |s| s.detach(tree, ino, self))
     }
 
     /// Takes away an empty directory.

@@ -1,4 +1,4 @@
-use super::remove::Survivors;
+use super::remove::{Survivors, version_seen};
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
@@ -87,7 +87,7 @@ fn movement(moved: &Found, to_dir: Ino, to_name: &Name, there: Option<&Found>) -
         replaces: there.map(|t| Seen {
             entry: t.entry.id,
             ino: t.entry.ino,
-            version: t.inode.version,
+            version: version_seen(&t.inode),
         }),
     }
 }

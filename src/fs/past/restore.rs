@@ -453,51 +453,12 @@ impl Work<'_> {
     /// Names the old contents in the file. False if it has them.
     fn contents(&mut self, old: Ino, inode: &Inode, now: Ino) -> Result<bool, FsError> {
         let mut tree = self.fs.replica.tree();
-        let (now, there) = inode_of(&tree, now)?;
         let extents = state::extents(self.then, old, 0, u64::MAX)?;
-        let same = there.size == inode.size
-            && there.inline == inode.inline
-            && (there.version == inode.version
-                || state::extents(&tree, now, 0, u64::MAX)? == extents);
-        if same {
-            return Ok(false);
+        let written = put_contents(self.fs, &mut tree, now, extents, inode)?;
+        if written {
+            self.diff.inodes.insert(inode_of(&tree, now)?.0);
         }
-        let bodies = match &inode.inline {
-            Some(bytes) => vec![(Body::Inline(bytes.clone()), inode.size)],
-            None => parts(extents, inode.size, there.size),
-        };
-        let mut base = there.version;
-        for (body, size) in bodies {
-            base = self.write(&mut tree, (now, base), inode, body, size)?;
-        }
-        self.diff.inodes.insert(now);
-        Ok(true)
-    }
-
-    fn write(
-        &self,
-        tree: &mut TreeGuard<'_>,
-        (now, base): (Ino, OpId),
-        inode: &Inode,
-        body: Body,
-        size: u64,
-    ) -> Result<OpId, FsError> {
-        let (_, there) = inode_of(tree, now)?;
-        let link = there.links.first().ok_or(FsError::NotFound)?;
-        let kind = OpKind::Write {
-            ino: now,
-            base,
-            size,
-            mtime: inode.mtime,
-            keys: keys_of(&body, inode),
-            body,
-            place: Place {
-                dir: link.dir,
-                name: link.name.clone(),
-                entry: link.entry,
-            },
-        };
-        self.fs.execute(tree, kind)
+        Ok(written)
     }
 
     fn finish(&mut self, old: Ino, now: Ino, new: bool) -> Result<(), FsError> {
@@ -565,6 +526,58 @@ impl Work<'_> {
         }
         Ok(changed)
     }
+}
+
+/// Names the contents of `inode`, whose extents are given, in the file `now`. False if it has them.
+pub(crate) fn put_contents(
+    fs: &Fs,
+    tree: &mut TreeGuard<'_>,
+    now: Ino,
+    extents: Vec<Extent>,
+    inode: &Inode,
+) -> Result<bool, FsError> {
+    let (now, there) = inode_of(tree, now)?;
+    let same = there.size == inode.size
+        && there.inline == inode.inline
+        && (there.version == inode.version || state::extents(tree, now, 0, u64::MAX)? == extents);
+    if same {
+        return Ok(false);
+    }
+    let bodies = match &inode.inline {
+        Some(bytes) => vec![(Body::Inline(bytes.clone()), inode.size)],
+        None => parts(extents, inode.size, there.size),
+    };
+    let mut base = there.version;
+    for (body, size) in bodies {
+        base = put_part(fs, tree, (now, base), inode, body, size)?;
+    }
+    Ok(true)
+}
+
+fn put_part(
+    fs: &Fs,
+    tree: &mut TreeGuard<'_>,
+    (now, base): (Ino, OpId),
+    inode: &Inode,
+    body: Body,
+    size: u64,
+) -> Result<OpId, FsError> {
+    let (_, there) = inode_of(tree, now)?;
+    let link = there.links.first().ok_or(FsError::NotFound)?;
+    let kind = OpKind::Write {
+        ino: now,
+        base,
+        size,
+        mtime: inode.mtime,
+        keys: keys_of(&body, inode),
+        body,
+        place: Place {
+            dir: link.dir,
+            name: link.name.clone(),
+            entry: link.entry,
+        },
+    };
+    fs.execute(tree, kind)
 }
 
 fn each_entry(

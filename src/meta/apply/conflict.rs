@@ -2,7 +2,7 @@
 
 use crate::op::{Kind, NewNode, Op};
 use crate::rows::{Rows, RowsError};
-use crate::state::{self, Entry, Inode, Link};
+use crate::state::{self, Cause, ConflictCopy, Entry, Inode, Link};
 use skrin_base::limits::NAME_MAX;
 use skrin_base::{EntryId, Ino, Name, OpId, Timestamp};
 
@@ -36,17 +36,11 @@ fn revive_at_depth(rows: &mut dyn Rows, dir: Ino, op: &Op, depth: usize) -> Resu
     inode.subdirs = 0;
     state::put_tombstone(rows, dir, None)?;
     state::put_inode(rows, dir, &inode)?;
-    let name = free_name(rows, parent, &link.name, op)?;
-    attach(
-        rows,
-        dir,
-        Link {
-            dir: parent,
-            name,
-            entry: link.entry,
-        },
-        op.time,
-    )?;
+    let link = Link {
+        dir: parent,
+        ..link
+    };
+    settle(rows, dir, link, Cause::Revived, op)?;
     Ok(dir)
 }
 
@@ -111,13 +105,37 @@ pub(super) fn attach(
     state::put_inode(rows, ino, &inode)
 }
 
-/// `name` if it is free in `dir`, else the conflict name of it for this operation.
-pub(super) fn free_name(
-    rows: &dyn Rows,
-    dir: Ino,
-    name: &Name,
+/// Adds a place to an inode that exists, under the conflict name where the name is taken; the name that it got.
+pub(super) fn settle(
+    rows: &mut dyn Rows,
+    ino: Ino,
+    wanted: Link,
+    cause: Cause,
     op: &Op,
 ) -> Result<Name, RowsError> {
+    let name = free_name(rows, wanted.dir, &wanted.name, op)?;
+    if let Some(there) = state::entry(rows, wanted.dir, &wanted.name)? {
+        let copy = ConflictCopy {
+            cause,
+            op: op.id,
+            time: op.time,
+            dir: wanted.dir,
+            name: wanted.name,
+            other: there.ino,
+        };
+        state::put_conflict_copy(rows, ino, wanted.entry, &copy)?;
+    }
+    let link = Link {
+        name: name.clone(),
+        dir: wanted.dir,
+        entry: wanted.entry,
+    };
+    attach(rows, ino, link, op.time)?;
+    Ok(name)
+}
+
+/// `name` if it is free in `dir`, else the conflict name of it for this operation.
+fn free_name(rows: &dyn Rows, dir: Ino, name: &Name, op: &Op) -> Result<Name, RowsError> {
     free_name_for(rows, name, op, |rows, name| {
         Ok(state::entry(rows, dir, name)?.is_none())
     })
@@ -152,21 +170,29 @@ fn conflict_name(rows: &dyn Rows, name: &Name, op: &Op, attempt: u64) -> Result<
     } else {
         String::new()
     };
-    let mark = format!(" (conflict, {label}, {}{count})", utc_date(op.time));
+    let rest = format!("{label}, {}{count})", utc_date(op.time));
+    let mark = [state::MARK, rest.as_bytes()].concat();
     let (stem, extension) = split_extension(name.as_bytes());
     let room = NAME_MAX.saturating_sub(mark.len() + extension.len());
     let mut whole = cut_at_character(stem, room).to_vec();
-    whole.extend_from_slice(mark.as_bytes());
+    whole.extend_from_slice(&mark);
     whole.extend_from_slice(extension);
     // The parts are bounded, so this is a name; should it not be, the old one keeps the loop looking.
     Ok(Name::new(&whole).unwrap_or_else(|_| name.clone()))
 }
 
-/// The last extension of up to 16 bytes, as office suites keep it; a leading dot is no extension.
+/// The last extension of up to 16 bytes, as programs know files by it, with the `.tar` before it; a leading dot is no extension.
 fn split_extension(name: &[u8]) -> (&[u8], &[u8]) {
-    match name.iter().rposition(|b| *b == b'.') {
-        Some(dot) if dot > 0 && name.len() - dot <= 17 => name.split_at(dot),
-        _ => (name, b""),
+    let Some(dot) = name.iter().rposition(|b| *b == b'.') else {
+        return (name, b"");
+    };
+    if dot == 0 || name.len() - dot > 17 {
+        return (name, b"");
+    }
+    let (stem, _) = name.split_at(dot);
+    match stem.strip_suffix(b".tar") {
+        Some(stem) if !stem.is_empty() => name.split_at(stem.len()),
+        _ => name.split_at(dot),
     }
 }
 
@@ -218,7 +244,23 @@ mod tests {
             split_extension(b"report.docx"),
             (&b"report"[..], &b".docx"[..])
         );
-        assert_eq!(split_extension(b".bashrc"), (&b".bashrc"[..], &b""[..]));
+        for (name, stem, extension) in [
+            ("archive.tar.gz", "archive", ".tar.gz"),
+            (".tar.gz", ".tar", ".gz"),
+            ("a.tar", "a", ".tar"),
+            (".bashrc", ".bashrc", ""),
+            (".bashrc.old", ".bashrc", ".old"),
+            ("Makefile", "Makefile", ""),
+            ("ends with.", "ends with", "."),
+            (
+                "v1.a sentence, no extension",
+                "v1.a sentence, no extension",
+                "",
+            ),
+        ] {
+            let split = (stem.as_bytes(), extension.as_bytes());
+            assert_eq!(split_extension(name.as_bytes()), split, "{name}");
+        }
         assert_eq!(cut_at_character("aäb".as_bytes(), 2), b"a");
         assert_eq!(cut_at_character("aäb".as_bytes(), 3), "aä".as_bytes());
     }

@@ -1,11 +1,11 @@
 //! Writes, and the copies that they fork when the world has moved on.
 
-use super::conflict::{attach, free_name, revive_dir};
+use super::conflict::{revive_dir, settle};
 use super::{Outcome, invent};
 use crate::op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place};
 use crate::rows::{Rows, RowsError};
-use crate::state::{self, Inode, KEYS_MAX, Link};
-use skrin_base::{Content, EntryId, Extent, Ino, OpId, Timestamp};
+use crate::state::{self, Cause, Inode, KEYS_MAX, Link};
+use skrin_base::{Content, EntryId, Extent, Ino, Name, OpId, Timestamp};
 
 /// A write without its operation around it.
 struct Change<'a> {
@@ -141,12 +141,16 @@ fn fork(
     change: &Change<'_>,
 ) -> Result<Outcome, RowsError> {
     let other = state::inode(rows, ino)?.filter(|i| i.kind == Kind::File);
-    let (dir, name) = match other.as_ref().and_then(|i| i.links.first()) {
-        Some(link) => (link.dir, link.name.clone()),
-        None => (place.dir, place.name.clone()),
+    let (dir, name, entry) = match other.as_ref().and_then(|i| i.links.first()) {
+        Some(link) => {
+            let entry = EntryId(invent(b"skrin/v1/fork", op.id));
+            let (dir, name) = name_to_fork(rows, ino, link)?;
+            (dir, name, entry)
+        }
+        // Its device goes on to move and to remove it by the entry that it knows.
+        None => (place.dir, place.name.clone(), place.entry),
     };
     let dir = revive_dir(rows, dir, op)?;
-    let free = free_name(rows, dir, &name, op)?;
     // Only now: reviving the directory may have brought this number back.
     let copy = super::free_ino(rows, ino, op.id)?;
     let inode = match &other {
@@ -155,26 +159,24 @@ fn fork(
             for extent in state::extents(rows, ino, 0, u64::MAX)? {
                 state::put_extent(rows, copy, &extent)?;
             }
+            // Access control lists are among them.
+            for (name, value) in state::xattrs(rows, ino)? {
+                state::put_xattr(rows, copy, &name, &value)?;
+            }
             Inode {
                 links: Vec::new(),
-                xattrs: 0,
                 ..other.clone()
             }
         }
         None => Inode::new(&plain_file(), op.id, op.time),
     };
     state::put_inode(rows, copy, &inode)?;
-    let entry = EntryId(invent(b"skrin/v1/fork", op.id));
-    attach(
-        rows,
-        copy,
-        Link {
-            dir,
-            name: free.clone(),
-            entry,
-        },
-        op.time,
-    )?;
+    let wanted = Link {
+        dir,
+        name: name.clone(),
+        entry,
+    };
+    let free = settle(rows, copy, wanted, Cause::Written, op)?;
     if let Some(inode) = state::inode(rows, copy)? {
         replace(rows, op, copy, inode, change)?;
     }
@@ -184,6 +186,16 @@ fn fork(
     } else {
         Outcome::ConflictCopy { dir, name: free }
     })
+}
+
+/// The name of which a fork of the file is a conflict copy: of a conflict copy it is that of the document.
+fn name_to_fork(rows: &dyn Rows, ino: Ino, link: &Link) -> Result<(Ino, Name), RowsError> {
+    if let Some(copy) = state::conflict_copy(rows, ino, link.entry)?
+        && state::entry(rows, copy.dir, &copy.name)?.is_some()
+    {
+        return Ok((copy.dir, copy.name));
+    }
+    Ok((link.dir, link.name.clone()))
 }
 
 fn plain_file() -> NewNode {

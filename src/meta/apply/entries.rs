@@ -1,11 +1,11 @@
 //! Operations on directory entries.
 
-use super::conflict::{attach, free_name, revive_dir};
+use super::conflict::{attach, revive_dir, settle};
 use super::{GONE, Outcome, touch_dir};
 use crate::op::{Kind, NewNode, Op, Place, Seen};
 use crate::rows::{Rows, RowsError};
-use crate::state::{self, Entry, Inode, Link};
-use skrin_base::{Ino, Name, OpId};
+use crate::state::{self, Cause, ConflictCopy, Entry, Inode, Link};
+use skrin_base::{EntryId, Ino, Name, OpId};
 
 /// Directories nested deeper than this cannot be moved: a walk to the root must end.
 const DEPTH_MAX: usize = 65_536;
@@ -22,6 +22,14 @@ fn placed(asked: &Name, dir: Ino, name: Name) -> Outcome {
         Outcome::Applied
     } else {
         Outcome::ConflictCopy { dir, name }
+    }
+}
+
+fn wanted(dir: Ino, place: &Place) -> Link {
+    Link {
+        dir,
+        name: place.name.clone(),
+        entry: place.entry,
     }
 }
 
@@ -42,18 +50,8 @@ pub(super) fn create(
         return Ok(Outcome::Applied);
     }
     let ino = super::free_ino(rows, ino, op.id)?;
-    let name = free_name(rows, dir, &place.name, op)?;
     state::put_inode(rows, ino, &Inode::new(node, op.id, op.time))?;
-    attach(
-        rows,
-        ino,
-        Link {
-            dir,
-            name: name.clone(),
-            entry: place.entry,
-        },
-        op.time,
-    )?;
+    let name = settle(rows, ino, wanted(dir, place), Cause::Made, op)?;
     Ok(placed(&place.name, dir, name))
 }
 
@@ -72,17 +70,7 @@ pub(super) fn link(
         ));
     }
     let dir = revive_dir(rows, place.dir, op)?;
-    let name = free_name(rows, dir, &place.name, op)?;
-    attach(
-        rows,
-        ino,
-        Link {
-            dir,
-            name: name.clone(),
-            entry: place.entry,
-        },
-        op.time,
-    )?;
+    let name = settle(rows, ino, wanted(dir, place), Cause::Made, op)?;
     Ok(placed(&place.name, dir, name))
 }
 
@@ -96,6 +84,7 @@ fn detach(
 ) -> Result<Link, RowsError> {
     let link = inode.links.remove(at);
     state::delete_entry(rows, link.dir, &link.name)?;
+    state::forget_conflict_copy(rows, ino, link.entry, &link.name)?;
     touch_dir(rows, link.dir, op.time, -i32::from(inode.kind == Kind::Dir))?;
     inode.ctime = op.time;
     state::put_inode(rows, ino, inode)?;
@@ -126,16 +115,34 @@ pub(super) fn remove(
     version: OpId,
 ) -> Result<Outcome, RowsError> {
     let ino = state::resolve_alias(rows, ino)?;
+    let outcome = remove_seen(rows, op, place.entry, ino, version)?;
+    if outcome != Outcome::Applied
+        && let Some(fork) = Standing::fork(rows, version)?
+    {
+        fork.replace(rows, op)?;
+        return Ok(Outcome::Applied);
+    }
+    Ok(outcome)
+}
+
+/// Removes an entry if what it names is as it was seen.
+fn remove_seen(
+    rows: &mut dyn Rows,
+    op: &Op,
+    entry: EntryId,
+    ino: Ino,
+    version: OpId,
+) -> Result<Outcome, RowsError> {
     let Some(mut inode) = state::inode(rows, ino)? else {
         return Ok(GONE);
     };
-    let Some(at) = find_link(&inode, place) else {
+    let Some(at) = inode.links.iter().position(|l| l.entry == entry) else {
         return Ok(Outcome::Void("the entry is gone"));
     };
     if inode.kind == Kind::Dir && !state::is_empty(rows, ino)? {
         return Ok(Outcome::Void("the directory is not empty"));
     }
-    if inode.kind == Kind::File && inode.links.len() == 1 && inode.version != version {
+    if inode.kind != Kind::Dir && inode.links.len() == 1 && inode.version != version {
         return Ok(Outcome::Void("the file was edited meanwhile"));
     }
     let last = detach(rows, op, ino, &mut inode, at)?;
@@ -143,6 +150,58 @@ pub(super) fn remove(
         bury(rows, ino, inode, last)?;
     }
     Ok(Outcome::Applied)
+}
+
+/// What a device saw at a name, where it stands now under a conflict name: what that device does to the name goes on there.
+struct Standing {
+    ino: Ino,
+    inode: Inode,
+    link: Link,
+}
+
+impl Standing {
+    /// The fork in which a version lives as the newest.
+    fn fork(rows: &dyn Rows, version: OpId) -> Result<Option<Self>, RowsError> {
+        match state::fork_of(rows, version)? {
+            Some(ino) => Self::only(rows, ino, version),
+            None => Ok(None),
+        }
+    }
+
+    /// The conflict copy, of this name, that has the entry.
+    fn copy(
+        rows: &dyn Rows,
+        seen: &Seen,
+        (dir, name): (Ino, &Name),
+    ) -> Result<Option<Self>, RowsError> {
+        let copy = state::conflict_copy(rows, seen.ino, seen.entry)?;
+        match copy.is_some_and(|copy| copy.dir == dir && copy.name == *name) {
+            true => Self::only(rows, seen.ino, seen.version),
+            false => Ok(None),
+        }
+    }
+
+    fn only(rows: &dyn Rows, ino: Ino, version: OpId) -> Result<Option<Self>, RowsError> {
+        let inode = state::inode(rows, ino)?;
+        let inode = inode.filter(|i| i.kind != Kind::Dir && i.version == version);
+        let Some(inode) = inode.filter(|i| i.links.len() == 1) else {
+            return Ok(None);
+        };
+        let link = inode.links.first().cloned();
+        Ok(link.map(|link| Self { ino, inode, link }))
+    }
+
+    /// Takes it away; its place, and what was known of it.
+    fn replace(
+        mut self,
+        rows: &mut dyn Rows,
+        op: &Op,
+    ) -> Result<(Link, Option<ConflictCopy>), RowsError> {
+        let copy = state::conflict_copy(rows, self.ino, self.link.entry)?;
+        let last = detach(rows, op, self.ino, &mut self.inode, 0)?;
+        bury(rows, self.ino, self.inode, last)?;
+        Ok((self.link, copy))
+    }
 }
 
 /// Whether `dir` is `ino` or lies below it.
@@ -188,49 +247,55 @@ pub(super) fn rename(
     {
         return Ok(Outcome::Applied);
     }
-    make_room(rows, op, ino, dir, to)?;
+    let elsewhere = make_room(rows, op, (ino, inode.kind), dir, to)?;
     let Some(mut inode) = state::inode(rows, ino)? else {
         return Ok(GONE);
     };
     let Some(at) = find_link(&inode, from) else {
         return Ok(GONE);
     };
-    let link = detach(rows, op, ino, &mut inode, at)?;
-    let name = free_name(rows, dir, to.name, op)?;
-    attach(
-        rows,
-        ino,
-        Link {
-            dir,
-            name: name.clone(),
-            entry: link.entry,
-        },
-        op.time,
-    )?;
-    Ok(placed(to.name, dir, name))
+    let entry = detach(rows, op, ino, &mut inode, at)?.entry;
+    let Some((place, copy)) = elsewhere else {
+        let name = to.name.clone();
+        let name = settle(rows, ino, Link { dir, name, entry }, Cause::Moved, op)?;
+        return Ok(placed(to.name, dir, name));
+    };
+    let link = Link { entry, ..place };
+    if let Some(copy) = copy {
+        let (time, op) = (op.time, op.id);
+        state::put_conflict_copy(rows, ino, entry, &ConflictCopy { op, time, ..copy })?;
+    }
+    attach(rows, ino, link.clone(), op.time)?;
+    Ok(placed(to.name, link.dir, link.name))
 }
 
-/// Removes what the rename saw at its target, if it is still there as it was seen.
+/// Removes what the rename saw at its target, if it is as it was seen: there, or under the conflict name that it has now. That place is
+/// returned: a document that is saved again and again by renaming has one conflict copy, not one for each time.
 fn make_room(
     rows: &mut dyn Rows,
     op: &Op,
-    ino: Ino,
+    (ino, kind): (Ino, Kind),
     dir: Ino,
     to: &Target<'_>,
-) -> Result<(), RowsError> {
-    let (Some(seen), Some(there)) = (to.replaces, state::entry(rows, dir, to.name)?) else {
-        return Ok(());
+) -> Result<Option<(Link, Option<ConflictCopy>)>, RowsError> {
+    let Some(seen) = to.replaces else {
+        return Ok(None);
     };
-    let same = there.id == seen.entry && there.ino == state::resolve_alias(rows, seen.ino)?;
-    if same && there.ino != ino {
-        let place = Place {
-            dir,
-            name: to.name.clone(),
-            entry: there.id,
-        };
-        remove(rows, op, &place, there.ino, seen.version)?;
+    let there = state::entry(rows, dir, to.name)?;
+    let seen_ino = state::resolve_alias(rows, seen.ino)?;
+    let same = there.is_some_and(|there| there.id == seen.entry && there.ino == seen_ino);
+    if seen_ino == ino || kind == Kind::Dir && !same {
+        return Ok(None);
     }
-    Ok(())
+    if same && remove_seen(rows, op, seen.entry, seen_ino, seen.version)? == Outcome::Applied {
+        return Ok(None);
+    }
+    let standing = match Standing::fork(rows, seen.version)? {
+        None if !same => Standing::copy(rows, seen, (dir, to.name))?,
+        fork => fork,
+    };
+    let standing = standing.filter(|standing| standing.ino != ino && kind != Kind::Dir);
+    standing.map(|s| s.replace(rows, op)).transpose()
 }
 
 pub(super) fn exchange(
@@ -285,6 +350,7 @@ fn move_entry(
         kind: inode.kind,
     };
     state::put_entry(rows, to.dir, &to.name, &entry)?;
+    state::forget_conflict_copy(rows, ino, from.entry, &from.name)?;
     if let Some(link) = inode.links.iter_mut().find(|l| l.entry == from.entry) {
         (link.dir, link.name) = (to.dir, to.name.clone());
     }

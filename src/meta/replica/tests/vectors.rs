@@ -9,7 +9,7 @@ use crate::rows::MemoryRows;
 use crate::{apply, state};
 use skrin_base::ids::{EpochId, PersonId, RoomId, VaultId};
 use skrin_base::wire::Encode;
-use skrin_base::{SegmentId, SegmentInfo};
+use skrin_base::{Ino, SegmentId, SegmentInfo};
 use skrin_crypto::{EpochCommitment, EpochKey, RoomSecret, RosterDevice, VerifyingKey, hash};
 use std::fmt::Write;
 
@@ -280,6 +280,89 @@ fn snapshots_text() -> String {
 #[test]
 fn snapshots_are_written_as_they_were_frozen_and_two_of_one_name_are_both_kept() {
     frozen("snapshots.txt", &snapshots_text());
+}
+
+/// Two devices that do not know of each other, and the rows that say which entries are conflict copies.
+fn conflicts_text() -> String {
+    let name = |name: &[u8]| skrin_base::Name::new(name).unwrap();
+    let id = |n, counter| OpId {
+        device: DeviceId([n; 16]),
+        counter,
+    };
+    let place = |n: u8, text: &[u8]| crate::op::Place {
+        dir: Ino::ROOT,
+        name: name(text),
+        entry: skrin_base::EntryId([n; 16]),
+    };
+    let make = |n: u8, text: &[u8], ino| OpKind::Create {
+        place: place(n, text),
+        ino: Ino(ino),
+        node: crate::op::NewNode {
+            kind: crate::op::Kind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            target: Vec::new(),
+        },
+    };
+    let write = |n: u8, text: &[u8], ino, base, bytes: &[u8]| OpKind::Write {
+        ino: Ino(ino),
+        base,
+        size: bytes.len() as u64,
+        mtime: skrin_base::Timestamp(1_790_000_000_000_000_000),
+        keys: Vec::new(),
+        body: crate::op::Body::Inline(bytes.to_vec()),
+        place: place(n, text),
+    };
+    // The file that was made last takes the name from what its device saw there.
+    let save = |(n, ino), seen: (u8, u64, OpId)| OpKind::Rename {
+        ino: Ino(ino),
+        from: place(n, b".new"),
+        to_dir: Ino::ROOT,
+        to_name: name(b"a.tar.gz"),
+        replaces: Some(crate::op::Seen {
+            entry: skrin_base::EntryId([seen.0; 16]),
+            ino: Ino(seen.1),
+            version: seen.2,
+        }),
+    };
+    let label = |label: &str| OpKind::Label {
+        label: label.to_owned(),
+    };
+    let ops = [
+        (id(1, 1), label("desktop")),
+        (id(2, 1), label("laptop")),
+        (id(1, 2), make(1, b"a.tar.gz", 1000)),
+        (id(1, 3), write(1, b"a.tar.gz", 1000, id(1, 2), b"desktop")),
+        (id(2, 2), write(1, b"a.tar.gz", 1000, id(1, 2), b"laptop")),
+        (id(2, 3), make(2, b".new", 2000)),
+        (id(2, 4), save((2, 2000), (1, 1000, id(2, 2)))),
+        (id(2, 5), make(3, b".new", 3000)),
+        (id(2, 6), save((3, 3000), (2, 2000, id(2, 3)))),
+        (id(2, 7), make(4, b"a.tar.gz", 4000)),
+    ];
+    let mut text = "# Vectors of docs/format/operations.md, conflict copies: name = hex.\n# Each operation, and the digest of the state behind it; at the end the rows of conflict copies.\n".to_owned();
+    let mut rows = MemoryRows::default();
+    for (n, (id, kind)) in (0..).zip(ops) {
+        let time = skrin_base::Timestamp(1_790_000_000_000_000_000 + n);
+        let op = Op { id, time, kind };
+        apply(&mut rows, &op).unwrap();
+        writeln!(text, "\nop = {}", hex(&op.to_bytes())).unwrap();
+        writeln!(text, "digest = {}", digest(&rows)).unwrap();
+    }
+    let copies = rows.0.iter().filter(|(key, _)| key.starts_with(b"C"));
+    for (key, row) in copies {
+        writeln!(text, "\nkey = {}\nvalue = {}", hex(key), hex(row)).unwrap();
+    }
+    text
+}
+
+#[test]
+fn conflict_copies_are_written_as_they_were_frozen_and_a_saved_one_stays_one() {
+    let text = conflicts_text();
+    assert_eq!(text.matches("\nkey = ").count(), 2);
+    frozen("conflicts.txt", &text);
 }
 
 async fn checkpoint_text() -> String {
