@@ -78,6 +78,14 @@ pub enum Finding {
         /// The segment.
         segment: SegmentId,
     },
+    /// Blocks of a segment are said to lie at slots of another one that nobody declared.
+    #[error("blocks of segment {segment} are said to lie in {host}, at slots that nobody declared")]
+    Relocation {
+        /// The segment for which they were sealed.
+        segment: SegmentId,
+        /// Where they are said to lie.
+        host: SegmentId,
+    },
     /// Contents that nobody holds any more.
     #[error("inode {ino} has lost {blocks} blocks from block {first} on")]
     Lost {
@@ -129,7 +137,28 @@ pub fn check(rows: &dyn Rows, declared: bool) -> Result<Vec<Finding>, RowsError>
             _ => Ok(()),
         }
     })?;
+    if declared {
+        check_relocations(rows, &mut findings)?;
+    }
     Ok(findings)
+}
+
+fn check_relocations(rows: &dyn Rows, findings: &mut Vec<Finding>) -> Result<(), RowsError> {
+    state::for_each_copied_run(rows, |segment, run| {
+        let has = |id, end: u64| {
+            let info = state::segment(rows, id)?;
+            Ok::<_, RowsError>(info.is_some_and(|info| u64::from(info.slots) >= end))
+        };
+        let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
+        let fits = has(segment, end(run.first_slot, run.count))?
+            && has(run.host, end(run.host_slot, run.count))?
+            && has(run.host, end(run.table_slot, 1))?;
+        if !fits {
+            let host = run.host;
+            findings.push(Finding::Relocation { segment, host });
+        }
+        Ok(())
+    })
 }
 
 fn check_places(

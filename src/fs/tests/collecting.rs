@@ -508,6 +508,13 @@ fn what_a_file_was_before_random_overwrites_goes_where_a_whole_segment_of_it_is_
         device.fs.collect().unwrap();
     }
     let left = device.fs.collect().unwrap();
+    println!("{left:?}");
+    for _ in 0..6 {
+        world.clock.turn(Duration::from_secs(2));
+        write(&device.fs, b"note", b"time goes by");
+        println!("{:?}", device.fs.collect().unwrap());
+    }
+    let left = device.fs.collect().unwrap();
     let ratio = |a: u64, b: usize| a as f64 / b as f64;
     println!(
         "written {written}, put {} ({:.2} times), left {} of {} segments, {} bytes: {:.2} times the file",
