@@ -6,7 +6,7 @@ use crate::error::FsError;
 use crate::poll::until_stopped;
 use skrin_base::{Copies, SegmentId, SegmentInfo};
 use skrin_data::DataError;
-use skrin_meta::replica::{Garbage, GarbageRules, Sparse};
+use skrin_meta::replica::{Garbage, GarbageRules, Needed, Sparse};
 use skrin_meta::usage::Located;
 use skrin_meta::{OpKind, SlotRun, state};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -208,16 +208,17 @@ impl Fs {
     }
 
     /// What this device needs itself, whatever anybody says.
-    fn needed(&self) -> Result<BTreeSet<SegmentId>, FsError> {
+    fn needed(&self) -> Result<Needed, FsError> {
         // Files first: what they hold comes to the tree when they are told.
-        let mut needed: BTreeSet<SegmentId> = BTreeSet::new();
+        let mut needed = Needed::default();
         for file in self.files.all() {
-            needed.extend(file.state.lock().content.segments());
+            let extents = file.state.lock().content.stored_extents();
+            extents.iter().for_each(|extent| needed.blocks.name(extent));
         }
-        needed.extend(self.data.undeclared());
+        needed.objects.extend(self.data.undeclared());
         let tree = self.replica.tree();
         for op in tree.pending() {
-            needed.extend(weigh(&op?.kind).1);
+            needed.objects.extend(weigh(&op?.kind).1);
         }
         Ok(needed)
     }

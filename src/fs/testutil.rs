@@ -324,6 +324,17 @@ impl TestVault {
     }
 }
 
+impl Fs {
+    /// Publishes an operation that nobody checked, as a member might who lies.
+    ///
+    /// # Errors
+    /// As publishing meets them.
+    pub fn say(&self, kind: skrin_meta::OpKind) -> Result<(), FsError> {
+        self.commit(|_| Ok(kind))?;
+        self.upload_all(|_| ())
+    }
+}
+
 /// The steps of the background work, one at a time, for whoever is the scheduler himself.
 impl Fs {
     /// Publishes what fits into one commit; whether there was something.

@@ -78,8 +78,10 @@ pub enum Finding {
         /// The segment.
         segment: SegmentId,
     },
-    /// Blocks of a segment are said to lie at slots of another one that nobody declared.
-    #[error("blocks of segment {segment} are said to lie in {host}, at slots that nobody declared")]
+    /// Blocks of a segment are said to lie at slots of another one that nobody declared, or twice.
+    #[error(
+        "blocks of segment {segment} are said to lie in {host}, twice or at slots that nobody declared"
+    )]
     Relocation {
         /// The segment for which they were sealed.
         segment: SegmentId,
@@ -137,26 +139,31 @@ pub fn check(rows: &dyn Rows, declared: bool) -> Result<Vec<Finding>, RowsError>
             _ => Ok(()),
         }
     })?;
-    if declared {
-        check_relocations(rows, &mut findings)?;
-    }
+    check_relocations(rows, declared, &mut findings)?;
     Ok(findings)
 }
 
-fn check_relocations(rows: &dyn Rows, findings: &mut Vec<Finding>) -> Result<(), RowsError> {
+fn check_relocations(
+    rows: &dyn Rows,
+    declared: bool,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RowsError> {
+    let mut next = (SegmentId::default(), 0);
     state::for_each_copied_run(rows, |segment, run| {
-        let has = |id, end: u64| {
+        let has = |id, first: u32, count: u32| {
+            let end = u64::from(first) + u64::from(count);
             let info = state::segment(rows, id)?;
             Ok::<_, RowsError>(info.is_some_and(|info| u64::from(info.slots) >= end))
         };
-        let end = |first: u32, count: u32| u64::from(first) + u64::from(count);
-        let fits = has(segment, end(run.first_slot, run.count))?
-            && has(run.host, end(run.host_slot, run.count))?
-            && has(run.host, end(run.table_slot, 1))?;
-        if !fits {
+        let known = !declared
+            || has(segment, run.first_slot, run.count)?
+                && has(run.host, run.host_slot, run.count)?
+                && has(run.host, run.table_slot, 1)?;
+        if !known || (segment, run.first_slot) < next || run.count == 0 {
             let host = run.host;
             findings.push(Finding::Relocation { segment, host });
         }
+        next = (segment, run.end());
         Ok(())
     })
 }

@@ -403,7 +403,11 @@ impl Inner {
     }
 
     /// Appends bytes that are sealed for another place to the segment that is being filled.
-    fn put_copy(self: &Arc<Self>, entry: &Entry, sealed: &[u8]) -> Result<BlockRef, DataError> {
+    pub(super) fn put_copy(
+        self: &Arc<Self>,
+        entry: &Entry,
+        sealed: &[u8],
+    ) -> Result<BlockRef, DataError> {
         self.parts.journal.admit(sealed.len(), Room::Wait)?;
         let (segment, slot) = self.reserve_slot(sealed.len())?;
         let mut bytes = sealed.to_vec();

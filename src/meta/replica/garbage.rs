@@ -89,6 +89,15 @@ impl fmt::Display for Hold {
     }
 }
 
+/// What the device that collects needs itself, whatever others say.
+#[derive(Clone, Debug, Default)]
+pub struct Needed {
+    /// Blocks, wherever they lie: those of open files.
+    pub blocks: Usage,
+    /// Objects as such: those that its journal and its pending operations name.
+    pub objects: BTreeSet<SegmentId>,
+}
+
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Garbage {
@@ -147,15 +156,15 @@ impl Sparse {
 }
 
 impl Replica {
-    /// Finds the segments that nobody needs any more. `keep` are those that this device needs, whatever others say: what its open
-    /// files, its journal and its pending operations name. Pull first; `history` is what the storage has.
+    /// Finds the segments that nobody needs any more, and those of which little is needed. `keep` is what this device needs. Pull first;
+    /// `history` is what the storage has.
     ///
     /// # Errors
     /// None in practice: rows in memory do not fail.
     pub fn garbage(
         &self,
         history: &History,
-        keep: &BTreeSet<SegmentId>,
+        keep: &Needed,
         rules: &GarbageRules,
     ) -> Result<Garbage, ReplicaError> {
         let mut problems: Vec<String> = history
@@ -173,7 +182,7 @@ impl Replica {
         let all = history.admission();
         let survey = Survey::new(self, &all, rules);
         let mut garbage = Garbage {
-            given_up: self.given_up(&all, keep),
+            given_up: self.given_up(&all, &keep.objects),
             ..Garbage::default()
         };
         match survey.choose() {
@@ -183,8 +192,8 @@ impl Replica {
                 Ok(below) => {
                     garbage.base = Some(base.reference);
                     garbage.holds = holds;
-                    below.find_dead(&survey, keep, &mut garbage);
-                    below.find_sparse(self, keep, &mut garbage)?;
+                    below.find_dead(&survey, &keep.objects, &mut garbage);
+                    below.find_sparse(self, &keep.objects, &mut garbage)?;
                 }
             },
         }
@@ -417,7 +426,7 @@ impl<'a> Survey<'a> {
         &self,
         history: &History,
         base: &Candidate,
-        keep: &BTreeSet<SegmentId>,
+        keep: &Needed,
     ) -> Result<Result<Below, String>, ReplicaError> {
         let mut rows = MemoryRows::default();
         for checked in self.covered(base).filter(|c| self.all.counts(c)) {
@@ -431,7 +440,10 @@ impl<'a> Survey<'a> {
                 "{object}: its digest is not that of the commits that it covers"
             )));
         }
-        let mut below = Below::default();
+        let mut below = Below {
+            usage: keep.blocks.clone(),
+            ..Below::default()
+        };
         below.usage.name_all(&rows)?;
         let mut snapshots = BTreeSet::new();
         state::for_each_snapshot(&rows, |_, snapshot| {
@@ -454,7 +466,7 @@ impl<'a> Survey<'a> {
         let keys = self.replica.env.keys();
         state::for_each_segment(&rows, |info| {
             if keys.segment_id(info.author, info.number) == info.id {
-                if keep.contains(&info.id) {
+                if keep.objects.contains(&info.id) {
                     below.usage.name_slots(info.id, 0..info.slots);
                 }
                 below.declared.push(info);
