@@ -4,7 +4,7 @@ use crate::commit::weigh;
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::poll::until_stopped;
-use skrin_base::{Copies, SegmentId, SegmentInfo};
+use skrin_base::{CopiedRun, Copies, SegmentId, SegmentInfo};
 use skrin_data::DataError;
 use skrin_meta::replica::{Garbage, GarbageRules, Needed, Sparse};
 use skrin_meta::usage::Located;
@@ -117,8 +117,14 @@ impl Fs {
         let replica = Arc::clone(&self.replica);
         let garbage = tokio::task::spawn_blocking(move || replica.garbage(&history, &keep, &rules));
         let mut garbage = garbage.await.map_err(|_| FsError::Stopped)??;
-        let sparse = worth_repacking(std::mem::take(&mut garbage.sparse));
-        let mut collected = self.free(garbage).await?;
+        let mut sparse = worth_repacking(std::mem::take(&mut garbage.sparse));
+        let (mut collected, unsound) = self.free(&garbage).await?;
+        for id in unsound {
+            let located = garbage.relocated.get(&id).map_or(&[][..], Vec::as_slice);
+            if self.is_still_said(id, located)? {
+                sparse.extend(as_before(&garbage, id));
+            }
+        }
         self.repack(sparse, &mut collected).await?;
         Ok(collected)
     }
@@ -212,7 +218,7 @@ impl Fs {
         // Files first: what they hold comes to the tree when they are told.
         let mut needed = Needed::default();
         for file in self.files.all() {
-            let extents = file.state.lock().content.stored_extents();
+            let extents = file.state.lock().content.named_extents();
             extents.iter().for_each(|extent| needed.blocks.name(extent));
         }
         needed.objects.extend(self.data.undeclared());
@@ -223,19 +229,21 @@ impl Fs {
         Ok(needed)
     }
 
-    async fn free(&self, garbage: Garbage) -> Result<Collected, FsError> {
+    /// Deletes what is dead. Also returns those segments from which blocks were relocated that are not where they should be.
+    async fn free(&self, garbage: &Garbage) -> Result<(Collected, Vec<SegmentId>), FsError> {
         let (stored, others) = self.data.stored().await?;
         let mut collected = Collected::of(&stored, others);
         collected.holds = garbage.holds.iter().map(ToString::to_string).collect();
-        let mut sound = BTreeMap::new();
+        let (mut sound, mut unsound) = (BTreeMap::new(), Vec::new());
         let dead = garbage.dead.iter().map(|info| info.id);
         let mut gone: BTreeSet<SegmentId> = dead.chain(garbage.given_up.iter().copied()).collect();
         for (id, len) in &stored {
             if !gone.contains(id) || self.data.is_undeclared(id) {
                 continue;
             }
-            if let Err(problem) = self.is_vacated(*id, &garbage, &mut sound).await? {
+            if let Err(problem) = self.is_vacated(*id, garbage, &mut sound).await? {
                 collected.holds.push(problem);
+                unsound.push(*id);
                 gone.remove(id);
                 continue;
             }
@@ -256,7 +264,7 @@ impl Fs {
             let known = declared || self.data.is_undeclared(id) || tree.redeclares(id);
             collected.unknown += u64::from(!known);
         }
-        Ok(collected)
+        Ok((collected, unsound))
     }
 
     /// Whether what was relocated from a dead object is where it is said to be. A member may have lied, and a storage may have lost it:
@@ -285,6 +293,19 @@ impl Fs {
             }
         }
         Ok(Ok(()))
+    }
+
+    /// Whether nobody has relocated these blocks meanwhile.
+    fn is_still_said(&self, segment: SegmentId, located: &[Located]) -> Result<bool, FsError> {
+        let copies = Copies {
+            runs: state::copied_runs(&self.replica.tree(), segment)?,
+            ..Copies::default()
+        };
+        let mut located = located.iter();
+        Ok(located.all(|Located { run, .. }| {
+            let now = copies.find(run.first_slot);
+            now.is_some_and(|now| (now.host, now.host_slot) == (run.host, run.host_slot))
+        }))
     }
 
     async fn check_relocated(
@@ -363,6 +384,27 @@ impl Fs {
             false => Ok(None),
         }
     }
+}
+
+/// The relocated blocks of a segment that still holds them itself, to be copied once more: where they are said to be they are not.
+fn as_before(garbage: &Garbage, id: SegmentId) -> Option<Sparse> {
+    let info = garbage.dead.iter().find(|info| info.id == id)?;
+    let located = garbage.relocated.get(&id)?.iter();
+    let needed: Vec<Located> = located
+        .map(|l| Located {
+            segment: id,
+            run: CopiedRun {
+                host: id,
+                host_slot: l.run.first_slot,
+                ..l.run
+            },
+        })
+        .collect();
+    Some(Sparse {
+        info: info.clone(),
+        bytes: info.object_len,
+        needed,
+    })
 }
 
 /// Of segments, the emptiest first, those that are repacked now; none if little would be gained.

@@ -229,7 +229,7 @@ impl Content {
     }
 
     /// What is stored of it.
-    pub(crate) fn stored_extents(&self) -> Vec<Extent> {
+    pub(crate) fn named_extents(&self) -> Vec<Extent> {
         let mut list = self.extents.list(0, blocks(self.size));
         list.retain(|extent| matches!(extent.content, Held::Stored(_)));
         list

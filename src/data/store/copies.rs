@@ -5,6 +5,7 @@ use super::Inner;
 use super::fetch::{Answer, Fetch};
 use super::flight::Lead;
 use super::keep::is_whole;
+use super::read::{Got, Want};
 use crate::block::BlockRef;
 use crate::error::{DataError, Flaw};
 use crate::journal::Room;
@@ -180,47 +181,50 @@ impl Inner {
         let opened = blocking(&self.parts.runtime, move || {
             inner.open_copied(&of, &blocks, wants)
         });
-        let (got, rest, all_good) = opened.await.unwrap_or_default();
+        let (got, rest, wrong) = opened.await.unwrap_or_default();
         fetch.got.extend(got);
         fetch.wants = rest;
-        fetch.copies = all_good.then_some(copies);
+        match wrong.and_then(|slot| copies.find(slot)) {
+            Some(run) => {
+                let flaw = Flaw::Hash;
+                fetch.failed = Some(DataError::flawed(run.host, Some(run.host_slot), flaw));
+            }
+            None => fetch.copies = Some(copies),
+        }
     }
 
+    /// Answers the wants of blocks that are those that were sealed; what is left, and a slot whose block is not.
     fn open_copied(
         &self,
         table: &Table,
         blocks: &[Found],
-        wants: Vec<super::read::Want>,
-    ) -> (Vec<super::read::Got>, Vec<super::read::Want>, bool) {
-        let (mut got, mut rest, mut all_good) = (Vec::new(), Vec::new(), true);
+        wants: Vec<Want>,
+    ) -> (Vec<Got>, Vec<Want>, Option<u32>) {
+        let segment = table.place().segment;
+        let (mut good, mut wrong) = (BTreeMap::new(), None);
         for (slot, bytes) in blocks {
             if is_whole(table, *slot..*slot + 1, bytes) {
                 if let Some(disk) = &self.disk {
-                    disk.put(table.place().segment, *slot..*slot + 1, bytes);
+                    disk.put(segment, *slot..*slot + 1, bytes);
                 }
+                good.insert(*slot, bytes);
             } else {
-                let segment = table.place().segment;
                 tracing::error!(%segment, slot, "a relocated block is not the one that was sealed");
-                all_good = false;
+                wrong = Some(*slot);
             }
         }
-        let blocks: BTreeMap<u32, &Bytes> = blocks.iter().map(|(s, b)| (*s, b)).collect();
+        let (mut got, mut rest) = (Vec::new(), Vec::new());
         for (i, read) in wants {
             let slot = read.at.slot;
-            let found = blocks.get(&slot).zip(table.entry(slot));
-            let opened = found.and_then(|(bytes, entry)| {
-                let opened = self.open_block(table.place().author, entry, &read, bytes);
-                opened.ok()
-            });
-            match opened {
-                Some(block) => got.push((i, Ok(block))),
-                None => {
-                    all_good &= !blocks.contains_key(&slot);
-                    rest.push((i, read));
+            match good.get(&slot).zip(table.entry(slot)) {
+                Some((bytes, entry)) => {
+                    let author = table.place().author;
+                    got.push((i, self.open_block(author, entry, &read, bytes)));
                 }
+                None => rest.push((i, read)),
             }
         }
-        (got, rest, all_good)
+        (got, rest, wrong)
     }
 
     /// The sealed bytes of consecutive slots, from where they lie.
@@ -257,21 +261,15 @@ impl Inner {
         for run in first_of_each_host(&copies) {
             let sealed = self.copied_table(&info, Some(&copies), &run).await?;
             let table = self.open_table(&info, &sealed)?;
-            let here: Vec<CopiedRun> = copies
-                .runs
-                .iter()
-                .filter(|other| (other.host, other.table_slot) == (run.host, run.table_slot))
-                .copied()
-                .collect();
-            for run in here {
-                let found = self
-                    .copied_blocks(&copies, run.first_slot..run.end())
-                    .await?;
-                let good = |(slot, bytes): &Found| is_whole(&table, *slot..*slot + 1, bytes);
-                if found.len() != run.count as usize || !found.iter().all(good) {
-                    let flaw = Flaw::Hash;
-                    return Err(DataError::flawed(run.host, Some(run.host_slot), flaw));
-                }
+            let is_here =
+                |other: &&CopiedRun| (other.host, other.table_slot) == (run.host, run.table_slot);
+            let here = copies.runs.iter().filter(is_here);
+            let slots: Vec<u32> = here.flat_map(|r| r.first_slot..r.end()).collect();
+            let found = self.copied_blocks(&copies, slots.iter().copied()).await?;
+            let good = |(slot, bytes): &Found| is_whole(&table, *slot..*slot + 1, bytes);
+            if found.len() != slots.len() || !found.iter().all(good) {
+                let flaw = Flaw::Hash;
+                return Err(DataError::flawed(run.host, Some(run.host_slot), flaw));
             }
         }
         Ok(copies.runs.iter().map(|run| u64::from(run.count)).sum())

@@ -110,7 +110,7 @@ async fn the_storage_does_not_see_that_copied_bytes_are_the_same() {
         moved.world.storage.peek(&name).unwrap()
     };
     let (old, new) = (object(moved.relocation.segment), object(moved.host()));
-    let parts: std::collections::HashSet<&[u8]> = old.windows(16).collect();
+    let parts: HashSet<&[u8]> = old.windows(16).collect();
     let zeros = [0; 16];
     let same = new
         .windows(16)
@@ -248,7 +248,9 @@ async fn copies_that_are_interrupted_by_the_end_of_a_segment_take_their_table_al
     let written = Written::new(&store, 100, 65_536).await;
     let info = Arc::new(written.the_info().clone());
     // So much is in the segment that is being filled that not all of it fits.
-    (0..60).for_each(|n| drop(write(&store, 1000 + n, 65_536)));
+    for n in 0..60 {
+        write(&store, 1000 + n, 65_536);
+    }
     let run = CopiedRun {
         first_slot: 0,
         count: 100,
