@@ -64,4 +64,67 @@ fn what_was_overwritten_is_deleted_while_the_vault_is_mounted(on: On) {
     other.unmount();
 }
 
-crate::on_every_storage! { what_was_overwritten_is_deleted_while_the_vault_is_mounted; }
+fn what_is_needed_of_half_dead_segments_is_copied_together(on: On) {
+    use std::os::unix::fs::FileExt;
+    const BLOCK: usize = 65_536;
+    let vault = Vault::new(on);
+    let mount = vault.mount("a");
+    vault
+        .skrin(&["retention"])
+        .arg(mount.path())
+        .arg("1s")
+        .output_ok();
+    let mut rng = Dice(6);
+    let path = mount.join("file");
+    let mut contents = rng.bytes(96 * BLOCK);
+    std::fs::write(&path, &contents).unwrap();
+    mount.sync();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for block in (0..96).filter(|block| block % 4 != 0) {
+        let part = rng.bytes(BLOCK);
+        file.write_all_at(&part, (block * BLOCK) as u64).unwrap();
+        contents[block * BLOCK..][..BLOCK].copy_from_slice(&part);
+    }
+    drop(file);
+    mount.sync();
+    let before = std::fs::metadata(&path).unwrap();
+    let first = json(&vault, &mount, &["gc"]);
+    let (mut repacked, mut freed) = (0, 0);
+    for _ in 0..8 {
+        std::thread::sleep(Duration::from_millis(1100));
+        std::fs::write(mount.join("note"), rng.bytes(10)).unwrap();
+        let done = json(&vault, &mount, &["gc"]);
+        repacked += number(&done, "repacked_segments");
+        freed += number(&done, "freed_segments");
+        if freed > 0 {
+            break;
+        }
+    }
+    assert!(repacked > 0 && freed > 0, "{repacked} {freed}");
+    let last = json(&vault, &mount, &["gc"]);
+    assert_eq!(number(&last, "kept_segments"), 0, "{last}");
+    let (stored, was) = (
+        number(&last, "stored_bytes"),
+        number(&first, "stored_bytes"),
+    );
+    let len = contents.len() as u64;
+    assert!(
+        was > len * 17 / 10 && stored < len * 13 / 10,
+        "{was} {stored}"
+    );
+    // Nobody can tell it from the file.
+    use std::os::unix::fs::MetadataExt;
+    let after = std::fs::metadata(&path).unwrap();
+    let times = |m: &std::fs::Metadata| (m.ino(), m.mtime_nsec(), m.ctime_nsec(), m.blocks());
+    assert_eq!(times(&before), times(&after));
+    mount.unmount();
+    vault.verify_clean();
+    let other = vault.mount("b");
+    assert_eq!(std::fs::read(other.join("file")).unwrap(), contents);
+    other.unmount();
+}
+
+crate::on_every_storage! {
+    what_was_overwritten_is_deleted_while_the_vault_is_mounted;
+    what_is_needed_of_half_dead_segments_is_copied_together;
+}

@@ -4,7 +4,9 @@
 use crate::ids::{Hash32, Ino, KeyId, LaneId, SegmentId};
 use crate::limits::{FILE_LEN_MAX, SEGMENT_MAX, SEGMENT_SLOTS_MAX};
 use crate::wire::{Decode, Encode, Reader, WireError, Writer};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Blocks of a file of the largest length, for any block size from 4 KiB up.
 const BLOCKS_MAX: u64 = FILE_LEN_MAX >> 12;
@@ -45,6 +47,58 @@ pub struct Stored {
     pub origin_file: Ino,
     /// The block of that inode as which the first block was sealed.
     pub origin_block: u64,
+}
+
+/// A run of blocks of a segment that lie in another one, the host, as well: as they were sealed, behind a mask of the host's.
+/// The host holds the segment's table, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopiedRun {
+    /// Slot of the first block in the segment for which it was sealed.
+    pub first_slot: u32,
+    /// How many blocks; at least 1.
+    pub count: u32,
+    /// Where they lie.
+    pub host: SegmentId,
+    /// Slot of the first block there; the others follow.
+    pub host_slot: u32,
+    /// Slot of the segment's table there.
+    pub table_slot: u32,
+}
+
+impl CopiedRun {
+    /// The slot behind the last one.
+    pub fn end(&self) -> u32 {
+        self.first_slot.saturating_add(self.count)
+    }
+
+    /// The part of this run that lies in slots `[from, to)`, if any.
+    pub fn clip(&self, from: u32, to: u32) -> Option<Self> {
+        let first_slot = self.first_slot.max(from);
+        let count = self.end().min(to).checked_sub(first_slot)?;
+        (count > 0).then(|| Self {
+            first_slot,
+            count,
+            host_slot: self.host_slot.saturating_add(first_slot - self.first_slot),
+            ..*self
+        })
+    }
+}
+
+/// Where blocks of one segment lie besides.
+#[derive(Clone, Debug, Default)]
+pub struct Copies {
+    /// Ascending, without overlap.
+    pub runs: Vec<CopiedRun>,
+    /// The declarations of all hosts.
+    pub hosts: BTreeMap<SegmentId, Arc<SegmentInfo>>,
+}
+
+impl Copies {
+    /// The run that holds a slot: of that one block.
+    pub fn find(&self, slot: u32) -> Option<CopiedRun> {
+        let at = self.runs.partition_point(|run| run.end() <= slot);
+        self.runs.get(at)?.clip(slot, slot + 1)
+    }
 }
 
 impl Extent {
@@ -152,7 +206,7 @@ impl Decode for Extent {
 pub struct SegmentInfo {
     /// The segment's name.
     pub id: SegmentId,
-    /// The lane whose device sealed it first; compaction keeps it.
+    /// The lane whose device sealed it.
     pub author: LaneId,
     /// The author's number of it; the name derives from lane and number.
     pub number: u64,
@@ -239,6 +293,27 @@ mod tests {
         assert_eq!(stored(10, 5, 3).clip(12, 14), Some(stored(12, 2, 5)));
         assert_eq!(stored(10, 5, 3).clip(15, 20), None);
         assert_eq!(stored(10, 5, 3).clip(0, 10), None);
+    }
+
+    #[test]
+    fn a_slot_is_found_in_the_run_that_holds_it() {
+        let run = |first_slot, count, host_slot| CopiedRun {
+            first_slot,
+            count,
+            host: SegmentId([9; 16]),
+            host_slot,
+            table_slot: 1,
+        };
+        let copies = Copies {
+            runs: vec![run(2, 3, 10), run(5, 1, 40), run(9, 2, 41)],
+            ..Copies::default()
+        };
+        let at = |slot| copies.find(slot).map(|found| found.host_slot);
+        let found: Vec<_> = (0..12).filter_map(at).collect();
+        assert_eq!(found, [10, 11, 12, 40, 41, 42]);
+        assert_eq!((at(1), at(6), at(11)), (None, None, None));
+        assert_eq!(run(2, 3, 10).clip(3, 99), Some(run(3, 2, 11)));
+        assert_eq!(run(2, 3, 10).clip(5, 99), None);
     }
 
     #[test]

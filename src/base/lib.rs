@@ -12,7 +12,7 @@ pub mod wire;
 
 pub use clock::{Clock, Entropy, Timestamp};
 pub use errno::Errno;
-pub use extent::{Content, Extent, SegmentInfo, Stored};
+pub use extent::{Content, CopiedRun, Copies, Extent, SegmentInfo, Stored};
 pub use ids::{
     DeviceId, EntryId, EpochId, Hash32, Ino, KeyId, LaneId, OpId, PersonId, RoomId, SegmentId,
     VaultId,

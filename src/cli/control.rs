@@ -88,6 +88,10 @@ pub(crate) struct Collected {
     pub kept_bytes: u64,
     /// Objects among the segments that no commit knows. They are never touched.
     pub unknown_objects: u64,
+    /// Segments of which little is needed, whose needed blocks were copied together; they are deleted another time.
+    pub repacked_segments: u64,
+    /// About how many bytes were copied.
+    pub repacked_bytes: u64,
     /// What keeps the rest.
     pub held_by: Vec<String>,
 }

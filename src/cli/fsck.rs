@@ -1,14 +1,15 @@
 //! Checks everything that can be reached on the storage: each object by itself, then what they say of each other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
-use skrin_base::{Content, Extent, RoomId, SegmentId, SegmentInfo};
+use skrin_base::{Content, Copies, RoomId, SegmentId, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_data::store::BlockRead;
 use skrin_data::{BlockRef, DataError};
+use skrin_meta::usage::Usage;
 use skrin_meta::{Rows, RowsError, check, state};
 use skrin_storage::{BadName, ErrorKind, ObjectName, Prefix, Store, StoreError};
 
@@ -109,7 +110,7 @@ impl<'a> Fsck<'a> {
 
     /// The tree, and all segments that it names: with `data` each block of them.
     pub(crate) async fn tree(&mut self, layers: &Layers, data: bool) -> Outcome {
-        let (segments, named) = {
+        let (segments, usage) = {
             let tree = layers.replica.tree();
             for finding in check::check(&tree, true).map_err(cache)? {
                 self.found("tree", finding);
@@ -120,16 +121,10 @@ impl<'a> Fsck<'a> {
                 Ok(())
             };
             state::for_each_segment(&tree, visit).map_err(cache)?;
-            let mut named = HashSet::new();
-            let visit = |extent: Extent| {
-                if let Content::Stored(stored) = &extent.content {
-                    named.insert(stored.segment);
-                }
-                Ok(())
-            };
-            state::for_each_extent(&tree, visit).map_err(cache)?;
-            (segments, named)
+            let usage = Usage::of(&tree).map_err(cache)?;
+            (segments, usage)
         };
+        let named: HashSet<SegmentId> = usage.objects().into_iter().collect();
         for finding in layers.replica.status().findings {
             self.found(finding.object, finding.text);
         }
@@ -138,6 +133,45 @@ impl<'a> Fsck<'a> {
                 true => self.blocks(layers, batch, &named).await?,
                 false => self.lengths(batch, &named).await?,
             }
+        }
+        match data {
+            true => self.relocated(layers, &segments, &usage).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Whether needed blocks that were relocated are where they are said to be, and are those that were sealed.
+    async fn relocated(
+        &mut self,
+        layers: &Layers,
+        segments: &[Arc<SegmentInfo>],
+        usage: &Usage,
+    ) -> Outcome {
+        let known: BTreeMap<SegmentId, &Arc<SegmentInfo>> =
+            segments.iter().map(|info| (info.id, info)).collect();
+        for info in segments {
+            let located = usage.located(info.id).into_iter().map(|l| l.run);
+            let runs: Vec<_> = located.filter(|run| run.host != info.id).collect();
+            if runs.is_empty() {
+                continue;
+            }
+            let hosts = runs.iter().filter_map(|run| known.get(&run.host));
+            let copies = Copies {
+                hosts: hosts.map(|host| (host.id, Arc::clone(host))).collect(),
+                runs,
+            };
+            match layers.data.check_copies(Arc::clone(info), copies).await {
+                Ok(_) => {}
+                Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
+                    let name = segment_name(&info.id)?;
+                    self.found(&name, format!("blocks of it were relocated: {error}"));
+                }
+                Err(DataError::Storage(error)) if error.kind() == ErrorKind::Broken => {
+                    self.found(segment_name(&info.id)?, error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.progress();
         }
         Ok(())
     }

@@ -706,6 +706,8 @@ impl Served for Mounted {
             kept_segments: done.kept,
             kept_bytes: done.kept_bytes,
             unknown_objects: done.unknown,
+            repacked_segments: done.repacked,
+            repacked_bytes: done.repacked_bytes,
             held_by: done.holds,
         })
     }

@@ -195,17 +195,19 @@ impl Layers {
             parts.read_only,
             memory.rows,
         );
-        let replica = Replica::open(config).await?;
+        let replica = Arc::new(Replica::open(config).await?);
         let mut config = DataConfig::with_memory(vault, keys.room(), memory.data);
         config.compression = room.state.compression.then_some(1);
         let cache = (parts.state_dir.join("cache"), parts.cache_size);
         config.disk_cache = parts.disk_cache.then_some(cache);
         config.hold_cache = parts.pins.is_some();
         let names = Arc::clone(&keys);
+        let located = Arc::clone(&replica);
         let data_parts = DataParts {
             store: Arc::clone(&store),
             journal: Arc::clone(&journal),
             names: Arc::new(move |lane, number| names.segment_id(lane, number)),
+            copies: Arc::new(move |id| located.copies(id)),
             entropy,
             runtime: Handle::current(),
         };
@@ -213,7 +215,6 @@ impl Layers {
         if !parts.read_only {
             data.set_lane(replica.own_lane().await)?;
         }
-        let replica = Arc::new(replica);
         let control = Control {
             replica: Arc::clone(&replica),
             reader: parts.unlocked.reader_for(&device),

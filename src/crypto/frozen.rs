@@ -205,6 +205,14 @@ fn seals(v: &mut Vectors) {
     v.put("local(journal, context 0102)", sealed);
 }
 
+fn masks(v: &mut Vectors) {
+    v.about("segments.md, section 7: the first bytes of the mask of slot 9 of host 76.., whose table key is 32 * 77");
+    let mut mask = [0; 70];
+    let (key, host) = (TableKey::from_bytes([0x77; 32]), SegmentId([0x76; 16]));
+    mask_copy(&key, VAULT, ROOM, host, 9, &mut mask);
+    v.put("mask", mask);
+}
+
 fn signatures(v: &mut Vectors) {
     v.about("README, section 5: `body` signed by the device of seed 32 * 65");
     let signer = DeviceSigner::derive(&DeviceSeed::from_bytes([0x65; 32]), VAULT);
@@ -251,6 +259,7 @@ fn nothing_of_the_format_has_changed() {
         signatures,
         ids,
         envelopes,
+        masks,
     ] {
         part(&mut v);
     }

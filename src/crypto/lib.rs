@@ -7,6 +7,7 @@ pub mod aad;
 pub mod hpke;
 pub mod kdf;
 pub mod keys;
+pub mod mask;
 pub mod names;
 pub mod pad;
 pub mod passphrase;
@@ -29,6 +30,7 @@ pub use keys::{
     LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey, SlotCommitment, SlotKey,
     TableKey, VaultSecret, WordsEntropy,
 };
+pub use mask::mask_copy;
 pub use names::{commit_id, control_id, hash, lane_id, segment_id};
 pub use pad::{pad_pow2, unpad_pow2};
 pub use room::{RoomKeys, Roster, RosterDevice, WrongEpochKey};

@@ -1,5 +1,6 @@
 //! Writes blocks into segments, keeps what is not yet on the storage, uploads it, and reads everything back.
 
+mod copies;
 mod delete;
 pub mod disk;
 mod fetch;
@@ -24,7 +25,7 @@ use moka::policy::EvictionPolicy;
 use parking_lot::Mutex;
 use pending::Pending;
 use skrin_base::ids::{Ino, KeyId, LaneId, RoomId, SegmentId, VaultId};
-use skrin_base::{Entropy, SegmentInfo};
+use skrin_base::{CopiedRun, Copies, Entropy, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_storage::{Places, Store, Urgency};
 use std::collections::{BTreeMap, HashSet};
@@ -35,6 +36,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+pub use copies::Relocation;
 pub use verify::Verified;
 
 /// Bounds and choices; bytes where nothing else is said.
@@ -91,6 +93,9 @@ impl DataConfig {
 /// Names of segments: a function of lane and number that only members can compute.
 pub type SegmentNames = dyn Fn(LaneId, u64) -> SegmentId + Send + Sync;
 
+/// Where blocks of a segment lie besides. It is called on threads that may wait, without any lock of this layer.
+pub type CopiesOf = dyn Fn(SegmentId) -> Option<Copies> + Send + Sync;
+
 /// What the data layer stands on.
 pub struct DataParts {
     /// The storage, with its decorators.
@@ -99,6 +104,8 @@ pub struct DataParts {
     pub journal: Arc<Journal>,
     /// Names of segments.
     pub names: Arc<SegmentNames>,
+    /// Where blocks lie besides.
+    pub copies: Arc<CopiesOf>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
     /// Where uploads and fetches run.
@@ -387,6 +394,35 @@ impl DataStore {
         reads: Vec<BlockRead>,
     ) -> Result<Verified, DataError> {
         Arc::clone(&self.inner).verify(info, reads).await
+    }
+
+    /// Copies blocks that lie in one object into the segment that is being filled, as they were sealed, with the tables of the segments for
+    /// which that was done; every block is checked against these. `needed` says which, by the declarations of those segments. The object is
+    /// read whole, so that the storage does not see which blocks are needed. What it returns is in the journal, though not durable.
+    ///
+    /// # Errors
+    /// Of the storage and the journal; `Integrity` where a block is not the one that was sealed, and then nothing may be done with what was
+    /// written.
+    pub async fn copy_blocks(
+        &self,
+        object: Arc<SegmentInfo>,
+        needed: Vec<(Arc<SegmentInfo>, Vec<CopiedRun>)>,
+    ) -> Result<Vec<Relocation>, DataError> {
+        let copied = Arc::clone(&self.inner).copy_blocks(object, needed);
+        Urgency::later().scope(copied).await
+    }
+
+    /// Reads blocks of a segment where they lie besides, from the storage and not from any cache, and finds them to be those that were sealed.
+    ///
+    /// # Errors
+    /// Of the storage; `Integrity`, or `Missing`, where one is not there.
+    pub async fn check_copies(
+        &self,
+        info: Arc<SegmentInfo>,
+        copies: Copies,
+    ) -> Result<u64, DataError> {
+        let checked = Arc::clone(&self.inner).check_copies(info, copies);
+        Urgency::later().scope(checked).await
     }
 
     /// All segments that lie on the storage, with their lengths where it tells them; and how many objects lie there whose names are not

@@ -4,11 +4,13 @@ use crate::commit::weigh;
 use crate::core::Fs;
 use crate::error::FsError;
 use crate::poll::until_stopped;
-use skrin_base::{SegmentId, SegmentInfo};
-use skrin_meta::replica::{Garbage, GarbageRules};
-use skrin_meta::{OpKind, state};
+use skrin_base::{CopiedRun, Copies, SegmentId, SegmentInfo};
+use skrin_data::DataError;
+use skrin_meta::replica::{Garbage, GarbageRules, Needed, Sparse};
+use skrin_meta::usage::Located;
+use skrin_meta::{OpKind, SlotRun, state};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -25,6 +27,13 @@ const RETENTION: u64 = 30 * 86_400;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Less than this, or than this part of what lies on the storage, is not worth reading all commits for without being asked.
 const WORTH: (u64, u64) = (64 << 20, 20);
+
+/// A run repacks no more than so many bytes: a slow link has other things to do.
+const REPACK_MAX: u64 = 256 << 20;
+/// And nothing for less gain than this, which is a few small saves.
+const REPACK_WORTH: u64 = 1 << 20;
+/// After so many bytes it publishes, so that the journal is given back.
+const REPACK_PART: u64 = 16 << 20;
 
 /// What was freed and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +52,10 @@ pub struct Collected {
     pub kept_bytes: u64,
     /// Objects among the segments that no commit knows: uploads under way, or not ours. They are never touched.
     pub unknown: u64,
+    /// Segments of which little was needed, whose needed blocks were copied together; they are freed another time.
+    pub repacked: u64,
+    /// Bytes of what was copied, about.
+    pub repacked_bytes: u64,
     /// What keeps the rest.
     pub holds: Vec<String>,
 }
@@ -101,13 +114,86 @@ impl Fs {
             unproven: nanos(PROOF.min(Duration::from_secs(retention.unwrap_or(0)))),
             away: nanos(AWAY),
         };
-        let garbage = self.replica.garbage(history, keep, rules).await?;
-        self.free(garbage).await
+        let mut garbage = self.replica.garbage(history, keep, rules).await?;
+        let mut sparse = worth_repacking(std::mem::take(&mut garbage.sparse));
+        let (mut collected, unsound) = self.free(&garbage).await?;
+        for id in unsound {
+            let located = garbage.relocated.get(&id).map_or(&[][..], Vec::as_slice);
+            if self.is_still_said(id, located)? {
+                sparse.extend(as_before(&garbage, id));
+            }
+        }
+        self.repack(sparse, &mut collected).await?;
+        Ok(collected)
+    }
+
+    /// Copies together what is needed of segments of which little is. No file changes by it, and nothing is deleted before all devices know.
+    async fn repack(&self, sparse: Vec<Sparse>, done: &mut Collected) -> Result<(), FsError> {
+        let mut waiting = 0;
+        for sparse in sparse {
+            match self.repack_one(&sparse).await {
+                Ok(()) => {}
+                // One that is damaged, or that another device was faster with.
+                Err(FsError::Data(
+                    error @ (DataError::Integrity { .. } | DataError::Missing(_)),
+                )) => {
+                    tracing::error!(%error, "a segment cannot be repacked");
+                    done.holds.push(format!("cannot be repacked: {error}"));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            done.repacked += 1;
+            done.repacked_bytes += sparse.bytes;
+            waiting += sparse.bytes;
+            if waiting >= REPACK_PART {
+                waiting = 0;
+                while self.publish_next(true).await?.is_some() {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        while self.publish_next(true).await?.is_some() {}
+        Ok(())
+    }
+
+    async fn repack_one(&self, sparse: &Sparse) -> Result<(), FsError> {
+        let mut needed: Vec<(Arc<SegmentInfo>, Vec<_>)> = Vec::new();
+        for Located { segment, run } in &sparse.needed {
+            match needed.last_mut() {
+                Some((info, runs)) if info.id == *segment => runs.push(*run),
+                _ => {
+                    let info = state::segment(&self.replica.tree(), *segment)?;
+                    let info = info.ok_or(DataError::Missing(*segment))?;
+                    needed.push((Arc::new(info), vec![*run]));
+                }
+            }
+        }
+        let object = Arc::new(sparse.info.clone());
+        for relocation in self.data.copy_blocks(object, needed).await? {
+            let Some(first) = relocation.runs.first() else {
+                continue;
+            };
+            let (host, table_slot) = (first.host, first.table_slot);
+            let runs = relocation.runs.iter().map(|run| SlotRun {
+                first: run.first_slot,
+                count: run.count,
+                at: run.host_slot,
+            });
+            let kind = OpKind::Relocate {
+                segment: relocation.segment,
+                host,
+                table_slot,
+                runs: runs.collect(),
+            };
+            self.commit(|_| Ok(kind))?;
+        }
+        Ok(())
     }
 
     /// Makes a checkpoint if one is worth it, and says that this device needs nothing of what was before.
     async fn prepare(&self) -> Result<(), FsError> {
-        if !self.replica.unnamed_segments()?.is_empty() {
+        let (unneeded, sparse) = self.replica.unneeded()?;
+        if !unneeded.is_empty() || !worth_repacking(sparse).is_empty() {
             // The floor lies below the newest commit of each open lane.
             self.publish_heads().await?;
             self.replica.checkpoint().await?;
@@ -126,35 +212,45 @@ impl Fs {
     }
 
     /// What this device needs itself, whatever anybody says.
-    fn needed(&self) -> Result<BTreeSet<SegmentId>, FsError> {
+    fn needed(&self) -> Result<Needed, FsError> {
         // Files first: what they hold comes to the tree when they are told.
-        let mut needed: BTreeSet<SegmentId> = BTreeSet::new();
+        let mut needed = Needed::default();
         for file in self.files.all() {
-            needed.extend(file.state.lock().content.segments());
+            let extents = file.state.lock().content.named_extents();
+            extents.iter().for_each(|extent| needed.blocks.name(extent));
         }
-        needed.extend(self.data.undeclared());
+        needed.objects.extend(self.data.undeclared());
         let tree = self.replica.tree();
         for op in tree.pending() {
-            needed.extend(weigh(&op?.kind).1);
+            needed.objects.extend(weigh(&op?.kind).1);
         }
         Ok(needed)
     }
 
-    async fn free(&self, garbage: Garbage) -> Result<Collected, FsError> {
+    /// Deletes what is dead. Also returns those segments from which blocks were relocated that are not where they should be.
+    async fn free(&self, garbage: &Garbage) -> Result<(Collected, Vec<SegmentId>), FsError> {
         let (stored, others) = self.data.stored().await?;
         let mut collected = Collected::of(&stored, others);
         collected.holds = garbage.holds.iter().map(ToString::to_string).collect();
+        let (mut sound, mut unsound) = (BTreeMap::new(), Vec::new());
         let dead = garbage.dead.iter().map(|info| info.id);
-        let gone: BTreeSet<SegmentId> = dead.chain(garbage.given_up).collect();
+        let mut gone: BTreeSet<SegmentId> = dead.chain(garbage.given_up.iter().copied()).collect();
         for (id, len) in &stored {
-            if gone.contains(id) && !self.data.is_undeclared(id) {
-                self.data.delete(*id).await?;
-                collected.freed += 1;
-                collected.freed_bytes += len.unwrap_or(0);
-                tokio::time::sleep(PAUSE).await;
+            if !gone.contains(id) || self.data.is_undeclared(id) {
+                continue;
             }
+            if let Err(problem) = self.is_vacated(*id, garbage, &mut sound).await? {
+                collected.holds.push(problem);
+                unsound.push(*id);
+                gone.remove(id);
+                continue;
+            }
+            self.data.delete(*id).await?;
+            collected.freed += 1;
+            collected.freed_bytes += len.unwrap_or(0);
+            tokio::time::sleep(PAUSE).await;
         }
-        for info in self.replica.unnamed_segments()? {
+        for info in self.replica.unneeded()?.0 {
             if stored.contains_key(&info.id) && !gone.contains(&info.id) {
                 collected.kept += 1;
                 collected.kept_bytes += info.object_len;
@@ -166,22 +262,93 @@ impl Fs {
             let known = declared || self.data.is_undeclared(id) || tree.redeclares(id);
             collected.unknown += u64::from(!known);
         }
-        Ok(collected)
+        Ok((collected, unsound))
     }
 
-    /// Whether enough lies on the storage that no file names.
+    /// Whether what was relocated from a dead object is where it is said to be. A member may have lied, and a storage may have lost it:
+    /// then this is the only good copy.
+    async fn is_vacated(
+        &self,
+        id: SegmentId,
+        garbage: &Garbage,
+        sound: &mut BTreeMap<SegmentId, Result<(), String>>,
+    ) -> Result<Result<(), String>, FsError> {
+        for segment in garbage.vacated.get(&id).into_iter().flatten() {
+            let known = match sound.get(segment) {
+                Some(known) => known.clone(),
+                None => {
+                    let located = garbage
+                        .relocated
+                        .get(segment)
+                        .map_or(&[][..], Vec::as_slice);
+                    let checked = self.check_relocated(*segment, located).await?;
+                    sound.insert(*segment, checked.clone());
+                    checked
+                }
+            };
+            if let Err(problem) = known {
+                return Ok(Err(format!("{id} is not deleted: {problem}")));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Whether nobody has relocated these blocks meanwhile.
+    fn is_still_said(&self, segment: SegmentId, located: &[Located]) -> Result<bool, FsError> {
+        let copies = Copies {
+            runs: state::copied_runs(&self.replica.tree(), segment)?,
+            ..Copies::default()
+        };
+        let mut located = located.iter();
+        Ok(located.all(|Located { run, .. }| {
+            let now = copies.find(run.first_slot);
+            now.is_some_and(|now| (now.host, now.host_slot) == (run.host, run.host_slot))
+        }))
+    }
+
+    async fn check_relocated(
+        &self,
+        segment: SegmentId,
+        located: &[Located],
+    ) -> Result<Result<(), String>, FsError> {
+        let found = {
+            let tree = self.replica.tree();
+            let mut copies = Copies::default();
+            for Located { run, .. } in located {
+                if let Some(info) = state::segment(&tree, run.host)? {
+                    copies.hosts.insert(run.host, Arc::new(info));
+                }
+                copies.runs.push(*run);
+            }
+            state::segment(&tree, segment)?.map(|info| (Arc::new(info), copies))
+        };
+        let Some((info, copies)) = found else {
+            return Ok(Err(format!("segment {segment} was never declared")));
+        };
+        match self.data.check_copies(info, copies).await {
+            Ok(_) => Ok(Ok(())),
+            Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
+                tracing::error!(%error, %segment, "relocated blocks are not where they should be");
+                Ok(Err(error.to_string()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether enough lies on the storage that no file needs.
     async fn is_worth_collecting(&self) -> Result<bool, FsError> {
-        let unnamed = self.replica.unnamed_segments()?;
-        let bytes = |infos: &[SegmentInfo]| infos.iter().map(|i| i.object_len).sum();
-        let most: u64 = bytes(&unnamed);
-        if most < WORTH.0 {
+        let (unneeded, sparse) = self.replica.unneeded()?;
+        let mut most: BTreeMap<SegmentId, u64> = BTreeMap::new();
+        most.extend(unneeded.iter().map(|info| (info.id, info.object_len)));
+        let sparse = worth_repacking(sparse);
+        most.extend(sparse.iter().map(|s| (s.info.id, s.gain())));
+        if most.values().sum::<u64>() < WORTH.0 {
             return Ok(false);
         }
         let (stored, _) = self.data.stored().await?;
         let all: u64 = stored.values().flatten().sum();
-        let there = unnamed.iter().filter(|info| stored.contains_key(&info.id));
-        let there: u64 = there.map(|info| info.object_len).sum();
-        Ok(there >= WORTH.0.max(all / WORTH.1))
+        most.retain(|id, _| stored.contains_key(id));
+        Ok(most.values().sum::<u64>() >= WORTH.0.max(all / WORTH.1))
     }
 
     /// Gives space back once a day, when there is something to gain.
@@ -214,5 +381,40 @@ impl Fs {
             true => self.collect_now().await.map(Some),
             false => Ok(None),
         }
+    }
+}
+
+/// The relocated blocks of a segment that still holds them itself, to be copied once more: where they are said to be they are not.
+fn as_before(garbage: &Garbage, id: SegmentId) -> Option<Sparse> {
+    let info = garbage.dead.iter().find(|info| info.id == id)?;
+    let located = garbage.relocated.get(&id)?.iter();
+    let needed: Vec<Located> = located
+        .map(|l| Located {
+            segment: id,
+            run: CopiedRun {
+                host: id,
+                host_slot: l.run.first_slot,
+                ..l.run
+            },
+        })
+        .collect();
+    Some(Sparse {
+        info: info.clone(),
+        bytes: info.object_len,
+        needed,
+    })
+}
+
+/// Of segments, the emptiest first, those that are repacked now; none if little would be gained.
+fn worth_repacking(mut sparse: Vec<Sparse>) -> Vec<Sparse> {
+    let mut sum = 0;
+    sparse.retain(|s| {
+        sum += s.bytes;
+        sum <= REPACK_MAX
+    });
+    let gain: u64 = sparse.iter().map(Sparse::gain).sum();
+    match gain >= REPACK_WORTH {
+        true => sparse,
+        false => Vec::new(),
     }
 }

@@ -103,6 +103,7 @@ pub(crate) fn weigh(kind: &OpKind) -> (usize, Vec<SegmentId>) {
             ..
         } => (SMALL + bytes.len(), Vec::new()),
         OpKind::SetXattr { value, .. } => (SMALL + value.len(), Vec::new()),
+        OpKind::Relocate { host, runs, .. } => (SMALL + 12 * runs.len(), vec![*host]),
         _ => (SMALL, Vec::new()),
     }
 }

@@ -9,7 +9,7 @@ pub(crate) use extents::{ExtentMap, Ranges};
 
 use crate::error::FsError;
 use skrin_base::limits::{BLOCK_LEN, INLINE_MAX};
-use skrin_base::{Content as Held, Extent, SegmentId, Stored};
+use skrin_base::{Content as Held, Extent, Stored};
 use skrin_meta::Body;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -228,14 +228,11 @@ impl Content {
         Ok(())
     }
 
-    /// The segments that hold blocks of it.
-    pub(crate) fn segments(&self) -> Vec<SegmentId> {
-        let list = self.extents.list(0, blocks(self.size)).into_iter();
-        let stored = list.filter_map(|extent| match extent.content {
-            Held::Stored(at) => Some(at.segment),
-            Held::Hole | Held::Lost => None,
-        });
-        stored.collect()
+    /// What is stored of it.
+    pub(crate) fn named_extents(&self) -> Vec<Extent> {
+        let mut list = self.extents.list(0, blocks(self.size));
+        list.retain(|extent| matches!(extent.content, Held::Stored(_)));
+        list
     }
 
     /// The block behind the extent that holds `block`.

@@ -201,7 +201,7 @@ impl Fs {
             let Some(state) = file.state.try_lock() else {
                 return false;
             };
-            if state.content.segments().is_empty() && file.noted().is_none() {
+            if state.content.named_extents().is_empty() && file.noted().is_none() {
                 return true;
             }
             let told = state.unnamed == 0 && !state.shares;

@@ -208,10 +208,12 @@ impl TestVault {
         let (journal, mut replay) = Journal::open(config, Arc::clone(&self.entropy))?;
         let journal = Arc::new(journal);
         let keys = Arc::clone(&self.keys);
+        let located = Arc::clone(&replica);
         let parts = DataParts {
             store: Arc::clone(&self.store),
             journal: Arc::clone(&journal),
             names: Arc::new(move |lane, n| keys.segment_id(lane, n)),
+            copies: Arc::new(move |id| located.copies(id)),
             entropy: Arc::clone(&self.entropy),
             runtime: self.runtime().clone(),
         };
@@ -319,6 +321,17 @@ impl TestVault {
                 })
             })
         })
+    }
+}
+
+impl Fs {
+    /// Publishes an operation that nobody checked, as a member might who lies.
+    ///
+    /// # Errors
+    /// As publishing meets them.
+    pub fn say(&self, kind: skrin_meta::OpKind) -> Result<(), FsError> {
+        self.commit(|_| Ok(kind))?;
+        self.upload_all(|_| ())
     }
 }
 

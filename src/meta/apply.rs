@@ -10,7 +10,7 @@ use crate::op::{Op, OpKind};
 use crate::rows::{Rows, RowsError};
 use crate::state;
 use skrin_base::limits::{LINK_MAX, XATTR_TOTAL_MAX};
-use skrin_base::{Ino, Name, OpId, Timestamp};
+use skrin_base::{CopiedRun, Ino, Name, OpId, Timestamp};
 
 /// Number of these rules. It changes only by an operation in the room.
 pub const RULE_SET: u32 = 1;
@@ -84,6 +84,7 @@ pub fn apply(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> {
                 None => Ok(Outcome::Void("the snapshot is gone")),
             }
         }
+        OpKind::Relocate { .. } => relocate(rows, &op.kind),
         OpKind::Retention { seconds } => {
             state::put_retention(rows, *seconds, op.id)?;
             Ok(Outcome::Applied)
@@ -109,6 +110,31 @@ fn snapshot(rows: &mut dyn Rows, op: &Op, name: &Name) -> Result<Outcome, RowsEr
             name: free,
         }),
     }
+}
+
+/// Notes where blocks lie; the last word counts for each slot. Nothing else is touched: extents go on naming the segment for which
+/// the blocks were sealed, so that nothing that names them can be older or newer than this.
+fn relocate(rows: &mut dyn Rows, kind: &OpKind) -> Result<Outcome, RowsError> {
+    let OpKind::Relocate {
+        segment,
+        host,
+        table_slot,
+        runs,
+    } = kind
+    else {
+        return Ok(Outcome::Void("not a relocation"));
+    };
+    for run in runs {
+        let copied = CopiedRun {
+            first_slot: run.first,
+            count: run.count,
+            host: *host,
+            host_slot: run.at,
+            table_slot: *table_slot,
+        };
+        state::put_copied_run(rows, *segment, &copied)?;
+    }
+    Ok(Outcome::Applied)
 }
 
 const GONE: Outcome = Outcome::Void("the inode is gone");

@@ -86,6 +86,16 @@ pub enum Finding {
         /// The name that it was to have.
         name: Name,
     },
+    /// Blocks of a segment are said to lie at slots of another one that nobody declared, or twice.
+    #[error(
+        "blocks of segment {segment} are said to lie in {host}, twice or at slots that nobody declared"
+    )]
+    Relocation {
+        /// The segment for which they were sealed.
+        segment: SegmentId,
+        /// Where they are said to lie.
+        host: SegmentId,
+    },
     /// Contents that nobody holds any more.
     #[error("inode {ino} has lost {blocks} blocks from block {first} on")]
     Lost {
@@ -150,7 +160,33 @@ pub fn check(rows: &dyn Rows, declared: bool) -> Result<Vec<Finding>, RowsError>
         }
         Ok(())
     })?;
+    check_relocations(rows, declared, &mut findings)?;
     Ok(findings)
+}
+
+fn check_relocations(
+    rows: &dyn Rows,
+    declared: bool,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RowsError> {
+    let mut next = (SegmentId::default(), 0);
+    state::for_each_copied_run(rows, |segment, run| {
+        let has = |id, first: u32, count: u32| {
+            let end = u64::from(first) + u64::from(count);
+            let info = state::segment(rows, id)?;
+            Ok::<_, RowsError>(info.is_some_and(|info| u64::from(info.slots) >= end))
+        };
+        let known = !declared
+            || has(segment, run.first_slot, run.count)?
+                && has(run.host, run.host_slot, run.count)?
+                && has(run.host, run.table_slot, 1)?;
+        if !known || (segment, run.first_slot) < next || run.count == 0 {
+            let host = run.host;
+            findings.push(Finding::Relocation { segment, host });
+        }
+        next = (segment, run.end());
+        Ok(())
+    })
 }
 
 fn check_places(

@@ -14,9 +14,10 @@ pub mod replica;
 pub mod rows;
 pub mod state;
 pub mod undo;
+pub mod usage;
 
 pub use apply::{Outcome, RULE_SET, apply};
-pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};
+pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun};
 pub use rows::{MemoryRows, Row, RowKey, Rows, RowsError};
 
 #[cfg(test)]

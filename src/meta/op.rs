@@ -1,10 +1,11 @@
 //! Operations (docs/format/operations.md, section 1): what a device says that it did, naming what it saw.
 
 use skrin_base::limits::{
-    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX,
+    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, SEGMENT_SLOTS_MAX, SYMLINK_MAX, XATTR_NAME_MAX,
+    XATTR_VALUE_MAX,
 };
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{EntryId, Extent, Ino, KeyId, Name, OpId, Timestamp};
+use skrin_base::{EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
 use std::fmt;
 
 /// Extents in one operation: `OP_MAX` divided by the length of a stored extent.
@@ -143,6 +144,17 @@ pub struct Seen {
     pub version: OpId,
 }
 
+/// Consecutive slots of one segment, and where they lie in another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlotRun {
+    /// First slot in the segment.
+    pub first: u32,
+    /// How many; at least 1.
+    pub count: u32,
+    /// First slot in the host.
+    pub at: u32,
+}
+
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OpKind {
@@ -260,6 +272,17 @@ pub enum OpKind {
         /// The operation that gave it.
         snapshot: OpId,
     },
+    /// Blocks of a segment lie in another one as well. Changes no file.
+    Relocate {
+        /// The segment for which they were sealed.
+        segment: SegmentId,
+        /// Where they lie, too.
+        host: SegmentId,
+        /// Slot of the segment's table there.
+        table_slot: u32,
+        /// Which ones, and where; ascending, without overlap.
+        runs: Vec<SlotRun>,
+    },
     /// How much of the past is kept; the last one counts.
     Retention {
         /// So many seconds back; 0 is for ever.
@@ -319,6 +342,49 @@ impl Decode for Seen {
             version: OpId::decode(r)?,
         })
     }
+}
+
+impl Encode for SlotRun {
+    fn encode(&self, w: &mut Writer) {
+        w.u32(self.first);
+        w.u32(self.count);
+        w.u32(self.at);
+    }
+}
+
+impl Decode for SlotRun {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let run = Self {
+            first: r.u32()?,
+            count: r.u32()?,
+            at: r.u32()?,
+        };
+        let within =
+            |first: u32| u64::from(first) + u64::from(run.count) <= SEGMENT_SLOTS_MAX as u64;
+        match run.count > 0 && within(run.first) && within(run.at) {
+            true => Ok(run),
+            false => Err(WireError::Value("slots")),
+        }
+    }
+}
+
+fn decode_relocate(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
+    let (segment, host) = (SegmentId::decode(r)?, SegmentId::decode(r)?);
+    let table_slot = r.u32()?;
+    let runs: Vec<SlotRun> = r.list("relocated slots", SEGMENT_SLOTS_MAX)?;
+    let ascending = runs
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if a.first + a.count <= b.first));
+    let sane = segment != host && !runs.is_empty() && ascending;
+    if !sane || table_slot as usize >= SEGMENT_SLOTS_MAX {
+        return Err(WireError::Value("relocation"));
+    }
+    Ok(OpKind::Relocate {
+        segment,
+        host,
+        table_slot,
+        runs,
+    })
 }
 
 fn mode(r: &mut Reader<'_>) -> Result<u16, WireError> {
@@ -407,6 +473,7 @@ mod tag {
     pub(super) const LABEL: u8 = 10;
     pub(super) const SNAPSHOT: u8 = 11;
     pub(super) const FORGET_SNAPSHOT: u8 = 12;
+    pub(super) const RELOCATE: u8 = 13;
     pub(super) const RETENTION: u8 = 14;
     /// From here on a reader may ignore what it does not know.
     pub(super) const OPTIONAL: u8 = 0x80;
@@ -541,6 +608,18 @@ impl Encode for OpKind {
                 name.encode(w);
                 snapshot.encode(w);
             }
+            Self::Relocate {
+                segment,
+                host,
+                table_slot,
+                runs,
+            } => {
+                w.u8(tag::RELOCATE);
+                segment.encode(w);
+                host.encode(w);
+                w.u32(*table_slot);
+                w.list(runs);
+            }
             Self::Retention { seconds } => {
                 w.u8(tag::RETENTION);
                 w.u64(*seconds);
@@ -655,6 +734,7 @@ impl Decode for OpKind {
                 name: Name::decode(r)?,
                 snapshot: OpId::decode(r)?,
             },
+            tag::RELOCATE => decode_relocate(r)?,
             tag::RETENTION => Self::Retention { seconds: r.u64()? },
             tag if tag >= tag::OPTIONAL => Self::Unknown {
                 tag,

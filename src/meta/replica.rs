@@ -21,7 +21,7 @@ mod veto;
 
 pub use self::core::MergeDiff;
 pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
-pub use garbage::{Garbage, GarbageRules, Hold};
+pub use garbage::{Garbage, GarbageRules, Hold, Needed, Sparse};
 pub use history::{Cut, History, PastCommit};
 pub use publish::Published;
 pub use status::{LaneStatus, Status};

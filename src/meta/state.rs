@@ -7,6 +7,7 @@
 //! | `X` | inode, first block | an extent |
 //! | `Y` | inode, name | an extended attribute |
 //! | `S` | segment id | its declaration |
+//! | `M` | segment id, first slot | where blocks of it lie as well |
 //! | `T` | inode | an inode that was removed, so that a late edit can revive it |
 //! | `A` | inode | the directory that this one became part of |
 //! | `V` | version | the inode in which a forked version lives |
@@ -19,11 +20,14 @@
 
 mod copies;
 mod inode;
+mod relocations;
 
 pub use copies::{Cause, ConflictCopy, conflict_copy, for_each_conflict_copy};
 pub(crate) use copies::{MARK, forget_conflict_copy, put_conflict_copy};
 pub(crate) use inode::KEYS_MAX;
 pub use inode::{Inode, Link};
+pub(crate) use relocations::{copied_row, put_copied_run};
+pub use relocations::{copied_runs, copies, for_each_copied_run};
 
 use crate::op::Kind;
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -35,6 +39,7 @@ pub(crate) const INODE: u8 = b'I';
 pub(crate) const EXTENT: u8 = b'X';
 pub(crate) const XATTR: u8 = b'Y';
 pub(crate) const SEGMENT: u8 = b'S';
+pub(crate) const COPIED: u8 = b'M';
 pub(crate) const TOMBSTONE: u8 = b'T';
 pub(crate) const ALIAS: u8 = b'A';
 pub(crate) const VERSION: u8 = b'V';

@@ -2,14 +2,15 @@
 
 use crate::commit::{Commit, Decided};
 use crate::lane::Head;
-use crate::op::{Kind, NewNode, Op, OpKind, Place};
+use crate::op::{Kind, NewNode, Op, OpKind, Place, SlotRun};
 use crate::rows::Rows;
 use crate::state;
 use bytes::Bytes;
 use skrin_base::clock::random;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::{
-    DeviceId, EntryId, EpochId, Hash32, Ino, Name, OpId, PersonId, RoomId, Timestamp, VaultId,
+    DeviceId, EntryId, EpochId, Hash32, Ino, Name, OpId, PersonId, RoomId, SegmentId, Timestamp,
+    VaultId,
 };
 use skrin_crypto::keys::{
     derive_epoch_commitment, make_device_seed, make_epoch_key, make_room_secret,
@@ -265,6 +266,25 @@ pub(crate) fn random_op(rows: &dyn Rows, rng: &mut Rng, id: OpId) -> Op {
         },
     };
     Op { id, time, kind }
+}
+
+/// A relocation of one of a few segments, so that they get into each other's way.
+pub(crate) fn random_relocation(rng: &mut Rng) -> OpKind {
+    let run = |first, rng: &mut Rng| SlotRun {
+        first,
+        count: 1 + rng.below(6) as u32,
+        at: rng.below(40) as u32,
+    };
+    let segment = rng.below(2) as u8;
+    OpKind::Relocate {
+        segment: SegmentId([segment; 16]),
+        host: SegmentId([2 + rng.below(4) as u8; 16]),
+        table_slot: rng.below(50) as u32,
+        runs: vec![
+            run(rng.below(8) as u32, rng),
+            run(16 + rng.below(8) as u32, rng),
+        ],
+    }
 }
 
 fn create(rng: &mut Rng, id: OpId, dir: Ino, name: Name) -> OpKind {

@@ -303,16 +303,18 @@ impl World {
             },
         }))?;
         let keys = Arc::clone(&self.keys);
+        let replica = Arc::new(replica);
+        let located = Arc::clone(&replica);
         let parts = DataParts {
             store: Arc::clone(store),
             journal: Arc::clone(&journal),
             names: Arc::new(move |lane, n| keys.segment_id(lane, n)),
+            copies: Arc::new(move |id| located.copies(id)),
             entropy: Arc::clone(entropy),
             runtime: self.driver.runtime.handle().clone(),
         };
         let config = DataConfig::with_memory(vault, room, 128 << 20);
         let data = Arc::new(DataStore::open(config, parts, &mut replay)?);
-        let replica = Arc::new(replica);
         let fs = Fs::open(FsConfig {
             replica: Arc::clone(&replica),
             data: Arc::clone(&data),

@@ -71,6 +71,13 @@ fn show(collected: &Collected) {
     let freed = part(collected.freed_segments, collected.freed_bytes);
     let stored = part(collected.stored_segments, collected.stored_bytes);
     print::line(format!("freed {freed}, of {stored}"));
+    if collected.repacked_segments > 0 {
+        let copied = HumanBytes(collected.repacked_bytes);
+        print::line(format!(
+            "copied together about {copied} that are needed of {} more; these are freed when every device knows and the time that is kept is over",
+            collected.repacked_segments
+        ));
+    }
     if collected.kept_segments > 0 {
         let kept = part(collected.kept_segments, collected.kept_bytes);
         print::line(format!(

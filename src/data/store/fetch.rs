@@ -8,7 +8,7 @@ use crate::block::BlockRef;
 use crate::error::{DataError, Flaw};
 use crate::segment::{self, HEADER_LEN, Table};
 use bytes::Bytes;
-use skrin_base::{SegmentId, SegmentInfo};
+use skrin_base::{Copies, SegmentId, SegmentInfo};
 use skrin_storage::disk::blocking;
 use skrin_storage::{Place, StoreError, Urgency};
 use std::ops::{Deref, Range};
@@ -30,15 +30,21 @@ enum Plan {
     Table,
     /// The ranges of slots that were claimed.
     Slots,
+    /// The same, from where they lie besides.
+    Copied,
 }
 
 /// The reading of one segment.
-struct Fetch {
-    info: Arc<SegmentInfo>,
+pub(super) struct Fetch {
+    pub(super) info: Arc<SegmentInfo>,
     /// Held here, as the cache of tables may be too small for it.
     table: Option<Arc<Table>>,
-    wants: Vec<Want>,
-    got: Vec<Got>,
+    pub(super) wants: Vec<Want>,
+    pub(super) got: Vec<Got>,
+    /// Where blocks lie besides, until that was found wrong.
+    pub(super) copies: Option<Copies>,
+    /// What was found wrong.
+    pub(super) failed: Option<DataError>,
 }
 
 impl Fetch {
@@ -53,6 +59,18 @@ impl Fetch {
         let wants = std::mem::take(&mut self.wants);
         self.got
             .extend(wants.into_iter().map(|(i, _)| (i, Err(error.clone()))));
+        self.finish()
+    }
+
+    /// The answers. Where the segment is gone, what is wrong is what was wrong with the place to which its blocks were relocated.
+    fn finish(mut self) -> Vec<Got> {
+        if let Some(failed) = &self.failed {
+            for (_, result) in &mut self.got {
+                if matches!(result, Err(DataError::Missing(_))) {
+                    *result = Err(failed.clone());
+                }
+            }
+        }
         self.got
     }
 }
@@ -76,13 +94,18 @@ impl Inner {
             table: None,
             got: Vec::with_capacity(wants.len()),
             wants,
+            copies: None,
+            failed: None,
         };
-        let mut in_vain = 0;
+        let (mut in_vain, mut asked) = (0, false);
         loop {
             let before = fetch.wants.len();
             self.look_in_caches(&mut fetch).await;
             if fetch.wants.is_empty() {
-                return fetch.got;
+                return fetch.finish();
+            }
+            if !std::mem::replace(&mut asked, true) {
+                fetch.copies = self.copies_of(id).await;
             }
             in_vain = match fetch.wants.len() < before {
                 true => 0,
@@ -193,8 +216,12 @@ impl Inner {
                 self.get_ranges(fetch, &table, leads).await;
                 Ok(())
             }
+            (Plan::Copied, Some(table)) => {
+                self.get_copied(fetch, &table, leads).await;
+                Ok(())
+            }
             (Plan::Whole, _) => self.get_whole(fetch).await,
-            (Plan::Table | Plan::Slots, _) => self.get_table(fetch).await,
+            (Plan::Table | Plan::Slots | Plan::Copied, _) => self.get_table(fetch).await,
         }
     }
 
@@ -214,7 +241,7 @@ impl Inner {
             if let Some(flight) = flying.iter().position(|f| f.end > TABLE.start) {
                 return Err(flight);
             }
-            let new = flying.is_empty() && kept.is_empty();
+            let new = flying.is_empty() && kept.is_empty() && fetch.copies.is_none();
             return Ok(match new && self.is_whole_wanted(fetch) {
                 true => (Plan::Whole, vec![WHOLE]),
                 false => (Plan::Table, vec![TABLE]),
@@ -227,6 +254,11 @@ impl Inner {
             let came = !impatient && self.blocks.contains_key(&BlockRef { segment, slot });
             !came && !taken.iter().any(|r| r.contains(&slot))
         });
+        let copied = |slot: &u32| fetch.copies.as_ref().and_then(|c| c.find(*slot)).is_some();
+        let copied: Vec<u32> = free.iter().copied().filter(copied).collect();
+        if !copied.is_empty() {
+            return Ok((Plan::Copied, runs(&copied)));
+        }
         if !free.is_empty() {
             let ranges = self.plan_slots(&fetch.info, table, &free, &taken);
             return Ok((Plan::Slots, ranges));
@@ -298,9 +330,7 @@ impl Inner {
 
     async fn get_table(self: &Arc<Self>, fetch: &mut Fetch) -> Result<(), DataError> {
         let info = &fetch.info;
-        let sealed = self
-            .get_range(info.id, info.table_offset..info.object_len)
-            .await?;
+        let sealed = self.sealed_table(info, fetch.copies.as_ref()).await?;
         fetch.table = Some(self.open_table(info, &sealed)?);
         if self.disk.is_some() {
             let (inner, id) = (Arc::clone(self), info.id);
@@ -459,7 +489,7 @@ impl Inner {
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Answer {
             bytes,
-            _place: place,
+            _place: Some(place),
         })
     }
 }
@@ -467,7 +497,22 @@ impl Inner {
 /// Bytes of the storage, which count against the bound until they are dropped.
 pub(super) struct Answer {
     bytes: Bytes,
-    _place: Place,
+    _place: Option<Place>,
+}
+
+impl Answer {
+    /// Bytes that were put together from others.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            _place: None,
+        }
+    }
+
+    /// The bytes alone; they count no longer.
+    pub(super) fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
 }
 
 impl Deref for Answer {
@@ -496,6 +541,18 @@ fn slots(wants: &[Want]) -> Vec<u32> {
     slots.sort_unstable();
     slots.dedup();
     slots
+}
+
+/// Slots in order as ranges.
+fn runs(slots: &[u32]) -> Vec<Range<u32>> {
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for slot in slots {
+        match ranges.last_mut() {
+            Some(last) if last.end == *slot => last.end += 1,
+            _ => ranges.push(*slot..*slot + 1),
+        }
+    }
+    ranges
 }
 
 /// The slots around one that is not taken, up to the next ones that are.

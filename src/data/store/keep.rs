@@ -4,7 +4,7 @@ use super::Inner;
 use super::disk::DiskCache;
 use crate::error::{DataError, Flaw};
 use crate::segment::Table;
-use skrin_base::{SegmentId, SegmentInfo};
+use skrin_base::{Copies, SegmentId, SegmentInfo};
 use skrin_crypto::hash;
 use std::io;
 use std::ops::Range;
@@ -34,7 +34,7 @@ fn without(wanted: &[Range<u32>], have: &[Range<u32>]) -> Vec<Range<u32>> {
 }
 
 /// Whether each block is the one of the table.
-fn is_whole(table: &Table, slots: Range<u32>, bytes: &[u8]) -> bool {
+pub(super) fn is_whole(table: &Table, slots: Range<u32>, bytes: &[u8]) -> bool {
     let mut rest = bytes;
     slots.into_iter().all(|slot| {
         let Some(entry) = table.entry(slot) else {
@@ -72,7 +72,8 @@ impl Inner {
         if absent.is_empty() {
             return Ok(());
         }
-        let table = self.table_to_keep(disk, &info).await?;
+        let copies = self.copies_of(info.id).await;
+        let table = self.table_to_keep(disk, &info, copies.as_ref()).await?;
         for slots in absent {
             let range = table
                 .range(slots.clone())
@@ -80,7 +81,9 @@ impl Inner {
             if range.is_empty() {
                 continue;
             }
-            let bytes = self.get_range(info.id, range).await?;
+            let bytes = self
+                .slot_bytes(&table, slots.clone(), copies.as_ref())
+                .await?;
             let (inner, table, id) = (Arc::clone(self), Arc::clone(&table), info.id);
             let kept = self.parts.runtime.spawn_blocking(move || {
                 if !is_whole(&table, slots.clone(), &bytes) {
@@ -98,12 +101,12 @@ impl Inner {
         self: &Arc<Self>,
         disk: &DiskCache,
         info: &SegmentInfo,
+        copies: Option<&Copies>,
     ) -> Result<Arc<Table>, DataError> {
         if let Some(table) = self.table_on_disk(disk, info) {
             return Ok(table);
         }
-        let range = info.table_offset..info.object_len;
-        let sealed = self.get_range(info.id, range).await?;
+        let sealed = self.sealed_table(info, copies).await?;
         let table = self.open_table(info, &sealed)?;
         disk.put_table(info.id, &sealed);
         match disk.has_table(info.id) {

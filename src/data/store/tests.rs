@@ -1,3 +1,4 @@
+mod copies;
 mod crash;
 mod damage;
 mod reading;
@@ -51,6 +52,8 @@ struct World {
     file_len: u32,
     /// So many requests at once, each of which is let in by hand.
     gate: Option<(usize, Doorman)>,
+    /// Where blocks of segments lie besides.
+    copies: Arc<Mutex<HashMap<SegmentId, Copies>>>,
 }
 
 impl World {
@@ -66,6 +69,7 @@ impl World {
             latency: Duration::ZERO,
             file_len: 4 << 20,
             gate: None,
+            copies: Arc::default(),
         }
     }
 
@@ -110,6 +114,10 @@ impl World {
                         .first_chunk()
                         .unwrap(),
                 )
+            }),
+            copies: Arc::new({
+                let copies = Arc::clone(&self.copies);
+                move |id| copies.lock().get(&id).cloned()
             }),
             entropy,
             runtime: Handle::current(),

@@ -97,7 +97,7 @@ impl Inner {
     }
 
     /// Appends a sealed block to the journal and to its slot. A block that the journal refuses leaves a void slot.
-    fn place(
+    pub(super) fn place(
         self: &Arc<Self>,
         segment: &Arc<Pending>,
         slot: u32,
@@ -127,7 +127,10 @@ impl Inner {
         appended.map(drop)
     }
 
-    fn reserve_slot(self: &Arc<Self>, sealed_len: usize) -> Result<(Arc<Pending>, u32), DataError> {
+    pub(super) fn reserve_slot(
+        self: &Arc<Self>,
+        sealed_len: usize,
+    ) -> Result<(Arc<Pending>, u32), DataError> {
         loop {
             let mut writer = self.writer.lock();
             let open = match &writer.open {

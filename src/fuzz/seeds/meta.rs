@@ -5,7 +5,7 @@ use super::choose;
 use crate::targets::crypto::VAULT;
 use crate::targets::meta::{DEVICE, EPOCH, world};
 use crate::targets::vault::ROOM;
-use skrin_base::ids::{DeviceId, EntryId, Hash32, KeyId, LaneId};
+use skrin_base::ids::{DeviceId, EntryId, Hash32, KeyId, LaneId, SegmentId};
 use skrin_base::wire::{Encode, Writer};
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_meta::checkpoint::{CoveredLane, PageRef, Paginator, Root};
@@ -13,7 +13,7 @@ use skrin_meta::commit::{CheckpointRef, Commit, Decided, Opinion, Verdict};
 use skrin_meta::heads::{Heads, SeenHead};
 use skrin_meta::lane::Head;
 use skrin_meta::state::{Entry, Inode, Link};
-use skrin_meta::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen};
+use skrin_meta::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun};
 
 const DIR: Ino = Ino(1000);
 const FILE: Ino = Ino(1001);
@@ -172,6 +172,23 @@ fn all_kinds() -> Vec<OpKind> {
                 device: DEVICE,
                 counter: 2,
             },
+        },
+        OpKind::Relocate {
+            segment: SegmentId([3; 16]),
+            host: SegmentId([4; 16]),
+            table_slot: 1,
+            runs: vec![
+                SlotRun {
+                    first: 2,
+                    count: 3,
+                    at: 9,
+                },
+                SlotRun {
+                    first: 7,
+                    count: 1,
+                    at: 12,
+                },
+            ],
         },
         OpKind::Unknown {
             tag: 0x90,

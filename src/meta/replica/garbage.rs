@@ -14,7 +14,10 @@ use crate::heads::date;
 use crate::op::{Body, OpKind};
 use crate::rows::{MemoryRows, RowsError};
 use crate::state;
-use skrin_base::{Content, DeviceId, Extent, Hash32, LaneId, SegmentId, SegmentInfo, Timestamp};
+use crate::usage::{Located, Usage};
+use skrin_base::limits::BLOCK_LEN;
+use skrin_base::{Copies, DeviceId, Hash32, LaneId, SegmentId, SegmentInfo, Timestamp};
+use skrin_crypto::SEAL_OVERHEAD;
 use skrin_storage::disk::blocking;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -89,6 +92,15 @@ impl fmt::Display for Hold {
     }
 }
 
+/// What the device that collects needs itself, whatever others say.
+#[derive(Clone, Debug, Default)]
+pub struct Needed {
+    /// Blocks, wherever they lie: those of open files.
+    pub blocks: Usage,
+    /// Objects as such: those that its journal and its pending operations name.
+    pub objects: BTreeSet<SegmentId>,
+}
+
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Garbage {
@@ -96,22 +108,66 @@ pub struct Garbage {
     pub base: Option<CheckpointRef>,
     /// Segments that nobody needs, in the order of their ids. Those that were deleted before are among them.
     pub dead: Vec<SegmentInfo>,
+    /// Of those of `dead` that held something which is needed and was relocated: the segments for which that was sealed. Before the one is
+    /// deleted, the needed blocks of the others are read where they lie now.
+    pub vacated: BTreeMap<SegmentId, BTreeSet<SegmentId>>,
+    /// Where the needed blocks of these lie that were relocated.
+    pub relocated: BTreeMap<SegmentId, Vec<Located>>,
+    /// Segments that little is needed of, the emptiest first.
+    pub sparse: Vec<Sparse>,
     /// Numbers of this device's lanes that were given up: if an upload reached the storage before a crash, no commit says so.
     pub given_up: Vec<SegmentId>,
     /// What keeps the rest.
     pub holds: Vec<Hold>,
 }
 
+/// A segment of which less than half is needed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sparse {
+    /// Which.
+    pub info: SegmentInfo,
+    /// The needed blocks that lie in it; of one segment after the other, ascending.
+    pub needed: Vec<Located>,
+    /// About how many bytes they are.
+    pub bytes: u64,
+}
+
+/// Whether a copy of its table fits into a slot.
+fn has_small_table(info: &SegmentInfo) -> bool {
+    info.object_len.saturating_sub(info.table_offset) <= (BLOCK_LEN + SEAL_OVERHEAD) as u64
+}
+
+impl Sparse {
+    /// About how many bytes less there would be without it.
+    pub fn gain(&self) -> u64 {
+        self.info.object_len.saturating_sub(self.bytes)
+    }
+
+    /// Where the needed blocks are less than half of an object. Nobody knows their lengths without its table: they are as long as blocks
+    /// can be, or as those of the segment are on the average.
+    fn of(info: &SegmentInfo, needed: &[Located]) -> Option<Self> {
+        let count: u64 = needed.iter().map(|l| u64::from(l.run.count)).sum();
+        let part = info.object_len.saturating_mul(count) / u64::from(info.slots.max(1));
+        let bytes = part.min(count.saturating_mul(BLOCK_LEN as u64));
+        let sparse = bytes.saturating_mul(2) < info.object_len && has_small_table(info);
+        sparse.then(|| Self {
+            info: info.clone(),
+            needed: needed.to_vec(),
+            bytes,
+        })
+    }
+}
+
 impl Replica {
-    /// Finds the segments that nobody needs any more. `keep` are those that this device needs, whatever others say: what its open
-    /// files, its journal and its pending operations name. Pull first; `history` is what the storage has.
+    /// Finds the segments that nobody needs any more, and those of which little is needed. `keep` is what this device needs. Pull first;
+    /// `history` is what the storage has.
     ///
     /// # Errors
     /// `Ending`; else none in practice, as rows in memory do not fail.
     pub async fn garbage(
         self: &Arc<Self>,
         history: History,
-        keep: BTreeSet<SegmentId>,
+        keep: Needed,
         rules: GarbageRules,
     ) -> Result<Garbage, ReplicaError> {
         let replica = Arc::clone(self);
@@ -124,7 +180,7 @@ impl Replica {
     pub(super) fn find_garbage(
         &self,
         history: &History,
-        keep: &BTreeSet<SegmentId>,
+        keep: &Needed,
         rules: &GarbageRules,
     ) -> Result<Garbage, ReplicaError> {
         let mut problems: Vec<String> = history
@@ -142,16 +198,18 @@ impl Replica {
         let all = history.admission();
         let survey = Survey::new(self, &all, rules);
         let mut garbage = Garbage {
-            given_up: self.given_up(&all, keep),
+            given_up: self.given_up(&all, &keep.objects),
             ..Garbage::default()
         };
         match survey.choose() {
             Err(holds) => garbage.holds = holds,
-            Ok((base, holds)) => match survey.dead(history, base, keep)? {
+            Ok((base, holds)) => match survey.below(history, base, keep)? {
                 Err(problem) => garbage.holds = vec![Hold::Problem(problem)],
-                Ok(dead) => {
+                Ok(below) => {
                     garbage.base = Some(base.reference);
-                    (garbage.dead, garbage.holds) = (dead, holds);
+                    garbage.holds = holds;
+                    below.find_dead(&survey, &keep.objects, &mut garbage);
+                    below.find_sparse(self, &keep.objects, &mut garbage)?;
                 }
             },
         }
@@ -181,27 +239,41 @@ impl Replica {
             .collect()
     }
 
-    /// The segments that nothing names in the tree as it is published: what deleting can gain at most. Needs no network.
+    /// The segments that the tree as it is published does not need, and those of which it needs little: what collecting can gain at most.
+    /// Needs no network.
     ///
     /// # Errors
     /// When the cache fails.
-    pub fn unnamed_segments(&self) -> Result<Vec<SegmentInfo>, RowsError> {
+    pub fn unneeded(&self) -> Result<(Vec<SegmentInfo>, Vec<Sparse>), RowsError> {
         let snapshot = {
             let core = self.core.lock();
             core.snapshot_at(core.graph.latest())?
         };
         let Some(snapshot) = snapshot else {
-            return Ok(Vec::new());
+            return Ok(<_>::default());
         };
-        let (mut declared, mut named) = (Vec::new(), BTreeSet::new());
+        let (mut declared, mut usage) = (Vec::new(), Usage::default());
         snapshot.for_each(|key, row| {
             declared.extend(state::segment_row(&key, &row)?);
-            let extent = state::extent_row(&key, &row)?;
-            named.extend(extent.as_ref().and_then(segment_of));
-            Ok::<_, RowsError>(())
+            usage.row(&key, &row)
         })?;
-        declared.retain(|info: &SegmentInfo| !named.contains(&info.id));
-        Ok(declared)
+        let needed = usage.by_object();
+        let sparse = declared.iter().filter_map(|info: &SegmentInfo| {
+            let needed = needed.get(&info.id)?;
+            Sparse::of(info, needed)
+        });
+        let sparse = sparse.collect();
+        declared.retain(|info| !needed.contains_key(&info.id));
+        Ok((declared, sparse))
+    }
+
+    /// Where blocks of a segment lie besides, by the tree.
+    pub fn copies(&self, id: SegmentId) -> Option<Copies> {
+        let found = state::copies(&self.tree(), id);
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, segment = %id, "relocations cannot be looked up");
+            None
+        })
     }
 
     /// What this device has noticed that must not be so.
@@ -364,14 +436,14 @@ impl<'a> Survey<'a> {
         tips.max().unwrap_or(i64::MAX)
     }
 
-    /// The segments that were declared below this checkpoint and that nothing names which counts there or came later, by the rows
-    /// that the commits fold to: what the checkpoint's pages say is not believed.
-    fn dead(
+    /// What is needed, by the rows that the commits below this checkpoint fold to, and by whatever came later: what the checkpoint's pages
+    /// say is not believed.
+    fn below(
         &self,
         history: &History,
         base: &Candidate,
-        keep: &BTreeSet<SegmentId>,
-    ) -> Result<Result<Vec<SegmentInfo>, String>, ReplicaError> {
+        keep: &Needed,
+    ) -> Result<Result<Below, String>, ReplicaError> {
         let mut rows = MemoryRows::default();
         for checked in self.covered(base).filter(|c| self.all.counts(c)) {
             Core::fold_first(&mut rows, checked.commit(), usize::MAX)?;
@@ -384,8 +456,11 @@ impl<'a> Survey<'a> {
                 "{object}: its digest is not that of the commits that it covers"
             )));
         }
-        let mut live = keep.clone();
-        name_all(&rows, &mut live)?;
+        let mut below = Below {
+            usage: keep.blocks.clone(),
+            ..Below::default()
+        };
+        below.usage.name_all(&rows)?;
         let mut snapshots = BTreeSet::new();
         state::for_each_snapshot(&rows, |_, snapshot| {
             snapshots.insert(snapshot.op);
@@ -393,7 +468,7 @@ impl<'a> Survey<'a> {
         })?;
         let later = self.all.admitted.values();
         for checked in later.filter(|c| !self.covers(base, c)) {
-            named(checked.commit(), &mut live);
+            below.name_commit(checked.commit());
             let ops = checked.commit().ops.iter();
             let made = ops.filter(|op| matches!(op.kind, OpKind::Snapshot { .. }));
             snapshots.extend(made.map(|op| op.id));
@@ -402,18 +477,99 @@ impl<'a> Survey<'a> {
             let Some(cut) = history.at_op(id)? else {
                 return Ok(Err(format!("snapshot {id:?} cannot be found")));
             };
-            name_all(&history.rows(&cut)?, &mut live)?;
+            below.usage.name_all(&history.rows(&cut)?)?;
         }
         let keys = self.replica.env.keys();
-        let mut dead = Vec::new();
         state::for_each_segment(&rows, |info| {
-            let is_own_name = keys.segment_id(info.author, info.number) == info.id;
-            if is_own_name && !live.contains(&info.id) {
-                dead.push(info);
+            if keys.segment_id(info.author, info.number) == info.id {
+                if keep.objects.contains(&info.id) {
+                    below.usage.name_slots(info.id, 0..info.slots);
+                }
+                below.declared.push(info);
             }
             Ok(())
         })?;
-        Ok(Ok(dead))
+        below.usage.locate_by(&rows)?;
+        Ok(Ok(below))
+    }
+}
+
+/// What is needed, as it was below a checkpoint and by what came later.
+#[derive(Default)]
+struct Below {
+    /// Blocks that are needed, and where they lay below.
+    usage: Usage,
+    /// Objects that later commits name as such.
+    hosts: BTreeSet<SegmentId>,
+    /// Segments that were declared below, if their names are those of their authors and numbers.
+    declared: Vec<SegmentInfo>,
+}
+
+impl Below {
+    /// What a commit's operations name.
+    fn name_commit(&mut self, commit: &Commit) {
+        for op in &commit.ops {
+            match &op.kind {
+                OpKind::Write {
+                    body: Body::Extents { list, .. },
+                    ..
+                } => list.iter().for_each(|extent| self.usage.name(extent)),
+                OpKind::Relocate { host, .. } => {
+                    self.hosts.insert(*host);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Of nothing that is needed the only place that counted below is in a dead object.
+    fn find_dead(&self, survey: &Survey<'_>, keep: &BTreeSet<SegmentId>, garbage: &mut Garbage) {
+        let objects = self.usage.objects();
+        let is_dead = |id: &SegmentId| {
+            !objects.contains(id) && !self.hosts.contains(id) && !keep.contains(id)
+        };
+        let dead = self.declared.iter().filter(|info| is_dead(&info.id));
+        garbage.dead = dead.cloned().collect();
+        let dead: BTreeSet<SegmentId> = garbage.dead.iter().map(|info| info.id).collect();
+        let mut vacate = |object: SegmentId, segment: SegmentId| {
+            if dead.contains(&object) && self.usage.names(segment) {
+                garbage.vacated.entry(object).or_default().insert(segment);
+            }
+        };
+        dead.iter().for_each(|id| vacate(*id, *id));
+        for checked in survey.all.admitted.values() {
+            for op in &checked.commit().ops {
+                if let OpKind::Relocate { segment, host, .. } = &op.kind {
+                    vacate(*host, *segment);
+                }
+            }
+        }
+        for segment in garbage.vacated.values().flatten() {
+            let located = self.usage.located(*segment).into_iter();
+            let elsewhere = located.filter(|l| l.run.host != *segment);
+            garbage.relocated.insert(*segment, elsewhere.collect());
+        }
+    }
+
+    /// What was relocated meanwhile, by whomever, needs no other place.
+    fn find_sparse(
+        mut self,
+        replica: &Replica,
+        keep: &BTreeSet<SegmentId>,
+        garbage: &mut Garbage,
+    ) -> Result<(), RowsError> {
+        self.usage.locate_by(&replica.tree())?;
+        let mut needed = self.usage.by_object();
+        let sparse = self.declared.iter().filter_map(|info| {
+            let needed = needed.remove(&info.id)?;
+            let free = !self.hosts.contains(&info.id) && !keep.contains(&info.id);
+            free.then(|| Sparse::of(info, &needed)).flatten()
+        });
+        garbage.sparse = sparse.collect();
+        garbage
+            .sparse
+            .sort_by_key(|s| s.bytes.saturating_mul(1 << 16) / s.info.object_len.max(1));
+        Ok(())
     }
 }
 
@@ -423,34 +579,6 @@ fn releases(checked: &CheckedCommit) -> impl Iterator<Item = CheckpointRef> {
     let said = verdicts.filter(move |v| v.opinion == Opinion::Release);
     said.map(|v| v.checkpoint)
         .filter(move |c| c.floor < lamport)
-}
-
-/// What rows name.
-fn name_all(rows: &MemoryRows, live: &mut BTreeSet<SegmentId>) -> Result<(), RowsError> {
-    state::for_each_extent(rows, |extent| {
-        live.extend(segment_of(&extent));
-        Ok(())
-    })
-}
-
-/// What a commit's operations name.
-fn named(commit: &Commit, live: &mut BTreeSet<SegmentId>) {
-    for op in &commit.ops {
-        if let OpKind::Write {
-            body: Body::Extents { list, .. },
-            ..
-        } = &op.kind
-        {
-            live.extend(list.iter().filter_map(segment_of));
-        }
-    }
-}
-
-fn segment_of(extent: &Extent) -> Option<SegmentId> {
-    match &extent.content {
-        Content::Stored(stored) => Some(stored.segment),
-        Content::Hole | Content::Lost => None,
-    }
 }
 
 /// By when each commit was surely made. What says a time that has not come yet was made by the time of what follows it.

@@ -17,7 +17,7 @@ mod wild;
 
 use super::*;
 use crate::check::check;
-use crate::testing::{Rng, World, random_op};
+use crate::testing::{Rng, World, random_op, random_relocation};
 use skrin_base::clock::testutil::{ManualClock, SeededEntropy};
 use skrin_storage::fault::{Fault, Faults};
 use skrin_storage::{Count, Counters, MemoryStore};
@@ -143,6 +143,18 @@ impl Device {
             tree.execute(op).unwrap();
         }
         self.replica = Some(replica);
+    }
+
+    /// Says of some blocks that they lie somewhere else.
+    fn relocate(&mut self, rng: &mut Rng) {
+        let mut tree = self.replica.as_ref().unwrap().tree();
+        let op = Op {
+            id: tree.next_op_id().unwrap(),
+            time: skrin_base::Timestamp(1_790_000_000_000_000_000),
+            kind: random_relocation(rng),
+        };
+        self.journal.push(op.clone());
+        tree.execute(op).unwrap();
     }
 
     async fn publish(&self) -> Result<Published, ReplicaError> {

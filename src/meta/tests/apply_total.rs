@@ -1,7 +1,7 @@
 //! `apply` is total: whatever operations come, in whatever order, the invariants of the state hold after each one,
 //! and the same operations give the same rows.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use skrin_base::limits::BLOCK_LEN;
 use skrin_base::{
@@ -9,8 +9,11 @@ use skrin_base::{
 };
 use skrin_meta::check::{Finding, check};
 use skrin_meta::{
-    Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen, apply, state,
+    Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen, SlotRun, apply,
+    state,
 };
+
+use std::collections::BTreeMap;
 
 /// SplitMix64.
 struct Rng(u64);
@@ -28,6 +31,25 @@ impl Rng {
     }
     fn pick<T: Clone>(&mut self, items: &[T]) -> Option<T> {
         (!items.is_empty()).then(|| items[self.below(items.len() as u64) as usize].clone())
+    }
+}
+
+fn relocation(rng: &mut Rng) -> OpKind {
+    let (mut first, mut runs) = (0, Vec::new());
+    for _ in 0..=rng.below(3) {
+        let run = SlotRun {
+            first: first + rng.below(5) as u32,
+            count: 1 + rng.below(5) as u32,
+            at: rng.below(1000) as u32,
+        };
+        first = run.first + run.count;
+        runs.push(run);
+    }
+    OpKind::Relocate {
+        segment: SegmentId([rng.below(2) as u8; 16]),
+        host: SegmentId([2 + rng.below(3) as u8; 16]),
+        table_slot: rng.below(1000) as u32,
+        runs,
     }
 }
 
@@ -73,7 +95,8 @@ impl World {
 
     fn kind(&mut self, rng: &mut Rng, id: OpId) -> OpKind {
         let known = rng.pick(&self.places);
-        match (rng.below(12), known) {
+        match (rng.below(13), known) {
+            (12, _) => relocation(rng),
             (0..=2, _) | (_, None) => self.create(rng, id),
             (3, Some((_, ino, _))) => {
                 let place = self.place(rng);
@@ -274,6 +297,81 @@ fn the_same_operations_in_the_same_order_make_the_same_rows() {
         run(false) == run(true),
         "an operation counts once, however often it comes"
     );
+}
+
+#[test]
+fn of_each_slot_the_last_relocation_counts_and_nothing_else_changes() {
+    let mut rng = Rng(13);
+    for _ in 0..200 {
+        let (mut rows, mut model) = (MemoryRows::default(), BTreeMap::new());
+        for counter in 1..30 {
+            let device = DeviceId([1; 16]);
+            let op = Op {
+                id: OpId { device, counter },
+                time: Timestamp(0),
+                kind: relocation(&mut rng),
+            };
+            let outcome = apply(&mut rows, &op).unwrap();
+            assert_eq!(outcome, Outcome::Applied);
+            let OpKind::Relocate {
+                segment,
+                host,
+                table_slot,
+                runs,
+            } = op.kind
+            else {
+                panic!("a relocation");
+            };
+            for run in runs {
+                for n in 0..run.count {
+                    let slot = (segment, run.first + n);
+                    model.insert(slot, (host, run.at + n, table_slot));
+                }
+            }
+            let mut found = BTreeMap::new();
+            state::for_each_copied_run(&rows, |segment, run| {
+                for n in 0..run.count {
+                    let slot = (segment, run.first_slot + n);
+                    found.insert(slot, (run.host, run.host_slot + n, run.table_slot));
+                }
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(found, model);
+            assert_eq!(sound(&rows), []);
+            assert!(rows.0.keys().all(|key| matches!(key[0], b'M' | b'O')));
+        }
+    }
+}
+
+#[test]
+fn a_relocation_that_makes_no_sense_is_refused() {
+    use skrin_base::wire::{Decode, Encode};
+    let run = |first, count, at| SlotRun { first, count, at };
+    let refused = |segment: u8, table_slot, runs: &[SlotRun]| {
+        let kind = OpKind::Relocate {
+            segment: SegmentId([segment; 16]),
+            host: SegmentId([2; 16]),
+            table_slot,
+            runs: runs.to_vec(),
+        };
+        OpKind::from_bytes(&kind.to_bytes()).is_err()
+    };
+    assert!(!refused(1, 65_535, &[run(0, 2, 9), run(2, 1, 0)]));
+    assert!(!refused(1, 0, &[run(65_535, 1, 65_535)]));
+    assert!(refused(2, 0, &[run(0, 1, 0)]), "in itself");
+    assert!(refused(1, 65_536, &[run(0, 1, 0)]), "a table out of bounds");
+    assert!(refused(1, 0, &[]), "nothing");
+    for runs in [
+        [run(0, 2, 9), run(1, 1, 0)],
+        [run(5, 1, 9), run(1, 1, 0)],
+        [run(0, 0, 9), run(1, 1, 0)],
+        [run(0, 1, 9), run(65_535, 2, 0)],
+        [run(0, 1, 9), run(1, 2, 65_535)],
+        [run(0, 1, 9), run(u32::MAX, u32::MAX, 1)],
+    ] {
+        assert!(refused(1, 0, &runs), "{runs:?}");
+    }
 }
 
 #[test]

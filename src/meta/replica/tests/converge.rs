@@ -38,7 +38,10 @@ async fn step(vault: &Vault, device: &mut Device, rng: &mut Rng, mix: Mix) {
     }
     // Errors are what the faults are for: the next attempt must come through.
     match rng.below(16) {
-        0..=8 => (0..=rng.below(4)).for_each(|_| device.act(rng)),
+        0..=8 => (0..=rng.below(4)).for_each(|_| match rng.below(8) {
+            0 => device.relocate(rng),
+            _ => device.act(rng),
+        }),
         9 | 10 => drop(device.replica().pull().await),
         11..=13 => drop(device.publish().await),
         14 => device.replica().flush().unwrap(),

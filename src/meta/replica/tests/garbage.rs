@@ -3,10 +3,11 @@
 use super::checkpoints::with_checkpoint;
 use super::*;
 use crate::commit::{CheckedCommit, Decided, Opinion};
-use crate::op::{Body, Kind, OpKind, Place};
+use crate::op::{Body, Kind, OpKind, Place, SlotRun};
 use crate::state;
+use crate::usage::Usage;
 use skrin_base::{Content, Extent, Ino, KeyId, SegmentInfo, Stored, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn segment_of(vault: &Vault, author: LaneId, number: u64) -> SegmentInfo {
     SegmentInfo {
@@ -162,19 +163,27 @@ struct Game {
     players: Vec<Player>,
     rng: Rng,
     deleted: BTreeSet<SegmentId>,
+    /// Wherever blocks were ever copied.
+    copied: BTreeMap<(SegmentId, u32), BTreeSet<SegmentId>>,
     rules: GarbageRules,
     /// Whether listings are old now and then, so that commits come late.
     stale: bool,
 }
 
-fn names(extents: &[Extent]) -> impl Iterator<Item = SegmentId> {
-    extents.iter().filter_map(|extent| match &extent.content {
-        Content::Stored(stored) => Some(stored.segment),
-        Content::Hole | Content::Lost => None,
+/// Segments and slots.
+type Blocks = BTreeSet<(SegmentId, u32)>;
+
+fn names(extents: &[Extent]) -> impl Iterator<Item = (SegmentId, u32)> {
+    extents.iter().flat_map(|extent| match &extent.content {
+        Content::Stored(stored) => {
+            let slots = stored.first_slot..stored.first_slot + extent.count;
+            slots.map(|slot| (stored.segment, slot)).collect()
+        }
+        Content::Hole | Content::Lost => Vec::new(),
     })
 }
 
-fn named_by(rows: &dyn Rows) -> BTreeSet<SegmentId> {
+fn named_by(rows: &dyn Rows) -> Blocks {
     let mut all = BTreeSet::new();
     let visit = |extent| {
         all.extend(names(&[extent]));
@@ -292,6 +301,44 @@ impl Player {
         self.execute(op);
     }
 
+    /// Copies what is needed of half-dead segments into one.
+    async fn repack(
+        &mut self,
+        vault: &Vault,
+        sparse: &[Sparse],
+    ) -> Vec<((SegmentId, u32), SegmentId)> {
+        let lane = self.device.replica().own_lane().await;
+        self.segments += 1;
+        let info = segment_of(vault, lane, self.segments);
+        let (host, mut next, mut copied) = (info.id, 0, Vec::new());
+        self.undeclared.push(info);
+        for located in sparse.iter().flat_map(|sparse| &sparse.needed) {
+            let run = located.run;
+            if next + run.count + 1 > 64 {
+                break;
+            }
+            let op = Op {
+                id: self.next_id(),
+                time: Timestamp(1),
+                kind: OpKind::Relocate {
+                    segment: located.segment,
+                    host,
+                    table_slot: next,
+                    runs: vec![SlotRun {
+                        first: run.first_slot,
+                        count: run.count,
+                        at: next + 1,
+                    }],
+                },
+            };
+            next += run.count + 1;
+            self.execute(op);
+            let slots = run.first_slot..run.end();
+            copied.extend(slots.map(|slot| ((located.segment, slot), host)));
+        }
+        copied
+    }
+
     /// What the file system tells the replica.
     fn settled(&self) -> Settled {
         let tree = self.device.replica().tree();
@@ -349,6 +396,7 @@ impl Game {
             players,
             rng,
             deleted: BTreeSet::new(),
+            copied: BTreeMap::new(),
             stale: seed % 2 == 1,
         }
     }
@@ -403,27 +451,40 @@ impl Game {
                     }
                 }
             }
-            _ => self.collect(n).await,
+            _ => {
+                let sparse = self.collect(n).await;
+                if !sparse.is_empty() && self.rng.below(2) == 0 {
+                    let copied = self.players[n].repack(&self.vault, &sparse).await;
+                    for (block, host) in copied {
+                        self.copied.entry(block).or_default().insert(host);
+                    }
+                }
+            }
         }
     }
 
     /// Deletes what may be deleted, and looks whether everything that is promised can be read.
-    async fn collect(&mut self, n: usize) {
+    async fn collect(&mut self, n: usize) -> Vec<Sparse> {
         let now = self.vault.clock.now();
         let replica = self.players[n].device.replica();
         replica.pull().await.unwrap();
         let history = replica.history(now, |_| {}).await.unwrap();
         let rules = GarbageRules { now, ..self.rules };
         let garbage = replica
-            .find_garbage(&history, &BTreeSet::new(), &rules)
+            .find_garbage(&history, &Needed::default(), &rules)
             .unwrap();
         let problem = |hold: &&Hold| matches!(hold, Hold::Problem(_));
         assert_eq!(garbage.holds.iter().find(problem), None);
         assert!(garbage.base.is_some() || !garbage.holds.is_empty());
         let before = self.deleted.len();
         self.deleted.extend(garbage.dead.iter().map(|info| info.id));
+        for segment in garbage.vacated.values().flatten() {
+            let located = &garbage.relocated[segment];
+            let missing = located.iter().find(|l| self.deleted.contains(&l.run.host));
+            assert_eq!(missing, None, "what was relocated is gone");
+        }
         if self.deleted.len() == before {
-            return;
+            return garbage.sparse;
         }
         let newest = history.commits().map(|c| c.commit.time.0).max().unwrap();
         let from = newest - KEPT as i64;
@@ -431,12 +492,30 @@ impl Game {
             let time = Timestamp(from + self.rng.below(KEPT + 1) as i64);
             let rows = history.rows(&history.at_time(time).unwrap()).unwrap();
             self.assert_kept(&named_by(&rows), "a state of the past");
+            self.assert_found(n, &named_by(&rows));
         }
         for player in &self.players {
             let held = player.handles.iter().flat_map(|h| names(&h.extents));
-            self.assert_kept(&held.collect(), "an open file");
+            let held = held.collect();
+            self.assert_kept(&held, "an open file");
+            self.assert_found(n, &held);
         }
         self.look();
+        garbage.sparse
+    }
+
+    /// Whoever has seen everything finds these blocks where he looks for them.
+    fn assert_found(&self, n: usize, needed: &Blocks) {
+        let replica = self.players[n].device.replica();
+        for (segment, slot) in needed {
+            let copies = replica.copies(*segment);
+            let run = copies.and_then(|copies| copies.find(*slot));
+            let object = run.map_or(*segment, |run| run.host);
+            assert!(
+                !self.deleted.contains(&object),
+                "{segment} {slot} is in {object}"
+            );
+        }
     }
 
     /// Every device can read what it sees.
@@ -448,11 +527,14 @@ impl Game {
         }
     }
 
-    fn assert_kept(&self, needed: &BTreeSet<SegmentId>, by: &str) {
-        let lost: Vec<_> = needed.intersection(&self.deleted).collect();
+    fn assert_kept(&self, needed: &Blocks, by: &str) {
+        let is_lost = |block: &&(SegmentId, u32)| {
+            let mut hosts = self.copied.get(block).into_iter().flatten();
+            self.deleted.contains(&block.0) && hosts.all(|host| self.deleted.contains(host))
+        };
         assert_eq!(
-            lost,
-            Vec::<&SegmentId>::new(),
+            needed.iter().find(is_lost),
+            None,
             "{by} needs what was deleted"
         );
     }
@@ -483,7 +565,7 @@ impl Game {
 #[tokio::test]
 async fn no_segment_is_dead_that_any_device_or_any_kept_state_still_needs_and_all_others_are_in_the_end()
  {
-    let mut early = 0;
+    let (mut early, mut repacked) = (0, 0);
     for seed in 800..800 + seeds(12) {
         println!("seed {seed}");
         let mut game = Game::new(seed).await;
@@ -492,10 +574,12 @@ async fn no_segment_is_dead_that_any_device_or_any_kept_state_still_needs_and_al
             game.look();
         }
         early += game.deleted.len();
+        let vacated = |block: &&(SegmentId, u32)| game.deleted.contains(&block.0);
+        repacked += game.copied.keys().filter(vacated).count();
         game.rest().await;
         game.collect(1).await;
         let tree = game.players[1].device.replica().tree();
-        let named = named_by(&tree);
+        let named = Usage::of(&tree).unwrap().objects();
         let mut left = Vec::new();
         state::for_each_segment(&tree, |info| {
             if !named.contains(&info.id) && !game.deleted.contains(&info.id) {
@@ -512,6 +596,10 @@ async fn no_segment_is_dead_that_any_device_or_any_kept_state_still_needs_and_al
         );
     }
     assert!(early > 0, "the programs delete something on their way");
+    assert!(
+        repacked > 0,
+        "and something of which they copied what was needed"
+    );
 }
 
 /// How many programs are tried; more with `SKRIN_SEEDS`.

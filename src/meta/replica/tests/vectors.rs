@@ -3,7 +3,7 @@
 use super::*;
 use crate::checkpoint::{DigestOfRows, RowAssembler, open_page, open_root};
 use crate::commit::{CheckpointRef, open_commit};
-use crate::op::OpKind;
+use crate::op::{OpKind, SlotRun};
 use crate::order::OrderKey;
 use crate::rows::MemoryRows;
 use crate::{apply, state};
@@ -363,6 +363,45 @@ fn conflict_copies_are_written_as_they_were_frozen_and_a_saved_one_stays_one() {
     let text = conflicts_text();
     assert_eq!(text.matches("\nkey = ").count(), 2);
     frozen("conflicts.txt", &text);
+}
+
+/// Blocks that are relocated, in part once more, and what other rows there are then.
+fn relocations_text() -> String {
+    let run = |first, count, at| SlotRun { first, count, at };
+    let ops: [(u8, u32, &[SlotRun]); 3] = [
+        (2, 0, &[run(0, 8, 1), run(10, 2, 9)]),
+        (3, 5, &[run(2, 3, 6)]),
+        (4, 9, &[run(7, 4, 100)]),
+    ];
+    let mut text = "# Vectors of docs/format/operations.md, operation 13: name = hex.\n# Each operation, the rows `M` behind it, and the digest of the state.\n".to_owned();
+    let mut rows = MemoryRows::default();
+    for (n, (host, table_slot, runs)) in (0..).zip(ops) {
+        let op = Op {
+            id: OpId {
+                device: DeviceId([1; 16]),
+                counter: n + 1,
+            },
+            time: skrin_base::Timestamp(1_790_000_000_000_000_000 + n as i64),
+            kind: OpKind::Relocate {
+                segment: SegmentId([1; 16]),
+                host: SegmentId([host; 16]),
+                table_slot,
+                runs: runs.to_vec(),
+            },
+        };
+        assert_eq!(apply(&mut rows, &op).unwrap(), Outcome::Applied);
+        writeln!(text, "\nop = {}", hex(&op.to_bytes())).unwrap();
+        for (key, row) in rows.0.iter().filter(|(key, _)| key.starts_with(b"M")) {
+            writeln!(text, "row = {} {}", hex(key), hex(row)).unwrap();
+        }
+        writeln!(text, "digest = {}", digest(&rows)).unwrap();
+    }
+    text
+}
+
+#[test]
+fn relocations_are_written_as_they_were_frozen() {
+    frozen("relocations.txt", &relocations_text());
 }
 
 async fn checkpoint_text() -> String {
