@@ -361,6 +361,9 @@ impl<'a> Four<'a> {
             if left.iter().all(String::is_empty) {
                 return;
             }
+            if std::env::var_os("DEBUG").is_some() {
+                println!("{:?}", left);
+            }
             if begun.elapsed() > PATIENCE {
                 panic!("they do not agree: {left:?}; {}", self.keep());
             }
@@ -476,15 +479,17 @@ fn four_devices_that_write_to_the_same_files_online_and_off_lose_no_line_and_agr
         });
         four.relays.iter().for_each(Relay::open);
         four.agree();
-        let copies = four.check(&book.lock().unwrap());
-        conflicts += copies.len();
-        let (written, removed) = (
-            book.lock().unwrap().written.len(),
-            book.lock().unwrap().removed.len(),
-        );
-        println!(
-            "phase {phase}: {written} lines, {removed} taken out, {conflicts} conflict copies"
-        );
+        let copies = {
+            let book = book.lock().unwrap();
+            let copies = four.check(&book);
+            conflicts += copies.len();
+            println!(
+                "phase {phase}: {} lines, {} taken out, {conflicts} conflict copies",
+                book.written.len(),
+                book.removed.len()
+            );
+            copies
+        };
         for (number, worker) in workers.iter_mut().enumerate() {
             let share = copies.iter().skip(number).step_by(NAMES.len());
             worker.tidy(&share.cloned().collect::<Vec<_>>());

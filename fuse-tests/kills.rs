@@ -77,6 +77,7 @@ impl Rounds<'_> {
             }
         });
         if moment == Moment::Unmount {
+            self.writers.iter_mut().for_each(|writer| writer.close());
             let mut unmount = vault.skrin(&["unmount"]);
             let unmount = unmount.arg(&point).stderr(Stdio::null());
             let mut unmount = unmount.stdout(Stdio::null()).spawn().unwrap();
@@ -109,9 +110,10 @@ impl Rounds<'_> {
         let mut mounting = vault.mount_command("a", point, &["--foreground"]);
         let mounting = mounting.stdout(Stdio::null()).stderr(Stdio::null());
         let mut mounting = mounting.spawn().unwrap();
-        let lock = vault.state("a").join("lock");
+        let files = files_below(&vault.state("a"));
+        let lock = files.iter().find(|file| file.ends_with("lock")).unwrap();
         let holder = || {
-            let text = std::fs::read_to_string(&lock).unwrap_or_default();
+            let text = std::fs::read_to_string(lock).unwrap_or_default();
             text.parse().ok().filter(|pid| is_alive(*pid))
         };
         wait_for("the new process to take the state", || holder().is_some());

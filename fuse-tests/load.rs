@@ -28,6 +28,8 @@ pub(crate) trait Writer: Send {
     fn check(&self, dir: &Path, crash: u64) -> Result<(), String>;
     /// What is there counts as promised from now on; to be called after [`Writer::check`].
     fn accept(&mut self, dir: &Path);
+    /// Lets go of what it has open.
+    fn close(&mut self) {}
     /// Everything that it did is promised by something else than its own `fsync`.
     fn settle(&mut self, clock: Clock<'_>);
     /// How often `fsync` has promised something since the last [`Writer::accept`].
@@ -407,6 +409,10 @@ impl Writer for Edits {
         self.base = std::fs::read(dir.join("file")).unwrap_or_default();
         self.now.clone_from(&self.base);
         self.log = Log::new();
+    }
+
+    fn close(&mut self) {
+        self.open = None;
     }
 
     fn settle(&mut self, clock: Clock<'_>) {

@@ -90,6 +90,7 @@ impl Story {
                 mount.crash();
                 break;
             };
+            writers.iter_mut().for_each(|writer| writer.close());
             mount.unmount_with(options);
             writers.iter_mut().for_each(|writer| writer.settle(&clock));
         }
@@ -141,7 +142,7 @@ fn cuts(story: &Story, count: Option<usize>, dice: &mut Dice) -> Vec<(u64, bool)
     let mut cuts = Vec::new();
     for (here, next) in spans {
         cuts.push((here, false));
-        cuts.push((here + dice.roll() % (next - here), true));
+        cuts.push((here + dice.roll() % (next - here).max(1), true));
     }
     let count = count.unwrap_or(cuts.len()).min(cuts.len());
     // As many of them as are wanted, in order.
