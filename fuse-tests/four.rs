@@ -361,9 +361,6 @@ impl<'a> Four<'a> {
             if left.iter().all(String::is_empty) {
                 return;
             }
-            if std::env::var_os("DEBUG").is_some() {
-                println!("{:?}", left);
-            }
             if begun.elapsed() > PATIENCE {
                 panic!("they do not agree: {left:?}; {}", self.keep());
             }
@@ -386,8 +383,11 @@ impl<'a> Four<'a> {
                 self.keep()
             );
             there.extend(found);
-            if path.to_string_lossy().contains("(conflict") {
-                copies.push(path.strip_prefix(root).unwrap().to_owned());
+            let below = path.strip_prefix(root).unwrap();
+            // What lies in a device's own directory is removed by that device.
+            let shared = SHARED.iter().any(|dir| below.starts_with(dir));
+            if shared && below.to_string_lossy().contains("(conflict") {
+                copies.push(below.to_owned());
             }
         }
         let lost = book
