@@ -151,12 +151,12 @@ impl Rounds<'_> {
 
     /// The storage as a kill left it has nothing that `verify` finds.
     fn verify(&self) {
-        let (code, said) = self
-            .vault
-            .skrin(&["verify", &self.vault.address(), "--words-file"])
-            .arg(self.vault.words_file())
-            .code();
-        assert!(code == 0, "verify: {said}; {}", keep(self.vault));
+        let address = self.vault.address();
+        let mut verify = self.vault.skrin(&["verify", &address, "--words-file"]);
+        let output = verify.arg(self.vault.words_file()).finish();
+        if !output.status.success() {
+            panic!("{output:?}; {}", keep(self.vault));
+        }
     }
 }
 

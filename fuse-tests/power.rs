@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::disk::{Disks, Recorded, some};
 use crate::harness::{Dice, Mount, Run, Vault};
-use crate::load::{Load, Writer, dir_of, writers};
+use crate::load::{Load, NOW, Writer, dir_of, writers};
 use crate::storages::On;
 
 const STATE: usize = 0;
@@ -120,6 +120,18 @@ impl Story {
         std::fs::remove_dir_all(state).unwrap();
     }
 
+    /// Before the first promise nothing that was promised later is there, and each writer misses it.
+    fn assert_each_misses_what_is_not_there(&mut self) {
+        let left = self.recorded.cut(self.begun, |_| true);
+        let place = Place::new(&self.vault, &left[STATE].at, &left[STORAGE].at);
+        let mount = place.mount("a", &place.state);
+        for (number, writer) in self.writers.iter().enumerate() {
+            let wrong = writer.check(&dir_of(mount.path(), number), NOW);
+            assert!(wrong.is_err(), "writer {number} misses nothing");
+        }
+        mount.crash();
+    }
+
     fn check(&self, mount: &Path, cut: u64) {
         for (number, writer) in self.writers.iter().enumerate() {
             if let Err(wrong) = writer.check(&dir_of(mount, number), cut) {
@@ -176,6 +188,7 @@ fn what_was_promised_before_a_power_cut_is_there_after_it() {
         begun.elapsed(),
         cuts.len()
     );
+    story.assert_each_misses_what_is_not_there();
     for (number, (time, torn)) in cuts.iter().enumerate() {
         let mut keeps = some(Dice(dice.roll()));
         // A server keeps what it has, though this machine does not; or both lose.
