@@ -51,14 +51,22 @@ struct Worker<'a> {
     done: [usize; 12],
 }
 
-/// What happens because others are at work too: the program gives up what it wanted to do.
+/// What happens because others are at work too: the program gives up what it wanted to do. `ESTALE` where a file became another object twice
+/// in a row.
 fn is_usual(error: &io::Error) -> bool {
     use ErrorKind::{
-        AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound, TimedOut,
+        AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound,
+        StaleNetworkFileHandle, TimedOut,
     };
     matches!(
         error.kind(),
-        NotFound | AlreadyExists | DirectoryNotEmpty | NotADirectory | IsADirectory | TimedOut
+        NotFound
+            | AlreadyExists
+            | DirectoryNotEmpty
+            | NotADirectory
+            | IsADirectory
+            | StaleNetworkFileHandle
+            | TimedOut
     )
 }
 
