@@ -24,7 +24,7 @@ fn mount_life() -> Duration {
 
 /// For a shell in a new mount namespace: it lets go of the mounts of other tests, which could not be unmounted else. Not of one at `$0`.
 pub(crate) const LETS_GO: &str =
-    "for point in $(awk '$1 ~ /^skrin:/ { print $2 }' /proc/self/mounts); do
+    "for point in $(awk '$1 ~ /^skrin:/ || $2 ~ /\\/skrin-disk-/ { print $2 }' /proc/self/mounts); do
     [ \"$point\" = \"$0\" ] || umount -l \"$point\"
 done";
 
@@ -311,7 +311,8 @@ pub(crate) fn is_mounted(point: &Path) -> bool {
     })
 }
 
-fn detach(point: &Path) {
+/// Takes a mount away whose process is gone.
+pub(crate) fn detach(point: &Path) {
     let done = command("umount")
         .arg("-l")
         .arg(point)

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::{Run, Vault, command};
 use crate::storages::On;
@@ -10,11 +11,17 @@ use crate::tree::{real_tree, small_tree};
 /// Checks that `conformance/copies` makes.
 const COPY_CHECKS: usize = 23;
 
-/// What rsync would still have to do; nothing at all where the copy is true.
-pub(crate) fn differences(from: &Path, to: &Path) -> String {
+/// Prints what rsync would still have to do; nothing at all where the copy is true.
+pub(crate) fn compare(from: &Path, to: &Path) -> Command {
     let mut command = command("rsync");
     command.args(["-aHAXn", "--checksum", "--delete", "--itemize-changes"]);
-    command.arg(from.join("")).arg(to.join("")).output_ok()
+    command.arg(from.join("")).arg(to.join(""));
+    command
+}
+
+/// What that prints.
+pub(crate) fn differences(from: &Path, to: &Path) -> String {
+    compare(from, to).output_ok()
 }
 
 /// Copies with everything that rsync can keep.

@@ -204,6 +204,7 @@ impl Fs {
             },
         };
         state.base = self.execute_settling(&mut tree, kind, settles)?;
+        self.nodes.believe(file.node, state.base);
         self.holds.file_told(file.ino, state.base.counter);
         if self.leases.knows(file.ino) {
             self.publisher.hurry(state.base.counter);

@@ -323,7 +323,12 @@ impl Fs {
 
     /// Tells the same contents once more. A removal that saw the old ones does not count then.
     fn renew(&self, ino: Ino) -> Result<(), FsError> {
-        let file = self.open_file(self.nodes.current(ino))?;
+        let open = || self.open_file(self.nodes.current(ino));
+        let file = match open() {
+            // It has another node since.
+            Err(FsError::Stale) => open()?,
+            opened => opened?,
+        };
         let told = {
             let mut state = file.state.lock();
             if !state.content.is_modified() {

@@ -22,6 +22,8 @@ struct State {
     stale: HashSet<NodeId>,
     /// What regular files were when the kernel was told of a node that it did not know.
     first: HashMap<NodeId, Seen>,
+    /// Which contents of a regular file the kernel has the length of: those that it was told of first, or what was written here since.
+    believed: HashMap<NodeId, OpId>,
     /// What the kernel still knows of inodes that have no name any more: open directories and pipes, and times that it has yet to tell.
     removed: HashMap<NodeId, Gone>,
     made: u64,
@@ -107,11 +109,37 @@ impl Nodes {
         let known = state.known.entry(node).or_insert(0);
         *known += 1;
         let is_new = *known == 1;
+        if let Some(seen) = seen.filter(|_| is_new) {
+            state.believed.insert(node, seen.version);
+        }
         match seen {
             Some(seen) if is_new => drop(state.first.insert(node, seen)),
             seen if state.first.get(&node) != seen.as_ref() => drop(state.first.remove(&node)),
             _ => {}
         }
+    }
+
+    /// A listing is about to tell the kernel of a file with these contents.
+    pub(crate) fn offer(&self, node: NodeId, version: OpId) {
+        let mut state = self.0.lock();
+        if !state.known.contains_key(&node) {
+            state.believed.insert(node, version);
+        }
+    }
+
+    /// The contents of a file became these by what was written through the kernel.
+    pub(crate) fn believe(&self, node: NodeId, version: OpId) {
+        let mut state = self.0.lock();
+        if state.known.contains_key(&node) {
+            state.believed.insert(node, version);
+        }
+    }
+
+    /// Whether the kernel has the length of other contents than these: a merge has changed the tree and not come to `outdate` yet.
+    pub(crate) fn believes_other(&self, node: NodeId, version: OpId) -> bool {
+        let state = self.0.lock();
+        let believed = state.believed.get(&node);
+        state.known.contains_key(&node) && believed.is_some_and(|believed| *believed != version)
     }
 
     /// Whether a file is, to the kernel, what it was when it was told of it.
@@ -133,6 +161,7 @@ impl Nodes {
         }
         state.known.remove(&node);
         state.first.remove(&node);
+        state.believed.remove(&node);
         state.stale.remove(&node);
         state.removed.remove(&node);
         if let Some(ino) = state.inode.remove(&node)

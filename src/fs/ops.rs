@@ -143,9 +143,11 @@ impl Fs {
     /// Counts a look-up if `count`.
     pub(crate) fn entry_attr(&self, (ino, inode): (Ino, &Inode), stored: u64, count: bool) -> Attr {
         let node = self.nodes.current(ino);
-        if count {
-            let seen = (inode.kind == Kind::File).then(|| Seen::of(inode));
-            self.nodes.introduce(node, seen);
+        let seen = (inode.kind == Kind::File).then(|| Seen::of(inode));
+        match seen {
+            _ if count => self.nodes.introduce(node, seen),
+            Some(_) => self.nodes.offer(node, inode.version),
+            None => {}
         }
         let mut attr = Self::attr_of(node, ino, inode);
         attr.stored = stored;

@@ -49,6 +49,11 @@ impl Fs {
                 Kind::Dir => return Err(FsError::IsDirectory),
                 _ => return Err(FsError::Invalid("only regular files are opened here")),
             }
+            // A merge shows its state before it comes to tell what changed. Under the old length the kernel would cut the new contents off.
+            if self.nodes.believes_other(node, inode.version) {
+                self.nodes.outdate(ino);
+                return Err(FsError::Stale);
+            }
             Ok(OpenFile::new(node, ino, FileState::new(inode, content)))
         })
     }

@@ -539,3 +539,58 @@ fn a_mount_that_only_looks_on_says_that_it_refutes_a_checkpoint_that_would_take_
     assert_eq!(fresh.replica.digest().unwrap(), before);
     assert_eq!(fresh.replica.status().checkpoint, None);
 }
+
+/// The kernel keeps the length that it was told first: an appending program would write into the middle, a reading one would see half of it.
+#[test]
+fn a_file_that_a_merge_has_changed_and_not_told_of_yet_is_not_opened_under_the_old_length() {
+    let vault = TestVault::in_memory(61).unwrap();
+    let (here, there) = (
+        vault.open(0, manual()).unwrap(),
+        vault.open(1, manual()).unwrap(),
+    );
+    write(&there.fs, b"f", b"short").unwrap();
+    there.fs.sync(|_| ()).unwrap();
+    here.fs.poll().unwrap();
+    let old = here.fs.lookup(NodeId::ROOT, b"f").unwrap();
+    assert_eq!(old.size, 5);
+    // What is written here the kernel knows of.
+    let mode = OpenMode {
+        write: true,
+        truncate: false,
+    };
+    for len in [6, 7] {
+        let handle = here.fs.open_node(old.node, mode).unwrap();
+        here.fs.write(handle, 0, &random_bytes(len)).unwrap();
+        here.fs.release(handle).unwrap();
+    }
+    here.fs.sync(|_| ()).unwrap();
+
+    there.fs.poll().unwrap();
+    write_again(&there.fs, b"f", b"much longer than before");
+    there.fs.sync(|_| ()).unwrap();
+    // The tree shows it, and who merged it has not come further.
+    let diff = vault.runtime().block_on(here.replica.pull()).unwrap();
+    assert!(!diff.is_empty());
+    assert_eq!(here.fs.getattr(old.node).unwrap().size, 23);
+    let opened = here.fs.open_node(old.node, OpenMode::default());
+    assert!(matches!(opened, Err(skrin_fs::FsError::Stale)));
+    // As the kernel does then.
+    let new = here.fs.lookup(NodeId::ROOT, b"f").unwrap();
+    assert!(new.node != old.node && (new.ino, new.size) == (old.ino, 23));
+    let handle = here.fs.open_node(new.node, OpenMode::default()).unwrap();
+    assert_eq!(
+        here.fs.read(handle, 0, 100).unwrap(),
+        b"much longer than before"
+    );
+    here.fs.release(handle).unwrap();
+    for opened in [here, there] {
+        opened.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
+}
+
+fn write_again(fs: &Fs, name: &[u8], data: &[u8]) {
+    let node = fs.lookup(NodeId::ROOT, name).unwrap().node;
+    let handle = fs.open_node(node, WRITE).unwrap();
+    fs.write(handle, 0, data).unwrap();
+    fs.release(handle).unwrap();
+}

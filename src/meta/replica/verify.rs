@@ -13,7 +13,13 @@ use crate::lane::parse_tip;
 use crate::rows::{MemoryRows, RowsError};
 use futures_util::stream::{self, StreamExt};
 use skrin_base::{Hash32, LaneId};
+use skrin_storage::Listed;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How often it is looked for what leads to a commit, and the time between: a tip follows its commit by one request.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
 /// Something wrong with an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,20 +65,24 @@ impl Replica {
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<VerifyReport, ReplicaError> {
         let mut report = VerifyReport::default();
+        // Before the commits that they name: others publish meanwhile, and put a commit before its tip.
+        let tips = self.env.store.list(&self.env.names.tips()?).await?.objects;
         let commits = self.verify_commits(&mut report, &mut progress).await?;
-        self.verify_tips(&mut report, &commits).await?;
+        verify_tips(&mut report, &tips, &commits);
         let roots = self
             .verify_checkpoints(&mut report, &commits, &mut progress)
             .await?;
         let hidden = self.hidden(&commits);
+        let known = self.known(&commits);
         let folded = fold_all(self, &mut report, commits, &roots)?;
         report.digest = Some(folded);
         let here = self.folded_digest()?;
         if here.is_none_or(|here| here == folded) {
             return Ok(report);
         }
-        if report.problems.is_empty() && !hidden.is_empty() {
-            for head in hidden {
+        let seen = fold_all(self, &mut VerifyReport::default(), known, &roots)?;
+        if report.problems.is_empty() && !hidden.is_empty() && here == Some(seen) {
+            for head in self.still_hidden(hidden).await? {
                 let text = "it is missing, and nothing else leads to its commit: who has not seen that is not shown it";
                 report.problem(self.env.names.tip(&head)?, text);
             }
@@ -97,6 +107,35 @@ impl Replica {
         newest.into_values().collect()
     }
 
+    /// Those that this replica has taken in.
+    fn known(&self, commits: &BTreeMap<Hash32, CheckedCommit>) -> BTreeMap<Hash32, CheckedCommit> {
+        let core = self.core.lock();
+        let known = commits.iter();
+        let known = known.filter(|(_, checked)| core.graph.knows(&checked.head()));
+        known
+            .map(|(hash, checked)| (*hash, checked.clone()))
+            .collect()
+    }
+
+    /// To which of these nothing leads either when it is looked for again: who publishes meanwhile puts a commit before its tip.
+    async fn still_hidden(&self, mut hidden: Vec<Head>) -> Result<Vec<Head>, ReplicaError> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            let mut net = self.net.lock().await;
+            let pulled = self.pull_with(&mut net).await;
+            self.show(&net);
+            drop(net);
+            pulled?;
+            hidden.retain(|head| !self.core.lock().graph.knows(head));
+            if hidden.is_empty() {
+                break;
+            }
+        }
+        Ok(hidden)
+    }
+
     async fn verify_commits(
         &self,
         report: &mut VerifyReport,
@@ -114,25 +153,6 @@ impl Replica {
         })
         .await?;
         Ok(commits)
-    }
-
-    async fn verify_tips(
-        &self,
-        report: &mut VerifyReport,
-        commits: &BTreeMap<Hash32, CheckedCommit>,
-    ) -> Result<(), ReplicaError> {
-        let listing = self.env.store.list(&self.env.names.tips()?).await?;
-        for listed in listing.objects {
-            let tip = parse_tip(listed.name.file_name());
-            let found = tip.and_then(|tip| commits.get(&tip.hash));
-            if tip.is_none() || found.map(CheckedCommit::head) != tip.as_ref() {
-                report.problem(
-                    &listed.name,
-                    "it names a commit that is not there or not whole",
-                );
-            }
-        }
-        Ok(())
     }
 
     /// Every checkpoint that some commit proposes or calls standing.
@@ -234,6 +254,21 @@ impl Replica {
             Ok::<_, RowsError>(())
         })?;
         Ok(Some(digest.finish().1))
+    }
+}
+
+fn verify_tips(
+    report: &mut VerifyReport,
+    tips: &[Listed],
+    commits: &BTreeMap<Hash32, CheckedCommit>,
+) {
+    for listed in tips {
+        let tip = parse_tip(listed.name.file_name());
+        let found = tip.and_then(|tip| commits.get(&tip.hash));
+        if tip.is_none() || found.map(CheckedCommit::head) != tip.as_ref() {
+            let text = "it names a commit that is not there or not whole";
+            report.problem(&listed.name, text);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use bytes::Bytes;
+use skrin_storage::ObjectName;
 
 async fn a_vault(seed: u64) -> (Vault, Device) {
     let vault = Vault::new(seed);
@@ -76,4 +77,67 @@ async fn a_missing_object_is_a_problem_of_that_object() {
         assert!(named, "{name}: {:?}", report.problems);
         vault.store.tamper(&name, Some(honest));
     }
+}
+
+#[tokio::test]
+async fn what_others_publish_while_everything_is_looked_at_is_no_problem() {
+    let (vault, device) = a_vault(43).await;
+    let mut rng = Rng(43);
+    let mut other = vault.open(1).await;
+    other.replica().pull().await.unwrap();
+    // After the last look at the tips.
+    other.act(&mut rng);
+    other.publish().await.unwrap();
+    // And after the lanes were listed.
+    other.act(&mut rng);
+    let publish = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(other.publish()).unwrap();
+    };
+    let progress = |read| {
+        if read == 1 {
+            std::thread::scope(|scope| scope.spawn(publish).join().unwrap());
+        }
+    };
+    let report = device.replica().verify(progress).await.unwrap();
+    assert_eq!(report.problems, []);
+    assert_eq!(report.commits, 7);
+    // What was not looked at now is seen by the next look.
+    device.replica().pull().await.unwrap();
+    let report = device.replica().verify(|_| {}).await.unwrap();
+    assert_eq!((report.commits, report.problems), (8, Vec::new()));
+}
+
+/// The tip of a commit that another device has just published.
+async fn published_by_another(vault: &Vault, seed: u64) -> ObjectName {
+    let mut other = vault.open(1).await;
+    other.replica().pull().await.unwrap();
+    other.act(&mut Rng(seed));
+    let before = vault.store.names();
+    other.publish().await.unwrap();
+    let mut names = vault.store.names().into_iter();
+    let new = |name: &ObjectName| name.as_str().contains("/tips/") && !before.contains(name);
+    names.find(new).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_whose_tip_comes_a_moment_later_is_no_problem_and_one_without_a_tip_is() {
+    let (vault, device) = a_vault(44).await;
+    let tip = published_by_another(&vault, 44).await;
+    let bytes = vault.store.peek(&tip).unwrap();
+    vault.store.tamper(&tip, None);
+    let later = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        vault.store.tamper(&tip, Some(bytes));
+    };
+    let (report, ()) = tokio::join!(device.replica().verify(|_| {}), later);
+    assert_eq!(report.unwrap().problems, []);
+
+    let (vault, device) = a_vault(45).await;
+    let tip = published_by_another(&vault, 45).await;
+    vault.store.tamper(&tip, None);
+    let report = device.replica().verify(|_| {}).await.unwrap();
+    let objects: Vec<&str> = report.problems.iter().map(|p| p.object.as_str()).collect();
+    assert_eq!(objects, [tip.as_str()]);
 }
