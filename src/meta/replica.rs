@@ -288,9 +288,10 @@ impl TreeGuard<'_> {
     }
 
     /// Whether others wait for a commit in the open lane of this device: what they published is not named there, so that the floor
-    /// cannot rise, or a checkpoint stands that this device did not release.
+    /// cannot rise, or a checkpoint stands that this device did not release. Or for its next lane, as they closed this one.
     pub fn is_waited_for(&self) -> bool {
-        self.0.own_open_lane().is_some() && (self.releasable().is_some() || self.0.holds_floor())
+        let is_asked = || self.releasable().is_some() || self.0.holds_floor();
+        self.0.is_given_up() || self.0.own_open_lane().is_some() && is_asked()
     }
 
     /// Operations that are not published yet, in their order.

@@ -161,6 +161,8 @@ pub(super) struct Core {
     pub(super) redeclare: Vec<SegmentInfo>,
     /// The checkpoint that the newest commit in a lane of this device releases, as far as that was written in this run.
     pub(super) released: Option<(LaneId, CheckpointRef)>,
+    /// Whether others closed the newest lane of this device, which holds back nothing any more.
+    pub(super) was_closed: bool,
     broken: bool,
     /// Entries beside the rows that a failed flush did not write.
     unsaved: Layer,
@@ -192,6 +194,7 @@ impl Core {
             last_counter: 0,
             redeclare: Vec::new(),
             released: None,
+            was_closed: false,
             broken: false,
             unsaved: Layer::new(),
             anew: false,
@@ -790,6 +793,11 @@ impl Core {
         let own = lanes.filter(|(_, lane)| lane.device == self.device);
         let newest = own.max_by_key(|(_, lane)| lane.incarnation);
         newest.map(|(id, lane)| (*id, lane))
+    }
+
+    /// Whether others took this device for gone, so that what it has open holds back nothing.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.was_closed && self.own_open_lane().is_none()
     }
 
     /// Whether others have published operations that the open lane of this device does not name yet.

@@ -471,6 +471,9 @@ impl Replica {
             });
             let kept = lane.tips.len() == 1 && last.is_some_and(|head| own.contains(&head));
             let lost = lane.incarnation < incarnation;
+            let ended = last.filter(|_| lane.closed.is_some());
+            let ended = ended.and_then(|last| self.own_commit(&last).ok().flatten());
+            core.was_closed = ended.is_some_and(|last| !last.commit().closes_itself());
             if lane.closed.is_none() && kept && !lost {
                 tip = last;
                 incarnation = lane.incarnation;

@@ -166,11 +166,15 @@ impl Replica {
         silent.map(|(id, _)| *id).take(CLOSES_AT_ONCE).collect()
     }
 
-    /// Whether a lane is opened without anything to publish: others wait for what this device releases, as they know it, or wait for one
-    /// that will not answer.
+    /// Whether a lane is opened without anything to publish: others wait for what this device releases, as they know it; took it for gone,
+    /// so that what it has open holds back nothing; or wait for one that will not answer.
     fn has_to_open(&self, net: &Net, settled: Settled) -> bool {
-        let is_known = || self.core.lock().own_newest_lane().is_some();
-        settled.release.is_some() && is_known() || !self.silent(net).is_empty()
+        let answers = {
+            let core = self.core.lock();
+            let is_known = core.own_newest_lane().is_some();
+            core.is_given_up() || settled.release.is_some() && is_known
+        };
+        answers || !self.silent(net).is_empty()
     }
 
     /// Returns when no commit is being sealed and kept any more. Waits for the local disk only, unless somebody publishes.

@@ -111,7 +111,7 @@ impl Replica {
     fn known(&self, commits: &BTreeMap<Hash32, CheckedCommit>) -> BTreeMap<Hash32, CheckedCommit> {
         let core = self.core.lock();
         let known = commits.iter();
-        let known = known.filter(|(_, checked)| core.graph.knows(&checked.head()));
+        let known = known.filter(|(_, checked)| core.graph.knows(checked.head()));
         known
             .map(|(hash, checked)| (*hash, checked.clone()))
             .collect()

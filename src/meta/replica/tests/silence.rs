@@ -157,3 +157,38 @@ async fn a_device_whose_lane_has_ended_opens_one_to_release_a_checkpoint_when_it
     let published = stranger.replica().publish(0, Vec::new(), collect).await;
     assert_eq!(published.unwrap().commits, 0, "it never published anything");
 }
+
+#[tokio::test]
+async fn a_device_that_was_taken_for_gone_says_that_it_is_not_also_after_a_restart() {
+    let vault = Vault::new(76);
+    let mut rng = Rng(76);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    say(&mut devices[0], &mut rng).await;
+    say(&mut devices[1], &mut rng).await;
+    devices[1].replica().pull().await.unwrap();
+    let silent = devices[0].replica().own_lane().await;
+    vault.clock.advance(8 * DAY);
+    say(&mut devices[1], &mut rng).await;
+    assert!(!is_open(&devices[1], silent));
+    for again in [false, true] {
+        if again {
+            devices[0].open(&vault).await.unwrap();
+        }
+        devices[0].replica().pull().await.unwrap();
+        assert!(devices[0].replica().tree().is_waited_for());
+    }
+    let look = Settled {
+        heads: true,
+        ..Settled::default()
+    };
+    let published = devices[0].replica().publish(0, Vec::new(), look).await;
+    assert_eq!(published.unwrap().commits, 1);
+    devices[1].replica().pull().await.unwrap();
+    assert!(is_open(&devices[1], devices[0].replica().own_lane().await));
+    // Whoever ends his lane himself is not asked for another.
+    let closing = devices[0].replica().close_lane(Settled::default());
+    closing.await.unwrap();
+    devices[0].open(&vault).await.unwrap();
+    assert!(!devices[0].replica().tree().is_waited_for());
+    assert_converged(&devices, 76);
+}
