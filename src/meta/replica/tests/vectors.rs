@@ -318,10 +318,6 @@ fn relocations_text() -> String {
 
 #[test]
 fn relocations_are_written_as_they_were_frozen() {
-    let mut mask = [0; 70];
-    let key = skrin_crypto::TableKey::from_bytes([0x77; 32]);
-    skrin_crypto::mask_copy(&key, VaultId([0x11; 16]), RoomId([0x22; 16]), SegmentId([0x76; 16]), 9, &mut mask);
-    std::fs::write("/tmp/repack-mask", hex(&mask)).unwrap();
     frozen("relocations.txt", &relocations_text());
 }
 
