@@ -180,12 +180,17 @@ fn keep_copying(mount: &Path, over: &AtomicBool) {
     }
 }
 
-/// Some versions of rsync wait for each other for ever when their target goes away.
+/// Some versions of rsync wait for each other for ever when their target goes away, and one that lives on would write below the mount point.
 fn ended_well(rsync: &mut Child) -> bool {
+    // `timeout` and all that it runs are a group.
+    let group = format!("-{}", rsync.id());
+    let signal = |signal: &str| command("kill").args(["-s", signal, "--", &group]).finish();
     if rsync.try_wait().unwrap().is_none() {
-        kill(rsync.id(), "TERM");
+        signal("KILL");
     }
-    rsync.wait().unwrap().success()
+    let well = rsync.wait().unwrap().success();
+    wait_for("rsync to be gone", || !signal("0").status.success());
+    well
 }
 
 /// Keeps a copy of local state and storage below `SKRIN_EVIDENCE`, and says where.
