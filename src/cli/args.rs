@@ -348,6 +348,14 @@ pub(crate) struct VerifyArgs {
     /// Read and authenticate every block too
     #[arg(long)]
     pub data: bool,
+    /// Also put again, byte for byte, what the storage lost or damaged and the state directory still has (commits of this
+    /// device, header, slots, control records, blocks in its cache) or the storage itself still tells. Implies --data; the
+    /// vault must not be mounted with this state directory, and may be with others
+    #[arg(long)]
+    pub repair: bool,
+    /// Local state lies below this directory, for --repair [default: $XDG_STATE_HOME/skrin]
+    #[arg(long, value_name = "D", env = "SKRIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Findings and summary as JSON, for scripts
     #[arg(long)]
     pub json: bool,

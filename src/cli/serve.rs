@@ -26,7 +26,7 @@ use crate::mount_point::{self, MountPoint};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
 use crate::session::{Layers, Parts};
-use crate::state_dir::StateDir;
+use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
 use crate::{commands, log, machine, mirror, mount_table, past, unlock};
 
@@ -252,7 +252,7 @@ fn mount(
         state_dir: state.path(),
         memory: plan.memory,
         cache_size: plan.cache_size,
-        disk_cache: !local,
+        disk_cache: (!local).then(|| state.path().join(CACHE)),
         read_only: plan.read_only,
         pins: pin_file.clone(),
     };
@@ -295,7 +295,7 @@ fn mount(
             device: device_id,
             since: Instant::now(),
             answered,
-            cache: (!local).then(|| state.path().join("cache")),
+            cache: (!local).then(|| state.path().join(CACHE)),
             state_dir: state.path().to_owned(),
             fresh,
             rollbacks,

@@ -17,5 +17,5 @@ pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment,
 pub use read_ahead::ReadAhead;
 pub use skrin_crypto::FileKey;
 pub use store::{
-    BlockRead, DataConfig, DataCounters, DataParts, DataStore, PendingSummary, Verified,
+    BlockRead, DataConfig, DataCounters, DataParts, DataStore, Mended, PendingSummary, Verified,
 };

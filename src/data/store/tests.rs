@@ -1,5 +1,6 @@
 mod crash;
 mod damage;
+mod mend;
 mod reading;
 mod urgency;
 mod vectors;

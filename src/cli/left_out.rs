@@ -1,0 +1,70 @@
+//! What somebody who reads a vault is not shown, because a tip, a commit or a control record is missing or damaged.
+
+use std::time::Duration;
+
+use skrin_meta::replica::{FindingKind, Problem, ProblemKind, Replica};
+use skrin_vault::BadRecord;
+
+use crate::exit::Outcome;
+use crate::finding::{Finding, Kind};
+
+/// A commit is put before its tip: so long it may take until that is there.
+const UPLOAD: Duration = Duration::from_secs(3);
+
+/// What lies in the lanes and does not show, but for uploads under way.
+///
+/// # Errors
+/// A storage that cannot be reached.
+pub(crate) async fn problems(replica: &Replica) -> Outcome<Vec<Problem>> {
+    let is_hidden = |problem: &Problem| problem.kind == ProblemKind::Hidden;
+    let mut problems = replica.left_out().await?;
+    if problems.iter().any(is_hidden) {
+        tokio::time::sleep(UPLOAD).await;
+        replica.pull().await?;
+        let again = replica.left_out().await?;
+        problems.retain(|problem| again.contains(problem));
+    }
+    Ok(problems)
+}
+
+/// All of it: what lies in the lanes, what was found while they were read, and bad control records.
+///
+/// # Errors
+/// A storage that cannot be reached.
+pub(crate) async fn findings(replica: &Replica, records: &[BadRecord]) -> Outcome<Vec<Finding>> {
+    let mut findings: Vec<Finding> = Vec::new();
+    let bad = records.iter().map(|bad| {
+        let kind = Kind::of_object(&bad.object, false);
+        Finding::new(kind, &bad.object, &bad.what)
+    });
+    findings.extend(bad);
+    let problems = problems(replica).await?;
+    let told = problems.iter().map(|problem| {
+        let kind = Kind::of_problem(problem);
+        Finding::new(kind, &problem.object, &problem.text)
+    });
+    findings.extend(told);
+    for finding in replica.status().findings {
+        let hides = match finding.kind {
+            FindingKind::Incomplete
+            | FindingKind::Withheld
+            | FindingKind::Unknown
+            | FindingKind::Newer
+            | FindingKind::Rollback => true,
+            FindingKind::Integrity => !finding.object.contains("/pages/"),
+            FindingKind::Fork
+            | FindingKind::Restored
+            | FindingKind::Cloned
+            | FindingKind::WentBack
+            | FindingKind::Digest
+            | FindingKind::Refuted => false,
+        };
+        // All commits say what a checkpoint says.
+        let told = findings.iter().any(|known| known.object == finding.object);
+        if hides && !told && !finding.object.contains("/checkpoints/") {
+            let kind = Kind::of_finding(&finding);
+            findings.push(Finding::new(kind, finding.object, finding.text));
+        }
+    }
+    Ok(findings)
+}
