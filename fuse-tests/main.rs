@@ -34,6 +34,7 @@ mod offline;
 mod posix;
 mod postgres;
 mod relay;
+mod repair;
 mod rollback;
 mod rsync;
 mod small_files;

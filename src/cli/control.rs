@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
 use crate::past;
+use crate::scrub;
 use crate::state_dir::make_private;
 
 /// Longest request, and longest line of an answer.
@@ -29,6 +30,13 @@ pub(crate) enum Request {
     Sync,
     /// Delete from the storage what nobody needs any more.
     Gc,
+    /// Start or stop looking at everything on the storage, and say how that stands.
+    Scrub {
+        /// Bytes a second from now on.
+        rate: Option<u64>,
+        /// Stop.
+        stop: bool,
+    },
     /// Say how many seconds of the past are kept, after setting it to this; 0 is for ever.
     Retention(Option<u64>),
     /// What is pinned.
@@ -156,6 +164,9 @@ pub(crate) struct Status {
     /// What is kept on this machine.
     #[serde(default)]
     pub pinned: PinReport,
+    /// How the scrub stands.
+    #[serde(default)]
+    pub(crate) scrub: scrub::Report,
 }
 
 /// One device's lane as this mount has seen it.
@@ -183,6 +194,8 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     /// The end of `Retention`.
     Retention(u64),
+    /// The end of `Scrub`.
+    Scrub(Box<scrub::Report>),
     /// The end of `Gc`.
     Collected(Box<Collected>),
     /// The end of `Past`.
@@ -211,6 +224,12 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// Where the storage refuses, and of a read-only mount.
     fn collect(&self) -> Outcome<Collected>;
+
+    /// Starts or stops the scrub.
+    ///
+    /// # Errors
+    /// A state directory that cannot be written.
+    fn scrub(&self, rate: Option<u64>, stop: bool) -> Outcome<scrub::Report>;
 
     /// How many seconds of the past are kept, after setting that; 0 is for ever.
     ///
@@ -326,6 +345,10 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
         Some(Request::Sync) => ended(served.sync(&mut progress)),
         Some(Request::Retention(set)) => match served.retention(set) {
             Ok(seconds) => Answer::Retention(seconds),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Scrub { rate, stop }) => match served.scrub(rate, stop) {
+            Ok(report) => Answer::Scrub(Box::new(report)),
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Gc) => match served.collect() {

@@ -26,6 +26,7 @@ mod progress;
 mod reader;
 mod repair;
 mod rollbacks;
+mod scrub;
 mod secret;
 mod serve;
 mod session;
@@ -97,6 +98,7 @@ fn run(command: Command) -> Outcome {
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve => commands::mount::serve_parent(),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Scrub(args) => commands::scrub::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }

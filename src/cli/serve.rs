@@ -25,6 +25,7 @@ use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
+use crate::scrub::{self, Scrub};
 use crate::session::{Layers, Parts};
 use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
@@ -100,6 +101,7 @@ struct Mounted {
     fs: Arc<Fs>,
     replica: Arc<Replica>,
     data: Arc<skrin_data::DataStore>,
+    scrub: Arc<Scrub>,
     /// What is pinned, across mounts; `None` above a local folder.
     pin_file: Option<Arc<PinFile>>,
     /// Whether something was uploaded.
@@ -276,12 +278,20 @@ fn mount(
     if !plan.offline {
         runtime.spawn(layers.control.watch());
     }
+    let scrub = Scrub::new(
+        Arc::clone(&layers.replica),
+        Arc::clone(&layers.data),
+        state.path(),
+        plan.read_only,
+    );
+    runtime.spawn(Arc::clone(&scrub).run());
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
         fs,
         replica: layers.replica,
         data: layers.data,
+        scrub,
         pin_file,
         uploaded: AtomicBool::new(false),
         handle: Mutex::new(Some(handle)),
@@ -644,6 +654,9 @@ impl Served for Mounted {
     fn status(&self) -> control::Status {
         let fs = self.fs.status();
         let replica = self.replica.status();
+        let scrub = self.scrub.report();
+        let scrubbed = scrub.open().map(|f| format!("{}: {}", f.object, f.what));
+        let scrubbed: Vec<String> = scrubbed.collect();
         let errors = [fs.pending.last_error.clone(), fs.poll_error.clone()]
             .into_iter()
             .flatten();
@@ -675,9 +688,11 @@ impl Served for Mounted {
                         .into_iter()
                         .map(|f| format!("{}: {}", f.object, f.text)),
                 )
+                .chain(scrubbed)
                 .collect(),
             rollbacks: self.info.rollbacks.clone(),
             pinned: self.pins(),
+            scrub,
         }
     }
 
@@ -691,6 +706,13 @@ impl Served for Mounted {
             self.fs.set_retention(seconds)?;
         }
         Ok(self.fs.retention()?)
+    }
+
+    fn scrub(&self, rate: Option<u64>, stop: bool) -> Outcome<scrub::Report> {
+        match stop {
+            true => self.scrub.stop(),
+            false => self.scrub.start(rate),
+        }
     }
 
     fn collect(&self) -> Outcome<control::Collected> {

@@ -15,6 +15,7 @@ mod own;
 mod past;
 mod publish;
 mod pull;
+mod scrub;
 mod standing;
 mod status;
 mod verify;
@@ -26,6 +27,7 @@ pub use garbage::{Garbage, GarbageRules, Hold};
 pub use history::{Cut, History, PastCommit};
 pub use mend::PutAgain;
 pub use publish::Published;
+pub use scrub::{Looked, MetaObject};
 pub use status::{LaneStatus, Status};
 pub use verify::{Problem, ProblemKind, VerifyReport};
 

@@ -140,7 +140,7 @@ impl Replica {
     }
 
     /// What this device has taken in, by exact names.
-    fn seen_commits(&self) -> BTreeSet<Head> {
+    pub(super) fn seen_commits(&self) -> BTreeSet<Head> {
         let core = self.core.lock();
         let ends = core.graph.lanes.keys();
         let ends = ends.flat_map(|lane| core.graph.ends_of(*lane));
