@@ -372,11 +372,13 @@ fn exported(vault: &Vault, filed: &[Filed], name: &str, what: &str) -> &'static 
             Err(_) => absent += 1,
         }
     }
+    let began = std::fs::read_dir(&dest).is_ok_and(|entries| entries.count() > 0);
     let _ = std::fs::remove_dir_all(&dest);
     match (output.status.code(), wrong, absent) {
         (Some(0), 0, 0) => "whole",
-        (Some(0), 0, _) => "less",
         (Some(5), 1.., 0) => "told",
+        (Some(5), 0, 0) if said.contains("missing or damaged") => "whole, told",
+        (Some(5), 0, _) if began && said.contains("missing or damaged") => "less, told",
         (Some(5), 0, _) if said.contains(name) => "refused",
         (Some(7), 0, _) if name == "skrin.vault" => "refused",
         (Some(3), 0, _) if name.starts_with("slots/") => "refused",

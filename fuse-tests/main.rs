@@ -37,6 +37,7 @@ mod relay;
 mod repair;
 mod rollback;
 mod rsync;
+mod scrub;
 mod small_files;
 mod sqlite;
 mod storages;

@@ -2,20 +2,26 @@
 //! the storage itself, still has. Nothing is removed, and nothing is put but the bytes that must stand there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
+use skrin_meta::replica::{Replica, ReplicaError};
 use skrin_storage::Store;
 use skrin_vault::{HEADER_NAME, Unlocked, VaultError};
 use tempfile::TempDir;
 
 use crate::args::VerifyArgs;
 use crate::exit::{Failure, Outcome};
-use crate::finding::Finding;
+use crate::finding::{Finding, Kind};
 use crate::left_out;
 use crate::reader::Target;
-use crate::session::Layers;
+use crate::session::{Layers, replica_config};
 use crate::state_dir::{self, CACHE, SPARE, StateDir};
 use crate::store::{SHORT_PATIENCE, StoreSpec};
 use crate::{mirror, secret, unlock};
+
+/// Memory for rows.
+const ROWS: usize = 32 << 20;
 
 /// A vault of which everything was put again that could be, but for segments.
 pub(crate) struct Repair {
@@ -83,6 +89,38 @@ impl Repair {
         let put = put.map(|p| Finding::repaired(&p.object, p.was_missing));
         self.done.extend(put);
         Ok(open)
+    }
+
+    /// What the device of this state directory has seen and the storage does not show all the same.
+    ///
+    /// # Errors
+    /// As the layers have them.
+    pub(crate) async fn rolled_back(&self) -> Outcome<Vec<Finding>> {
+        let Some(device) = unlock::known_device(&self.target.unlocked, self.state.path())? else {
+            return Ok(Vec::new());
+        };
+        let store = &self.target.store;
+        let room = self.target.unlocked.load_room(&**store).await?;
+        let known = (Arc::new(room.keys), Arc::new(RwLock::new(room.roster)));
+        let config = replica_config(
+            store,
+            (&known.0, &known.1),
+            &device,
+            false,
+            self.state.path(),
+            true,
+            ROWS,
+        );
+        let lost = match Replica::open(config).await {
+            Ok(_) => return Ok(Vec::new()),
+            Err(ReplicaError::RolledBack(lost)) => lost,
+            Err(error) => return Err(error.into()),
+        };
+        let seen = lost.lost.iter().map(ToString::to_string);
+        let control = lost.control.iter();
+        let control = control.map(|object| format!("{object} was seen"));
+        let what = |what: String| Finding::new(Kind::RolledBack, "vault", what);
+        Ok(seen.chain(control).map(what).collect())
     }
 }
 

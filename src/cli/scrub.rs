@@ -4,16 +4,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use skrin_base::{Clock, SegmentId, SegmentInfo, Timestamp};
+use skrin_base::{Clock, SegmentId, SegmentInfo};
 use skrin_data::{DataError, DataStore, Mended};
 use skrin_meta::replica::{MetaObject, ProblemKind, Replica};
 use skrin_meta::state;
 use skrin_storage::{ErrorKind, Urgency};
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::Kind;
@@ -92,6 +94,8 @@ pub(crate) struct Scrub {
     read_only: bool,
     saved: Mutex<Saved>,
     wake: Notify,
+    end: watch::Sender<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Why a step ended early.
@@ -128,7 +132,41 @@ impl Scrub {
             read_only,
             saved: Mutex::new(saved),
             wake: Notify::new(),
+            end: watch::Sender::new(false),
+            thread: Mutex::new(None),
         })
+    }
+
+    /// Works on a thread of its own until `end`.
+    ///
+    /// # Errors
+    /// Where there can be no such thread.
+    pub(crate) fn begin(self: &Arc<Self>, runtime: Handle) -> Outcome {
+        let scrub = Arc::clone(self);
+        let work = move || {
+            let mut end = scrub.end.subscribe();
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = end.wait_for(|end| *end) => {}
+                    () = scrub.run() => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("scrub".into()).spawn(work);
+        let thread =
+            thread.map_err(|e| Failure::new(Exit::Other, format!("cannot start a thread: {e}")))?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Nothing of it goes on when this returns.
+    pub(crate) fn end(&self) {
+        self.end.send_replace(true);
+        if let Some(thread) = self.thread.lock().take() {
+            // It has said itself why it failed.
+            let _ = thread.join();
+        }
     }
 
     /// How it stands.
@@ -187,8 +225,7 @@ impl Scrub {
         write_durably(&self.state_dir.join(FILE), &text)
     }
 
-    /// Works until the runtime ends.
-    pub(crate) async fn run(self: Arc<Self>) {
+    async fn run(&self) {
         loop {
             let woken = self.wake.notified();
             if !self.saved.lock().report.running {

@@ -284,7 +284,6 @@ fn mount(
         state.path(),
         plan.read_only,
     );
-    runtime.spawn(Arc::clone(&scrub).run());
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
@@ -312,7 +311,13 @@ fn mount(
         },
     });
     let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
-    match control {
+    let begin = |control| {
+        mounted
+            .scrub
+            .begin(runtime.handle().clone())
+            .map(|()| control)
+    };
+    match control.and_then(begin) {
         Ok(control) => Ok((mounted, events, control, state)),
         Err(failure) => {
             mounted.end(Shutdown::LeaveInJournal)?;
@@ -600,6 +605,7 @@ impl Mounted {
     }
 
     fn shut_down(&self, how: Shutdown) -> Outcome {
+        self.scrub.end();
         self.fs.shutdown(how)?;
         self.replica
             .flush()

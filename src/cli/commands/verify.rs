@@ -101,7 +101,11 @@ async fn repair(args: &VerifyArgs) -> Outcome<Found> {
     let store = Arc::clone(&repair.target.store);
     let mut fsck = Fsck::mending(&*store, repair.spare());
     fsck.findings.append(&mut repair.done);
-    look(&repair.target, fsck, opened, true).await
+    let (mut findings, checked) = look(&repair.target, fsck, opened, true).await?;
+    if findings.iter().all(|finding| finding.repaired) {
+        findings.extend(repair.rolled_back().await?);
+    }
+    Ok((findings, checked))
 }
 
 async fn look(
