@@ -451,6 +451,7 @@ fn whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(kinds: &[&st
             // What carries the first file; the commit that follows it is followed by others.
             "segment" | "commit" => filed[0].objects.iter().find(|name| is_kind(name)).unwrap(),
             "slot" => all.iter().find(|name| is_words_slot(&vault, name)).unwrap(),
+            "page" | "checkpoint" => all.iter().find(|name| is_proposed(&vault, name)).unwrap(),
             _ => &all[0],
         };
         let other = all.iter().rfind(|other| *other != name).unwrap_or(name);
@@ -491,6 +492,16 @@ fn whatever_is_done_to_a_commit_that_a_checkpoint_covers_ends_as_the_table_says(
 }
 
 #[test]
+fn whatever_is_done_to_a_segment_ends_as_the_table_says() {
+    whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(&["segment"]);
+}
+
+#[test]
+fn whatever_is_done_to_a_checkpoint_and_its_pages_ends_as_the_table_says() {
+    whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(&["page", "checkpoint"]);
+}
+
+#[test]
 fn a_segment_that_has_grown_is_named_by_verify_and_the_rest_is_checked() {
     let (vault, filed) = filled(On::Local);
     let name = filed[0].objects.iter().find(|name| KINDS[7].1(name));
@@ -512,6 +523,17 @@ fn is_words_slot(vault: &Vault, name: &str) -> bool {
         .finish();
     undo();
     opens.status.code() == Some(3)
+}
+
+/// Whether a commit proposes the checkpoint that it belongs to: others are nobody's.
+fn is_proposed(vault: &Vault, name: &str) -> bool {
+    let undo = act(vault, Done::Deleted, name, name).unwrap();
+    let verified = vault
+        .skrin(&["verify", &vault.address(), "--words-file"])
+        .arg(vault.words_file())
+        .finish();
+    undo();
+    verified.status.code() == Some(5)
 }
 
 /// The log in a state directory, which holds one vault's.

@@ -479,7 +479,11 @@ mod tests {
                 errors: Vec::new(),
                 rollbacks: Vec::new(),
                 pinned: PinReport::default(),
+                scrub: scrub::Report::default(),
             }
+        }
+        fn scrub(&self, _: Option<u64>, _: bool) -> Outcome<scrub::Report> {
+            Ok(scrub::Report::default())
         }
         fn pins(&self) -> PinReport {
             PinReport::default()

@@ -308,7 +308,7 @@ impl Scrub {
                 false,
             );
         }
-        self.looked_at(looked.bytes).await?;
+        self.looked_at(looked.bytes, None).await?;
         Ok(looked.more)
     }
 
@@ -332,7 +332,6 @@ impl Scrub {
             for info in batch {
                 let info = Arc::new(info);
                 self.segment(&info).await?;
-                self.note_place(info.id);
                 if saved.elapsed() > SAVE {
                     saved = tokio::time::Instant::now();
                     self.save()?;
@@ -340,15 +339,6 @@ impl Scrub {
             }
             self.save()?;
         }
-    }
-
-    /// Names of segments are spread evenly, so the first digits of one say how far it is.
-    fn note_place(&self, id: SegmentId) {
-        let [first, second, ..] = *id.as_bytes();
-        let place = u64::from(u16::from_be_bytes([first, second]));
-        let mut saved = self.saved.lock();
-        saved.report.percent = place * 100 / 65_536;
-        saved.after = Some(id.to_string());
     }
 
     async fn segment(&self, info: &Arc<SegmentInfo>) -> Result<(), Stop> {
@@ -373,7 +363,7 @@ impl Scrub {
                 }
             }
         }
-        self.looked_at(bytes).await
+        self.looked_at(bytes, Some(info.id)).await
     }
 
     /// Reads a segment from the storage, without keys of files: how many bytes, and what is wrong with it.
@@ -407,10 +397,17 @@ impl Scrub {
         Ok(unnamed.iter().any(|other| other.id == info.id))
     }
 
-    /// Counts what was read, and waits until as much may be read again.
-    async fn looked_at(&self, bytes: u64) -> Result<(), Stop> {
+    /// Counts what was read, notes the place, and waits until as much may be read again.
+    async fn looked_at(&self, bytes: u64, segment: Option<SegmentId>) -> Result<(), Stop> {
         let rate = {
             let mut saved = self.saved.lock();
+            if let Some(id) = segment {
+                // Names of segments are spread evenly, so the first digits of one say how far it is.
+                let [first, second, ..] = *id.as_bytes();
+                let place = u64::from(u16::from_be_bytes([first, second]));
+                saved.report.percent = place * 100 / 65_536;
+                saved.after = Some(id.to_string());
+            }
             let report = &mut saved.report;
             report.objects += 1;
             report.bytes += bytes;
@@ -497,5 +494,39 @@ impl Report {
     /// What was found and is still so.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Found> {
         self.findings.iter().filter(|found| !found.repaired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_goes_on_and_what_was_found() {
+        let mut report = Report {
+            rate: RATE,
+            ..Report::default()
+        };
+        assert_eq!(report.line(), "never");
+        report.begun = Some("monday".into());
+        report.running = true;
+        report.percent = 40;
+        assert_eq!(
+            report.line(),
+            "at 40 % since monday, 8.00 MiB/s; nothing found"
+        );
+        report.waiting = Some("no answer".into());
+        (report.found, report.repaired) = (3, 1);
+        assert_eq!(
+            report.line(),
+            "waits at 40 %: no answer; 3 found, 1 put again"
+        );
+        (report.running, report.waiting) = (false, None);
+        report.ended = Some("sunday".into());
+        let line =
+            "stopped at 40 %, begun monday; 3 found, 1 put again; the one before ended sunday";
+        assert_eq!(report.line(), line);
+        report.percent = 100;
+        assert_eq!(report.line(), "ended sunday; 3 found, 1 put again");
     }
 }

@@ -151,7 +151,7 @@ impl Inner {
         let filled = segment.block(slot).ok()??;
         match &filled.memory {
             Some(bytes) => Some(bytes.to_vec()),
-            None => self.parts.journal.read(filled.pos).ok()?.map(Into::into),
+            None => self.parts.journal.read(filled.pos).ok()?,
         }
     }
 }
