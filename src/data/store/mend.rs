@@ -9,7 +9,7 @@ use bytes::Bytes;
 use skrin_base::limits::SEGMENT_MAX;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_crypto::hash;
-use skrin_storage::disk::{blocking, sync_dir};
+use skrin_storage::disk::{blocking, sync_all, sync_dir};
 use skrin_storage::{ErrorKind, put_over};
 use std::fs::File;
 use std::io::{self, Write};
@@ -187,7 +187,7 @@ fn write_synced(dir: &Path, path: &Path, object: &[u8]) -> io::Result<()> {
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(&staged)?;
     file.write_all(object)?;
-    file.sync_all()?;
+    sync_all(&file, &staged)?;
     std::fs::rename(&staged, path)?;
     sync_dir(dir)
 }
