@@ -297,3 +297,38 @@ fn a_repair_is_refused_while_the_same_device_has_the_vault_mounted_and_goes_on_b
     mount.unmount();
     vault.verify_clean();
 }
+
+#[test]
+fn a_repair_is_not_done_while_the_storage_shows_less_than_the_device_has_seen() {
+    let (vault, files) = of_two_devices(On::Local);
+    // The last that b wrote, which device a has seen and follows in nothing of its own.
+    let tips = named(&vault, "/tips/");
+    let commits = named(&vault, "/lanes/");
+    let newest = |tip: &&String| {
+        let (lane, _) = tip.rsplit('/').next().unwrap().split_once('-').unwrap();
+        let of_lane = commits.iter().filter(|name| name.contains(lane));
+        of_lane.max().unwrap().clone()
+    };
+    for tip in &tips {
+        let commit = newest(&tip);
+        let kept = [tip, &commit].map(|name| (name.clone(), vault.storage.read(name)));
+        for (name, _) in &kept {
+            std::fs::remove_file(vault.storage.local().join(name)).unwrap();
+        }
+        let (on_a, lines) = verify(&vault, "a", &["--repair"]);
+        let (repaired, wrong) = outcome(&lines);
+        // Its own it has; of another's it knows that it was there.
+        assert_eq!(on_a == 0, repaired.contains(&commit), "{lines:?}");
+        assert_eq!(on_a == 0, wrong.is_empty(), "{lines:?}");
+        let (on_b, lines) = verify(&vault, "b", &["--repair"]);
+        assert_eq!(on_b, 0, "{lines:?}");
+        assert_eq!(verify(&vault, "a", &["--repair"]).0, 0);
+        assert_eq!(vault.storage.read(&commit), kept[1].1);
+    }
+    let mount = vault.mount("a");
+    for (name, body) in &files {
+        assert_eq!(std::fs::read(mount.join(name)).unwrap(), *body);
+    }
+    mount.unmount();
+    vault.verify_clean();
+}

@@ -24,6 +24,9 @@ const SEGMENTS_AT_ONCE: usize = 1024;
 /// A tip holds one byte; more than this is not read.
 const TIP_MAX: usize = 64;
 
+/// The object of findings that are about what all commits fold to.
+const TREE: &str = "tree";
+
 /// What was looked at.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Checked {
@@ -74,8 +77,8 @@ impl<'a> Fsck<'a> {
             (known.kind, &known.object, known.block)
                 == (finding.kind, &finding.object, finding.block)
                 && known.repaired == finding.repaired
-                // One tree has many.
-                && (known.what == finding.what || finding.kind != Kind::TreeInconsistent)
+                // A tree may have many.
+                && (known.what == finding.what || finding.object != TREE)
         };
         let known = self.findings.iter().position(same);
         known.unwrap_or_else(|| {
@@ -137,7 +140,7 @@ impl<'a> Fsck<'a> {
                     check::Finding::Lost { .. } => Kind::ContentsLost,
                     _ => Kind::TreeInconsistent,
                 };
-                self.found(Finding::new(kind, "tree", finding));
+                self.found(Finding::new(kind, TREE, finding));
             }
             let mut segments = Vec::new();
             let visit = |info| {

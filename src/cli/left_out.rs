@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use skrin_base::limits::CONTROL_MAX;
 use skrin_meta::replica::{FindingKind, Problem, ProblemKind, Replica};
+use skrin_storage::{ObjectName, Store};
 use skrin_vault::BadRecord;
 
 use crate::exit::Outcome;
@@ -27,17 +29,32 @@ pub(crate) async fn problems(replica: &Replica) -> Outcome<Vec<Problem>> {
     Ok(problems)
 }
 
+/// What is wrong with a control record.
+pub(crate) async fn record(store: &dyn Store, bad: &BadRecord) -> Finding {
+    let is_missing = match ObjectName::new(bad.object.as_str()) {
+        Ok(name) => {
+            let got = store.get(&name, CONTROL_MAX).await;
+            got.is_err_and(|error| error.is_absent())
+        }
+        Err(_) => false,
+    };
+    let kind = Kind::of_object(&bad.object, is_missing);
+    Finding::new(kind, &bad.object, &bad.what)
+}
+
 /// All of it: what lies in the lanes, what was found while they were read, and bad control records.
 ///
 /// # Errors
 /// A storage that cannot be reached.
-pub(crate) async fn findings(replica: &Replica, records: &[BadRecord]) -> Outcome<Vec<Finding>> {
+pub(crate) async fn findings(
+    replica: &Replica,
+    store: &dyn Store,
+    records: &[BadRecord],
+) -> Outcome<Vec<Finding>> {
     let mut findings: Vec<Finding> = Vec::new();
-    let bad = records.iter().map(|bad| {
-        let kind = Kind::of_object(&bad.object, false);
-        Finding::new(kind, &bad.object, &bad.what)
-    });
-    findings.extend(bad);
+    for bad in records {
+        findings.push(record(store, bad).await);
+    }
     let problems = problems(replica).await?;
     let told = problems.iter().map(|problem| {
         let kind = Kind::of_problem(problem);

@@ -21,6 +21,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::Kind;
 use crate::left_out;
 use crate::machine::{SystemClock, date};
+use crate::session::Layers;
 use crate::state_dir::SPARE;
 use crate::unlock::write_durably;
 
@@ -114,20 +115,15 @@ impl<E: Into<Failure>> From<E> for Stop {
 
 impl Scrub {
     /// Goes on from what an earlier mount left. A file that cannot be read is none: the next round begins anew.
-    pub(crate) fn new(
-        replica: Arc<Replica>,
-        data: Arc<DataStore>,
-        state_dir: &Path,
-        read_only: bool,
-    ) -> Arc<Self> {
+    pub(crate) fn new(layers: &Layers, state_dir: &Path, read_only: bool) -> Arc<Self> {
         let bytes = std::fs::read(state_dir.join(FILE)).unwrap_or_default();
         let mut saved: Saved = serde_json::from_slice(&bytes).unwrap_or_default();
         if saved.report.rate == 0 {
             saved.report.rate = RATE;
         }
         Arc::new(Self {
-            replica,
-            data,
+            replica: Arc::clone(&layers.replica),
+            data: Arc::clone(&layers.data),
             state_dir: state_dir.to_owned(),
             read_only,
             saved: Mutex::new(saved),

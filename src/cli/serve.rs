@@ -278,12 +278,7 @@ fn mount(
     if !plan.offline {
         runtime.spawn(layers.control.watch());
     }
-    let scrub = Scrub::new(
-        Arc::clone(&layers.replica),
-        Arc::clone(&layers.data),
-        state.path(),
-        plan.read_only,
-    );
+    let scrub = Scrub::new(&layers, state.path(), plan.read_only);
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {

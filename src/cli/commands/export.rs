@@ -109,7 +109,7 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
 
 async fn left_out(target: &Target, layers: &Layers) -> Outcome<Vec<Finding>> {
     let room = target.unlocked.load_room(&*target.store).await?;
-    left_out::findings(&layers.replica, &room.findings).await
+    left_out::findings(&layers.replica, &*target.store, &room.findings).await
 }
 
 /// The directory is there and empty afterwards.

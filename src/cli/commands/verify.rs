@@ -10,6 +10,7 @@ use crate::args::VerifyArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::{Finding, Kind};
 use crate::fsck::{Checked, Fsck};
+use crate::left_out;
 use crate::print;
 use crate::reader::Target;
 use crate::repair::Repair;
@@ -126,8 +127,7 @@ async fn look(
         },
     };
     for bad in &room.findings {
-        let kind = Kind::of_object(&bad.object, false);
-        fsck.found(Finding::new(kind, &bad.object, &bad.what));
+        fsck.found(left_out::record(&*target.store, bad).await);
     }
     let slots = target.unlocked.check_slots(&*target.store, &room.state);
     for slot in slots.await? {
