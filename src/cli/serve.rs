@@ -275,10 +275,10 @@ fn mount(
     }
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
+    let scrub = Scrub::new(&layers, state.path(), plan.read_only);
     if !plan.offline {
         runtime.spawn(layers.control.watch());
     }
-    let scrub = Scrub::new(&layers, state.path(), plan.read_only);
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
