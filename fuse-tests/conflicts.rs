@@ -56,9 +56,7 @@ fn in_conflict(vault: &Vault) -> (Mount<'_>, Mount<'_>) {
     home.sync();
     let train = vault.mount("b");
     train.sync();
-    wait_for("the copy to come home", || {
-        home.status()["conflicts"] == Value::from(1)
-    });
+    wait_for("the copy to come home", || home.status()["conflicts"] == 1);
     (home, train)
 }
 
@@ -91,7 +89,7 @@ fn a_document_saved_on_a_train_and_at_home_is_one_conflict_and_is_settled_by_one
     let words = vault.words_file();
     let words = ["--words-file", words.to_str().unwrap()];
     let alone = listed(&vault, &words, Path::new(&vault.address()));
-    assert_eq!(alone, [one.clone()]);
+    assert_eq!(alone, std::slice::from_ref(one));
     assert_eq!(listed(&vault, &[], &home.join("Documents")).len(), 1);
     let text = vault.skrin(&["conflicts"]).arg(train.path()).output_ok();
     assert!(text.contains("saved or moved over"), "{text}");

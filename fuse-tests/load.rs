@@ -110,6 +110,9 @@ impl Load<'_> {
     }
 }
 
+/// What was begun, and when.
+type Begun<O> = (u64, O);
+
 /// What one writer began, in this order, and how much of it was promised when.
 struct Log<O> {
     begun: Vec<(u64, O)>,
@@ -135,7 +138,7 @@ impl<O> Log<O> {
     }
 
     /// What must be there after a crash at that time, and what may be there as well.
-    fn at(&self, crash: u64) -> (&[(u64, O)], &[(u64, O)]) {
+    fn at(&self, crash: u64) -> (&[Begun<O>], &[Begun<O>]) {
         let kept = self.promised.iter().rev().find(|(at, _)| *at <= crash);
         let must = kept.map_or(0, |(_, count)| *count);
         let may = self.begun.iter().take_while(|(at, _)| *at <= crash).count();
@@ -641,8 +644,11 @@ impl Tree {
     }
 }
 
+/// Files and their inodes.
+type Inodes = Vec<(PathBuf, u64)>;
+
 /// The same of what is there; with the inode of each file.
-fn lines_of(dir: &Path) -> Result<(Vec<String>, Vec<(PathBuf, u64)>), String> {
+fn lines_of(dir: &Path) -> Result<(Vec<String>, Inodes), String> {
     let mut lines = Vec::new();
     let mut inodes = Vec::new();
     let mut rest = vec![PathBuf::new()];

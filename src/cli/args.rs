@@ -54,6 +54,8 @@ pub(crate) enum Command {
     },
     /// Check everything that can be reached on the storage
     Verify(VerifyArgs),
+    /// Look slowly at everything on the storage while the vault is mounted; goes on after a remount
+    Scrub(ScrubArgs),
     /// Read a vault into a directory without mounting it
     Export(ExportArgs),
     /// Go on with a storage that shows less than this device has seen, after putting again what the device still has
@@ -381,7 +383,30 @@ pub(crate) struct VerifyArgs {
     /// Read and authenticate every block too
     #[arg(long)]
     pub data: bool,
+    /// Also put again, byte for byte, what the storage lost or damaged and the state directory still has (commits of this
+    /// device, header, slots, control records, blocks in its cache) or the storage itself still tells. Implies --data; the
+    /// vault must not be mounted with this state directory, and may be with others
+    #[arg(long)]
+    pub repair: bool,
+    /// Local state lies below this directory, for --repair [default: $XDG_STATE_HOME/skrin]
+    #[arg(long, value_name = "D", env = "SKRIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Findings and summary as JSON, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ScrubArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// Read at most so much in a second [default: what was said last, else 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
+    pub rate: Option<u64>,
+    /// Stop; `skrin scrub` goes on from there
+    #[arg(long, conflicts_with = "rate")]
+    pub stop: bool,
+    /// How it stands as one JSON object, for scripts
     #[arg(long)]
     pub json: bool,
 }
@@ -423,6 +448,14 @@ pub(crate) struct BenchArgs {
     /// Results as JSON, for scripts
     #[arg(long)]
     pub json: bool,
+}
+
+/// As a size, and never nothing.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("a rate is at least one byte a second; --stop stops".into()),
+        rate => Ok(rate),
+    }
 }
 
 /// Its errors never repeat the value: they are shown. Bytes from `4096`, `64KiB`, `10GiB`, `1.5TiB` or the decimal `10GB`.

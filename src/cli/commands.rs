@@ -10,6 +10,7 @@ pub(crate) mod init;
 pub(crate) mod mount;
 pub(crate) mod pin;
 pub(crate) mod restore;
+pub(crate) mod scrub;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod sync;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
 use crate::state_dir::make_private;
-use crate::{conflicts, past};
+use crate::{conflicts, past, scrub};
 
 /// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
@@ -29,6 +29,13 @@ pub(crate) enum Request {
     Sync,
     /// Delete from the storage what nobody needs any more.
     Gc,
+    /// Start or stop looking at everything on the storage, and say how that stands.
+    Scrub {
+        /// Bytes a second from now on.
+        rate: Option<u64>,
+        /// Stop.
+        stop: bool,
+    },
     /// Say how many seconds of the past are kept, after setting it to this; 0 is for ever.
     Retention(Option<u64>),
     /// What is pinned.
@@ -165,6 +172,9 @@ pub(crate) struct Status {
     /// How many conflict copies there are in the vault.
     #[serde(default)]
     pub conflicts: u64,
+    /// How the scrub stands.
+    #[serde(default)]
+    pub(crate) scrub: scrub::Report,
 }
 
 /// One device's lane as this mount has seen it.
@@ -192,6 +202,8 @@ pub(crate) enum Answer {
     Status(Box<Status>),
     /// The end of `Retention`.
     Retention(u64),
+    /// The end of `Scrub`.
+    Scrub(Box<scrub::Report>),
     /// The end of `Gc`.
     Collected(Box<Collected>),
     /// The end of `Past`.
@@ -222,6 +234,12 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// Where the storage refuses, and of a read-only mount.
     fn collect(&self) -> Outcome<Collected>;
+
+    /// Starts or stops the scrub.
+    ///
+    /// # Errors
+    /// A state directory that cannot be written.
+    fn scrub(&self, rate: Option<u64>, stop: bool) -> Outcome<scrub::Report>;
 
     /// How many seconds of the past are kept, after setting that; 0 is for ever.
     ///
@@ -343,6 +361,10 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
         Some(Request::Sync) => ended(served.sync(&mut progress)),
         Some(Request::Retention(set)) => match served.retention(set) {
             Ok(seconds) => Answer::Retention(seconds),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::Scrub { rate, stop }) => match served.scrub(rate, stop) {
+            Ok(report) => Answer::Scrub(Box::new(report)),
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Gc) => match served.collect() {
@@ -478,7 +500,11 @@ mod tests {
                 rollbacks: Vec::new(),
                 pinned: PinReport::default(),
                 conflicts: 0,
+                scrub: scrub::Report::default(),
             }
+        }
+        fn scrub(&self, _: Option<u64>, _: bool) -> Outcome<scrub::Report> {
+            Ok(scrub::Report::default())
         }
         fn pins(&self) -> PinReport {
             PinReport::default()

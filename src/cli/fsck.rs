@@ -1,19 +1,21 @@
 //! Checks everything that can be reached on the storage: each object by itself, then what they say of each other.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
 use skrin_base::{Content, Copies, RoomId, SegmentId, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_data::store::BlockRead;
-use skrin_data::{BlockRef, DataError};
+use skrin_data::{BlockRef, DataError, Flaw, Mended};
 use skrin_meta::usage::Usage;
 use skrin_meta::{Rows, RowsError, check, state};
 use skrin_storage::{BadName, ErrorKind, ObjectName, Prefix, Store, StoreError};
 
 use crate::exit::{Failure, Outcome};
+use crate::finding::{Finding, Kind};
+use crate::lost::Lost;
 use crate::progress::Counter;
 use crate::session::Layers;
 
@@ -23,14 +25,8 @@ const SEGMENTS_AT_ONCE: usize = 1024;
 /// A tip holds one byte; more than this is not read.
 const TIP_MAX: usize = 64;
 
-/// Something that is not as it must be.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Finding {
-    /// The object on the storage, or the inode, that it is about.
-    pub(crate) object: String,
-    /// What is wrong with it.
-    pub(crate) what: String,
-}
+/// The object of findings that are about what all commits fold to.
+const TREE: &str = "tree";
 
 /// What was looked at.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,6 +44,9 @@ pub(crate) struct Checked {
 pub(crate) struct Fsck<'a> {
     store: &'a dyn Store,
     counter: Counter,
+    /// Where objects that are put again are kept meanwhile; without it nothing is mended.
+    spare: Option<PathBuf>,
+    lost: Lost,
     pub(crate) findings: Vec<Finding>,
     pub(crate) checked: Checked,
 }
@@ -58,17 +57,35 @@ impl<'a> Fsck<'a> {
         Self {
             store,
             counter: Counter::new("checking"),
+            spare: None,
+            lost: Lost::default(),
             findings: Vec::new(),
             checked: Checked::default(),
         }
     }
 
-    /// Notes something.
-    pub(crate) fn found(&mut self, object: impl fmt::Display, what: impl fmt::Display) {
-        self.findings.push(Finding {
-            object: object.to_string(),
-            what: what.to_string(),
-        });
+    /// The same, and segments are put again that can be, by way of the directory `spare`.
+    pub(crate) fn mending(store: &'a dyn Store, spare: PathBuf) -> Self {
+        Self {
+            spare: Some(spare),
+            ..Self::new(store)
+        }
+    }
+
+    /// Notes something, unless the same was found in another way. Returns its number.
+    pub(crate) fn found(&mut self, finding: Finding) -> usize {
+        let same = |known: &Finding| {
+            (known.kind, &known.object, known.block)
+                == (finding.kind, &finding.object, finding.block)
+                && known.repaired == finding.repaired
+                // A tree may have many.
+                && (known.what == finding.what || finding.object != TREE)
+        };
+        let known = self.findings.iter().position(same);
+        known.unwrap_or_else(|| {
+            self.findings.push(finding);
+            self.findings.len() - 1
+        })
     }
 
     /// Every commit, tip, checkpoint and page, and what all commits fold to.
@@ -82,7 +99,8 @@ impl<'a> Fsck<'a> {
         self.checked.checkpoints = report.checkpoints;
         self.checked.pages = report.pages;
         for problem in report.problems {
-            self.found(problem.object, problem.text);
+            let kind = Kind::of_problem(&problem);
+            self.found(Finding::new(kind, problem.object, problem.text));
         }
         Ok(())
     }
@@ -93,10 +111,16 @@ impl<'a> Fsck<'a> {
         for listed in self.store.list(&dir).await?.objects {
             match self.store.get(&listed.name, TIP_MAX).await {
                 Ok(bytes) if &*bytes == b"\n" => {}
-                Ok(_) => self.found(&listed.name, "holds something else than a line end"),
+                Ok(bytes) => {
+                    let what = "holds something else than a line end";
+                    let finding = Finding::new(Kind::TipDamaged, &listed.name, what);
+                    self.found(finding.differing("a line end", format!("{} bytes", bytes.len())));
+                }
                 // The lane went on meanwhile.
                 Err(error) if error.is_absent() => {}
-                Err(error) if error.kind() == ErrorKind::Broken => self.found(&listed.name, error),
+                Err(error) if error.kind() == ErrorKind::Broken => {
+                    self.found(Finding::new(Kind::TipDamaged, &listed.name, error));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -113,7 +137,11 @@ impl<'a> Fsck<'a> {
         let (segments, usage) = {
             let tree = layers.replica.tree();
             for finding in check::check(&tree, true).map_err(cache)? {
-                self.found("tree", finding);
+                let kind = match finding {
+                    check::Finding::Lost { .. } => Kind::ContentsLost,
+                    _ => Kind::TreeInconsistent,
+                };
+                self.found(Finding::new(kind, TREE, finding));
             }
             let mut segments = Vec::new();
             let visit = |info| {
@@ -126,7 +154,8 @@ impl<'a> Fsck<'a> {
         };
         let named: HashSet<SegmentId> = usage.objects().into_iter().collect();
         for finding in layers.replica.status().findings {
-            self.found(finding.object, finding.text);
+            let kind = Kind::of_finding(&finding);
+            self.found(Finding::new(kind, finding.object, finding.text));
         }
         for batch in segments.chunks(SEGMENTS_AT_ONCE) {
             match data {
@@ -134,10 +163,11 @@ impl<'a> Fsck<'a> {
                 false => self.lengths(batch, &named).await?,
             }
         }
-        match data {
-            true => self.relocated(layers, &segments, &usage).await,
-            false => Ok(()),
+        if data {
+            self.relocated(layers, &segments, &usage).await?;
         }
+        let lost = std::mem::take(&mut self.lost);
+        lost.tell(layers, &mut self.findings).await
     }
 
     /// Whether needed blocks that were relocated are where they are said to be, and are those that were sealed.
@@ -164,10 +194,12 @@ impl<'a> Fsck<'a> {
                 Ok(_) => {}
                 Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
                     let name = segment_name(&info.id)?;
-                    self.found(&name, format!("blocks of it were relocated: {error}"));
+                    let text = format!("blocks of it were relocated: {error}");
+                    self.found(Finding::new(Kind::RelocationDamaged, name.as_str(), text));
                 }
                 Err(DataError::Storage(error)) if error.kind() == ErrorKind::Broken => {
-                    self.found(segment_name(&info.id)?, error);
+                    let name = segment_name(&info.id)?;
+                    self.found(Finding::new(Kind::RelocationDamaged, name.as_str(), error));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -199,15 +231,16 @@ impl<'a> Fsck<'a> {
             {
                 // What no file names may have been deleted to give space back.
                 None if !named.contains(&info.id) => continue,
-                None => self.found(&name, "is missing: the storage lost it"),
+                None => {
+                    let what = "is missing: the storage lost it";
+                    let n = self.found(Finding::new(Kind::SegmentMissing, &name, what));
+                    self.lost.note(info.id, None, n);
+                }
                 Some(Some(len)) if *len != info.object_len => {
-                    self.found(
-                        &name,
-                        format!(
-                            "is {len} bytes long, but was written with {}",
-                            info.object_len
-                        ),
-                    );
+                    let n = self.found(wrong_length(&name, info, *len));
+                    if *len < info.object_len {
+                        self.lost.note(info.id, None, n);
+                    }
                 }
                 Some(_) => {}
             }
@@ -225,34 +258,118 @@ impl<'a> Fsck<'a> {
     ) -> Outcome {
         let mut reads = reads_of(&layers.replica.tree(), segments).map_err(cache)?;
         for info in segments {
-            let name = segment_name(&info.id)?;
             let reads = reads.remove(&info.id).unwrap_or_default();
-            match layers.data.verify_segment(Arc::clone(info), reads).await {
-                Ok(verified) => {
-                    self.checked.blocks += u64::from(verified.blocks);
-                    self.checked.bytes += verified.bytes;
-                    for (slot, flaw) in verified.flaws {
-                        match slot {
-                            Some(slot) => self.found(&name, format!("block {slot}: {flaw}")),
-                            None => self.found(&name, flaw),
-                        }
-                    }
+            let is_named = named.contains(&info.id);
+            let Some(mut flaws) = self.look(layers, info, &reads, is_named).await? else {
+                continue;
+            };
+            let mended = match flaws.is_empty() {
+                true => Mended::Whole,
+                false => self.mend(layers, info).await?,
+            };
+            if mended == Mended::PutAgain {
+                for mut flaw in std::mem::take(&mut flaws) {
+                    flaw.finding.repaired = true;
+                    self.found(flaw.finding);
                 }
-                Err(DataError::Missing(id)) if !named.contains(&id) => continue,
-                Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
-                    self.found(&name, error)
-                }
-                // Longer than any segment, for one.
-                Err(DataError::Storage(error)) if error.kind() == ErrorKind::Broken => {
-                    self.found(&name, error)
-                }
-                Err(error) => return Err(error.into()),
+                // Contents that were forged before they were sealed stay what they are.
+                let again = self.look(layers, info, &reads, is_named).await?;
+                flaws = again.unwrap_or_default();
+            }
+            for flaw in flaws {
+                self.note(info.id, flaw, &mended);
             }
             self.checked.segments += 1;
             self.progress();
         }
         Ok(())
     }
+
+    /// Reads a segment and says what is wrong with it; nothing where it may have been deleted to give space back.
+    async fn look(
+        &mut self,
+        layers: &Layers,
+        info: &Arc<SegmentInfo>,
+        reads: &[BlockRead],
+        is_named: bool,
+    ) -> Outcome<Option<Vec<Flawed>>> {
+        let name = segment_name(&info.id)?;
+        let data = &layers.data;
+        let verified = data.verify_segment(Arc::clone(info), reads.to_vec()).await;
+        let finding = match verified {
+            Ok(verified) => {
+                self.checked.blocks += u64::from(verified.blocks);
+                self.checked.bytes += verified.bytes;
+                let flaws = verified.flaws.into_iter().map(|(slot, flaw)| {
+                    let kind = match slot {
+                        Some(_) => Kind::BlockDamaged,
+                        None => Kind::SegmentDamaged,
+                    };
+                    let mut finding = Finding::new(kind, &name, flaw);
+                    finding.block = slot;
+                    // Nobody reads a header or what pads.
+                    let hurts = slot.is_some();
+                    Flawed { finding, hurts }
+                });
+                return Ok(Some(flaws.collect()));
+            }
+            Err(DataError::Missing(_)) if !is_named => return Ok(None),
+            Err(error @ DataError::Missing(_)) => Finding::new(Kind::SegmentMissing, &name, error),
+            Err(ref error @ DataError::Integrity { ref flaw, .. }) => {
+                let finding = Finding::new(Kind::SegmentDamaged, &name, error);
+                let written = format!("{} bytes", info.object_len);
+                match flaw {
+                    Flaw::Length => finding.differing(written, "another length"),
+                    _ => finding,
+                }
+            }
+            // Longer than any segment, for one.
+            Err(DataError::Storage(error)) if error.kind() == ErrorKind::Broken => {
+                Finding::new(Kind::SegmentDamaged, &name, error)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let hurts = true;
+        Ok(Some(vec![Flawed { finding, hurts }]))
+    }
+
+    /// Puts a segment again if that is wanted and can be done.
+    async fn mend(&self, layers: &Layers, info: &Arc<SegmentInfo>) -> Outcome<Mended> {
+        match &self.spare {
+            Some(spare) => Ok(layers.data.mend_segment(Arc::clone(info), spare).await?),
+            None => Ok(Mended::NoTable),
+        }
+    }
+
+    /// Notes what is wrong with a segment, and which blocks are lost by it.
+    fn note(&mut self, segment: SegmentId, flaw: Flawed, mended: &Mended) {
+        let Flawed { finding, hurts } = flaw;
+        let slot = finding.block;
+        let n = self.found(finding);
+        match (slot, mended) {
+            (None, _) if !hurts => {}
+            (None, Mended::Lost(slots)) => {
+                for slot in slots {
+                    self.lost.note(segment, Some(*slot), n);
+                }
+            }
+            _ => self.lost.note(segment, slot, n),
+        }
+    }
+}
+
+/// What is wrong with a segment or one of its blocks.
+struct Flawed {
+    finding: Finding,
+    /// Whether contents cannot be read because of it.
+    hurts: bool,
+}
+
+fn wrong_length(name: &ObjectName, info: &SegmentInfo, len: u64) -> Finding {
+    let written = info.object_len;
+    let what = format!("is {len} bytes long, but was written with {written}");
+    Finding::new(Kind::SegmentDamaged, name, what)
+        .differing(format!("{written} bytes"), format!("{len} bytes"))
 }
 
 /// Every block of these segments that some file names, with the key that opens it.

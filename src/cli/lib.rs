@@ -8,11 +8,14 @@ mod conflicts;
 mod control;
 mod credentials;
 mod exit;
+mod finding;
 mod fsck;
 mod harden;
 #[cfg(target_os = "linux")]
 mod helper;
+mod left_out;
 mod log;
+mod lost;
 mod machine;
 mod mirror;
 mod mount_point;
@@ -22,7 +25,9 @@ mod pins;
 mod print;
 mod progress;
 mod reader;
+mod repair;
 mod rollbacks;
+mod scrub;
 mod secret;
 mod serve;
 mod session;
@@ -95,6 +100,7 @@ fn run(command: Command) -> Outcome {
         Command::Bench(args) => commands::bench::run(&args),
         Command::Serve => commands::mount::serve_parent(),
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Scrub(args) => commands::scrub::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use skrin_base::limits::CONTROL_MAX;
 use skrin_base::{RoomId, VaultId};
+use skrin_meta::replica::PutAgain;
 use skrin_storage::{
-    Capacity, ErrorKind, Listing, LocalStore, ObjectName, Prefix, Store, StoreError,
+    Capacity, ErrorKind, Listing, LocalStore, ObjectName, Prefix, Store, StoreError, put_over,
 };
 use skrin_vault::{HEADER_NAME, Unlocked};
 
@@ -90,6 +91,78 @@ pub(crate) async fn put_control_again(
         }
     }
     Ok(put)
+}
+
+/// Puts header, slots and control records again where the storage does not show them as they are and the copies of an earlier
+/// mount hold them as they are. What `unlocked` was opened from must be the copies, as far as its header is concerned. Slots
+/// come last: which of them count the control records say.
+///
+/// # Errors
+/// Of the storage and of the local disk.
+pub(crate) async fn put_again(
+    to: &dyn Store,
+    state_dir: &Path,
+    unlocked: &Unlocked,
+) -> Outcome<Vec<PutAgain>> {
+    let from = open(state_dir)?;
+    let mut put = Vec::new();
+    let header = ObjectName::new(HEADER_NAME).map_err(StoreError::from)?;
+    let is_header = |bytes: &[u8]| skrin_crypto::hash(bytes) == unlocked.anchor().header;
+    put.extend(put_one(&*from, to, &header, is_header).await?);
+    let dir = format!("rooms/{}/control", unlocked.root_room());
+    for copied in listed(&*from, &dir).await? {
+        let is_record = |bytes: &[u8]| unlocked.is_control_record(&copied, bytes);
+        put.extend(put_one(&*from, to, &copied, is_record).await?);
+    }
+    let room = unlocked.load_room(to).await?;
+    let slots = unlocked.check_slots(to, &room.state).await?;
+    for slot in slots {
+        let live = room.state.live_slots.iter();
+        let hashes: Vec<_> = live.map(|slot| slot.hash).collect();
+        let name = ObjectName::new(slot.object).map_err(StoreError::from)?;
+        let is_slot = |bytes: &[u8]| hashes.contains(&skrin_crypto::hash(bytes));
+        put.extend(put_one(&*from, to, &name, is_slot).await?);
+    }
+    Ok(put)
+}
+
+async fn listed(store: &dyn Store, dir: &str) -> Outcome<Vec<ObjectName>> {
+    let dir = Prefix::new(dir).map_err(StoreError::from)?;
+    let objects = store.list(&dir).await?.objects;
+    Ok(objects.into_iter().map(|listed| listed.name).collect())
+}
+
+/// Puts one object again, if only the copy of it is what it must be.
+async fn put_one(
+    from: &dyn Store,
+    to: &dyn Store,
+    name: &ObjectName,
+    is_right: impl Fn(&[u8]) -> bool,
+) -> Outcome<Option<PutAgain>> {
+    let was_missing = match bytes_of(to, name).await? {
+        Some(bytes) if is_right(&bytes) => return Ok(None),
+        shown => shown.is_none(),
+    };
+    match bytes_of(from, name).await? {
+        Some(bytes) if is_right(&bytes) => {
+            put_over(to, name, bytes).await?;
+            Ok(Some(PutAgain {
+                object: name.to_string(),
+                was_missing,
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// An object's bytes: empty where there are none that can be had.
+async fn bytes_of(store: &dyn Store, name: &ObjectName) -> Outcome<Option<Bytes>> {
+    match store.get(name, CONTROL_MAX).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Broken => Ok(Some(Bytes::new())),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn copy(from: &dyn Store, to: &dyn Store, name: &ObjectName) -> Outcome {

@@ -175,9 +175,14 @@ pub(crate) fn answer(fs: &Fs, request: &Request) -> Outcome<Answer> {
     })
 }
 
+/// Names the point right behind an operation for `--at`.
+pub(crate) fn version_name(id: skrin_base::OpId) -> String {
+    let device: String = id.device.to_string().chars().take(8).collect();
+    format!("{device}:{}", id.counter)
+}
+
 fn shown(version: skrin_fs::Version) -> Version {
     use skrin_fs::Change;
-    let device: String = version.id.device.to_string().chars().take(8).collect();
     let (change, name, from) = match version.change {
         Change::Made(name) => ("made", Some(name), None),
         Change::Written => ("written", None, None),
@@ -188,7 +193,7 @@ fn shown(version: skrin_fs::Version) -> Version {
         Change::Replaced(name) => ("replaced", Some(name), None),
     };
     Version {
-        version: format!("{device}:{}", version.id.counter),
+        version: version_name(version.id),
         time: rfc3339(version.time),
         published: rfc3339(version.published),
         device: version.device,

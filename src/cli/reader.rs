@@ -1,6 +1,7 @@
 //! Opens a vault to read it without mounting and without leaving a trace: on the storage nothing is written, and
 //! local state lies in a temporary directory that goes with the value.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::unlock::unlock;
 
 /// How long a single request of a long read is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// No cache is longer.
+const UNBOUNDED: u64 = 1 << 60;
 /// As much memory as a mount takes.
 const MEMORY: u64 = 256 << 20;
 
@@ -38,6 +41,14 @@ impl Target {
         // Before somebody types a passphrase for what is no vault.
         skrin_vault::open_header(&*quick).await?;
         let unlocked = unlock(&*quick, &secret::credential(args)?).await?;
+        Self::opened(&spec, unlocked)
+    }
+
+    /// A vault that was opened in another way.
+    ///
+    /// # Errors
+    /// As the storage has them.
+    pub(crate) fn opened(spec: &StoreSpec, unlocked: skrin_vault::Unlocked) -> Outcome<Self> {
         Ok(Self {
             store: spec.open(false, PATIENCE)?,
             unlocked,
@@ -49,6 +60,14 @@ impl Target {
     /// # Errors
     /// As the layers have them.
     pub(crate) async fn layers(&self) -> Outcome<(Layers, TempDir)> {
+        self.layers_with(None).await
+    }
+
+    /// The same, with the cache of sealed blocks of a device of this machine, which is only read.
+    ///
+    /// # Errors
+    /// As the layers have them.
+    pub(crate) async fn layers_with(&self, cache: Option<PathBuf>) -> Outcome<(Layers, TempDir)> {
         let dir = tempfile::Builder::new().prefix("skrin-").tempdir();
         let room = self.unlocked.load_room(&*self.store).await?;
         let dir = dir.map_err(|e| {
@@ -67,8 +86,12 @@ impl Target {
             room_is_old: false,
             state_dir: dir.path(),
             memory: MEMORY,
-            cache_size: 0,
-            disk_cache: false,
+            // A cache that somebody else made loses nothing by it.
+            cache_size: match cache {
+                Some(_) => UNBOUNDED,
+                None => 0,
+            },
+            disk_cache: cache,
             pins: None,
             read_only: true,
         })

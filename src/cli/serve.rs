@@ -25,8 +25,9 @@ use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
+use crate::scrub::{self, Scrub};
 use crate::session::{Layers, Parts};
-use crate::state_dir::StateDir;
+use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
 use crate::{commands, conflicts, log, machine, mirror, mount_table, past, unlock};
 
@@ -100,6 +101,7 @@ struct Mounted {
     fs: Arc<Fs>,
     replica: Arc<Replica>,
     data: Arc<skrin_data::DataStore>,
+    scrub: Arc<Scrub>,
     /// What is pinned, across mounts; `None` above a local folder.
     pin_file: Option<Arc<PinFile>>,
     /// Whether something was uploaded.
@@ -252,7 +254,7 @@ fn mount(
         state_dir: state.path(),
         memory: plan.memory,
         cache_size: plan.cache_size,
-        disk_cache: !local,
+        disk_cache: (!local).then(|| state.path().join(CACHE)),
         read_only: plan.read_only,
         pins: pin_file.clone(),
     };
@@ -273,6 +275,7 @@ fn mount(
     }
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
+    let scrub = Scrub::new(&layers, state.path(), plan.read_only);
     if !plan.offline {
         runtime.spawn(layers.control.watch());
     }
@@ -282,6 +285,7 @@ fn mount(
         fs,
         replica: layers.replica,
         data: layers.data,
+        scrub,
         pin_file,
         uploaded: AtomicBool::new(false),
         handle: Mutex::new(Some(handle)),
@@ -295,14 +299,20 @@ fn mount(
             device: device_id,
             since: Instant::now(),
             answered,
-            cache: (!local).then(|| state.path().join("cache")),
+            cache: (!local).then(|| state.path().join(CACHE)),
             state_dir: state.path().to_owned(),
             fresh,
             rollbacks,
         },
     });
     let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
-    match control {
+    let begin = |control| {
+        mounted
+            .scrub
+            .begin(runtime.handle().clone())
+            .map(|()| control)
+    };
+    match control.and_then(begin) {
         Ok(control) => Ok((mounted, events, control, state)),
         Err(failure) => {
             mounted.end(Shutdown::LeaveInJournal)?;
@@ -591,6 +601,7 @@ impl Mounted {
     }
 
     fn shut_down(&self, how: Shutdown) -> Outcome {
+        self.scrub.end();
         self.fs.shutdown(how)?;
         self.replica
             .flush()
@@ -645,6 +656,9 @@ impl Served for Mounted {
     fn status(&self) -> control::Status {
         let fs = self.fs.status();
         let replica = self.replica.status();
+        let scrub = self.scrub.report();
+        let scrubbed = scrub.open().map(|f| format!("{}: {}", f.object, f.what));
+        let scrubbed: Vec<String> = scrubbed.collect();
         let errors = [fs.pending.last_error.clone(), fs.poll_error.clone()]
             .into_iter()
             .flatten();
@@ -676,10 +690,12 @@ impl Served for Mounted {
                         .into_iter()
                         .map(|f| format!("{}: {}", f.object, f.text)),
                 )
+                .chain(scrubbed)
                 .collect(),
             rollbacks: self.info.rollbacks.clone(),
             pinned: self.pins(),
             conflicts: self.fs.conflict_count().unwrap_or_default(),
+            scrub,
         }
     }
 
@@ -693,6 +709,13 @@ impl Served for Mounted {
             self.fs.set_retention(seconds)?;
         }
         Ok(self.fs.retention()?)
+    }
+
+    fn scrub(&self, rate: Option<u64>, stop: bool) -> Outcome<scrub::Report> {
+        match stop {
+            true => self.scrub.stop(),
+            false => self.scrub.start(rate),
+        }
     }
 
     fn collect(&self) -> Outcome<control::Collected> {

@@ -1,6 +1,6 @@
 //! Puts the layers together: from an unlocked vault and a state directory to a file system.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,8 +85,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) memory: u64,
     /// Bound of the local disk: of the journal, and of the cache of sealed blocks.
     pub(crate) cache_size: u64,
-    /// Whether there is such a cache.
-    pub(crate) disk_cache: bool,
+    /// Where such a cache lies, if there is one.
+    pub(crate) disk_cache: Option<PathBuf>,
     /// Publish nothing.
     pub(crate) read_only: bool,
     /// What is pinned; decides what the cache may let go of.
@@ -198,8 +198,7 @@ impl Layers {
         let replica = Arc::new(Replica::open(config).await?);
         let mut config = DataConfig::with_memory(vault, keys.room(), memory.data);
         config.compression = room.state.compression.then_some(1);
-        let cache = (parts.state_dir.join("cache"), parts.cache_size);
-        config.disk_cache = parts.disk_cache.then_some(cache);
+        config.disk_cache = parts.disk_cache.map(|dir| (dir, parts.cache_size));
         config.hold_cache = parts.pins.is_some();
         let names = Arc::clone(&keys);
         let located = Arc::clone(&replica);

@@ -11,6 +11,11 @@ use skrin_base::VaultId;
 
 use crate::exit::{Exit, Failure, Outcome};
 
+/// The folder of sealed blocks as they were fetched, in a state directory.
+pub(crate) const CACHE: &str = "cache";
+/// The folder of objects that are being put again, in a state directory.
+pub(crate) const SPARE: &str = "repair";
+
 /// Where the state of all vaults lies.
 ///
 /// # Errors

@@ -17,5 +17,6 @@ pub use journal::{Finding, Journal, JournalConfig, Lsn, Replay, ReplayedSegment,
 pub use read_ahead::ReadAhead;
 pub use skrin_crypto::FileKey;
 pub use store::{
-    BlockRead, DataConfig, DataCounters, DataParts, DataStore, PendingSummary, Relocation, Verified,
+    BlockRead, DataConfig, DataCounters, DataParts, DataStore, Mended, PendingSummary, Relocation,
+    Verified,
 };

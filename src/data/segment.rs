@@ -298,6 +298,11 @@ pub fn header() -> [u8; HEADER_LEN] {
     header_with(0)
 }
 
+/// The header of the segment that has this table.
+pub(crate) fn header_of(table: &Table) -> [u8; HEADER_LEN] {
+    header_with(table.optional)
+}
+
 /// The header of a segment of this version with optional features.
 fn header_with(optional: u32) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
@@ -380,7 +385,7 @@ pub fn table_part<'a>(info: &SegmentInfo, object: &'a [u8]) -> Result<&'a [u8], 
 /// # Errors
 /// `Header`, `Padding`.
 pub fn check_frame(info: &SegmentInfo, table: &Table, object: &[u8]) -> Result<(), Flaw> {
-    if !object.starts_with(&header_with(table.optional)) {
+    if !object.starts_with(&header_of(table)) {
         return Err(Flaw::Header);
     }
     let padding = object.get(table.blocks_end() as usize..info.table_offset as usize);

@@ -6,6 +6,7 @@ pub mod disk;
 mod fetch;
 mod flight;
 mod keep;
+mod mend;
 mod open;
 mod pending;
 mod read;
@@ -30,13 +31,14 @@ use skrin_crypto::FileKey;
 use skrin_storage::{Places, Store, Urgency};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub use copies::Relocation;
+pub use mend::Mended;
 pub use verify::Verified;
 
 /// Bounds and choices; bytes where nothing else is said.
@@ -423,6 +425,20 @@ impl DataStore {
     ) -> Result<u64, DataError> {
         let checked = Arc::clone(&self.inner).check_copies(info, copies);
         Urgency::later().scope(checked).await
+    }
+
+    /// Puts a segment again whose object is damaged or missing, byte for byte, from what is left of it, the disk cache and what
+    /// waits for its upload. Nothing is put where a part is nowhere. `spare` is a directory of the local disk that holds the
+    /// object while its place on the storage may be empty, and in which an earlier attempt may have left it.
+    ///
+    /// # Errors
+    /// Of the storage; `LocalDisk`.
+    pub async fn mend_segment(
+        &self,
+        info: Arc<SegmentInfo>,
+        spare: &Path,
+    ) -> Result<Mended, DataError> {
+        Arc::clone(&self.inner).mend(info, spare).await
     }
 
     /// All segments that lie on the storage, with their lengths where it tells them; and how many objects lie there whose names are not

@@ -358,6 +358,20 @@ pub fn segment(rows: &dyn Rows, id: SegmentId) -> Result<Option<SegmentInfo>, Ro
     read(rows, &key(SEGMENT, &[id.as_bytes()]))
 }
 
+/// The first `limit` declared segments behind one, in the order of their names.
+pub fn segments_after(
+    rows: &dyn Rows,
+    after: Option<SegmentId>,
+    limit: usize,
+) -> Result<Vec<SegmentInfo>, RowsError> {
+    let mut from = after.map_or_else(|| vec![SEGMENT], |id| key(SEGMENT, &[id.as_bytes()]));
+    if after.is_some() {
+        from.push(0);
+    }
+    let found = rows.scan(&from, &after_prefix(&[SEGMENT]), limit)?;
+    found.iter().map(|(key, row)| decode(key, row)).collect()
+}
+
 /// Visits every declared segment.
 pub fn for_each_segment(
     rows: &dyn Rows,

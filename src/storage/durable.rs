@@ -1,4 +1,4 @@
-//! The witness that something is on the storage, and the only two ways to get one.
+//! The witness that something is on the storage, and the only ways to get one.
 
 use bytes::Bytes;
 
@@ -81,6 +81,34 @@ pub async fn put_verified(
     if bytes.len() > VERIFIED_MAX {
         return Box::pin(put_confirmed(store, name, bytes)).await;
     }
+    put_and_compare(store, name, bytes).await
+}
+
+/// Puts an object in the place of whatever lies under its name, and reads it back whole. This is the one way in which
+/// something that is stored gives way: only for bytes that signed objects demand under this very name, where the storage
+/// shows other ones, and only if the caller has them on stable storage of its own: a storage that does not replace has
+/// neither the old nor the new ones for a moment.
+///
+/// # Errors
+/// As `put`; `Broken` where the storage shows other bytes all the same.
+pub async fn put_over(
+    store: &(impl Store + ?Sized),
+    name: &ObjectName,
+    bytes: Bytes,
+) -> Result<Durable<ObjectName>, StoreError> {
+    match put_and_compare(store, name, bytes.clone()).await {
+        Err(error) if matches!(error.kind(), ErrorKind::Exists | ErrorKind::Broken) => {}
+        other => return other,
+    }
+    store.delete(name).await?;
+    put_and_compare(store, name, bytes).await
+}
+
+async fn put_and_compare(
+    store: &(impl Store + ?Sized),
+    name: &ObjectName,
+    bytes: Bytes,
+) -> Result<Durable<ObjectName>, StoreError> {
     store.put(name, bytes.clone()).await?;
     let back = store.get(name, bytes.len()).await;
     if back.map_err(|e| absent_is_transient(e, name))? != bytes {

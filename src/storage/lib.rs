@@ -28,7 +28,7 @@ mod webdav;
 pub mod xml;
 
 pub use count::{Count, Counters, Counts};
-pub use durable::{Durable, TRAILER_LEN, VERIFIED_MAX, put_confirmed, put_verified};
+pub use durable::{Durable, TRAILER_LEN, VERIFIED_MAX, put_confirmed, put_over, put_verified};
 pub use error::{ErrorKind, StoreError};
 pub use http::Times;
 pub use limit::Limit;

@@ -79,7 +79,8 @@ impl Verb {
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Puts a new object. The same bytes may be put again under the same name, as a repeat after an unknown
-    /// answer; other bytes never: where the storage can tell, that is [`crate::ErrorKind::Exists`]. Success is a hint
+    /// answer; other bytes never ([`crate::put_over`] is the one exception): where the storage can tell, that is
+    /// [`crate::ErrorKind::Exists`]. Success is a hint
     /// only, except that a local folder has the bytes and the name on stable storage.
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError>;
 

@@ -134,6 +134,11 @@ impl Unread {
         }
     }
 
+    /// Whether it is what its name promises, made by a newer program.
+    pub(crate) fn is_newer(&self) -> bool {
+        self.signed.is_some()
+    }
+
     /// Whether it is of a newer program and the holder of `key` signed it. Who signed cannot be
     /// asked: the layout is not known.
     pub(crate) fn is_newer_by(&self, key: &VerifyingKey) -> bool {

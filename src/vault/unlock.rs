@@ -415,6 +415,20 @@ impl Unlocked {
         Ok(problems)
     }
 
+    /// Whether these are the bytes of a control record of this name in the vault's root room.
+    pub fn is_control_record(&self, name: &ObjectName, bytes: &[u8]) -> bool {
+        let (vault, room) = (self.anchor.vault, self.anchor.room);
+        let Some(hash) = Hash32::from_hex(name.file_name()) else {
+            return false;
+        };
+        name.as_str() == objects::control_name(room, hash)
+            && match control::examine(&self.control_key(room), vault, room, hash, bytes) {
+                Ok(_) => true,
+                // By a newer program.
+                Err(unread) => unread.is_newer(),
+            }
+    }
+
     /// Refuses what only a listed slot may do.
     pub(crate) fn require_listed_slot(&self, state: &ControlState) -> Result<(), VaultError> {
         if state.live_slots.contains(&self.slot) {

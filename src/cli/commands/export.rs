@@ -15,9 +15,12 @@ use skrin_fs::{Attr, Fs, FsError, FsOptions, Kind, NodeId, OpenMode, Seek};
 
 use crate::args::ExportArgs;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::finding::Finding;
+use crate::left_out;
 use crate::print;
 use crate::progress::Counter;
 use crate::reader::Target;
+use crate::session::Layers;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -33,18 +36,24 @@ struct Exported {
     files: u64,
     bytes: u64,
     damaged: u64,
+    /// What hides something of which nobody can tell what it is, unless nothing does.
+    left_out: Vec<Finding>,
 }
 
 /// Exports.
 ///
 /// # Errors
-/// `Busy` for a directory that is not empty; `Integrity` where some contents are damaged, after everything else was
-/// written.
+/// `Busy` for a directory that is not empty; `Integrity` where some contents are damaged, or something is missing of which
+/// nobody can tell what it is, after everything else was written.
 pub(crate) fn run(args: &ExportArgs) -> Outcome {
     prepare(&args.dest)?;
     let runtime = super::runtime()?;
     let target = runtime.block_on(Target::open(&args.vault, &args.unlock))?;
     let (mut layers, _dir) = runtime.block_on(target.layers())?;
+    let left_out = runtime.block_on(left_out(&target, &layers))?;
+    for finding in &left_out {
+        print::note(format!("{}: {}", finding.object, finding.what));
+    }
     let _context = runtime.enter();
     let fs = layers.file_system(FsOptions {
         read_only: true,
@@ -70,6 +79,7 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
             files,
             bytes,
             damaged,
+            left_out: left_out.clone(),
         });
     } else {
         print::line(format!(
@@ -78,11 +88,28 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
             args.dest.display()
         ));
     }
-    match damaged {
-        0 => Ok(()),
-        n => Err(Failure::new(Exit::Integrity, format!("{n} files are not whole; each was named above"))
-            .remedy("skrin verify --data names the damaged objects; restore these from a backup of the storage")),
+    let mut wrong = Vec::new();
+    if damaged > 0 {
+        wrong.push(format!(
+            "{damaged} files are not whole; each was named above"
+        ));
     }
+    if !left_out.is_empty() {
+        wrong.push(format!(
+            "files or changes may be missing altogether, because {} objects on the storage are missing or damaged; each was named above, what they said nobody can tell",
+            left_out.len()
+        ));
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::Integrity, wrong.join("; "))
+            .remedy("skrin verify --repair, on each device that has used the vault, puts again what they still have; else restore these objects from a backup of the storage, and export again")),
+    }
+}
+
+async fn left_out(target: &Target, layers: &Layers) -> Outcome<Vec<Finding>> {
+    let room = target.unlocked.load_room(&*target.store).await?;
+    left_out::findings(&layers.replica, &*target.store, &room.findings).await
 }
 
 /// The directory is there and empty afterwards.

@@ -95,6 +95,7 @@ fn show(status: &Status) {
         );
     }
     field("heads code", &status.heads_code);
+    field("scrub", &status.scrub.line());
     for rollback in &status.rollbacks {
         field("rollback", rollback);
     }

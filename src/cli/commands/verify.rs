@@ -1,17 +1,28 @@
-//! `skrin verify`: a check of everything that can be reached, from keys and objects alone.
+//! `skrin verify`: a check of everything that can be reached, from keys and objects alone; with `--repair` everything is put again
+//! before that the machine still has.
+
+use std::sync::Arc;
 
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::args::VerifyArgs;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::fsck::{Checked, Finding, Fsck};
+use crate::finding::{Finding, Kind};
+use crate::fsck::{Checked, Fsck};
+use crate::left_out;
 use crate::print;
 use crate::reader::Target;
+use crate::repair::Repair;
+use crate::session::Layers;
 
 /// The last line of `--json`.
 #[derive(Serialize)]
 struct Summary {
+    /// What is wrong.
     findings: usize,
+    /// What was, and was put again.
+    repaired: usize,
     #[serde(flatten)]
     checked: Checked,
 }
@@ -19,72 +30,136 @@ struct Summary {
 /// Checks.
 ///
 /// # Errors
-/// `Integrity` where something was found; `Secret`, `Absent`, `Unreachable` where nothing could be checked.
+/// `Integrity` where something was found and not mended; `Secret`, `Absent`, `Unreachable` where nothing could be checked;
+/// `Busy` where `--repair` finds the vault mounted with the same state directory.
 pub(crate) fn run(args: &VerifyArgs) -> Outcome {
-    let (findings, checked) = super::runtime()?.block_on(check(args))?;
+    let (findings, checked) = super::runtime()?.block_on(async {
+        match args.repair {
+            true => repair(args).await,
+            false => check(args).await,
+        }
+    })?;
     for finding in &findings {
         match args.json {
             true => print::json(finding),
-            false => print::line(format!("{}: {}", finding.object, finding.what)),
+            false => finding.lines().into_iter().for_each(print::line),
         }
     }
-    let count = findings.len();
-    if args.json {
-        print::json(&Summary {
+    let repaired = findings.iter().filter(|finding| finding.repaired).count();
+    let count = findings.len() - repaired;
+    match args.json {
+        true => print::json(&Summary {
             findings: count,
+            repaired,
             checked,
-        });
-    } else {
-        let Checked {
-            commits,
-            checkpoints,
-            pages,
-            segments,
-            blocks,
-            bytes,
-            ..
-        } = checked;
-        let read = indicatif::HumanBytes(bytes);
-        print::line(format!(
-            "checked {commits} commits, {checkpoints} checkpoints with {pages} pages, {segments} segments, {blocks} blocks; {read} read"
-        ));
+        }),
+        false => summary(&checked, repaired),
     }
-    match count {
-        0 => Ok(()),
-        n => Err(Failure::new(Exit::Integrity, format!("{n} findings in {}", args.vault))
-            .remedy("restore the objects named above from a backup of the storage; files that do not depend on them can still be read and exported")),
+    match (count, args.repair) {
+        (0, _) => Ok(()),
+        (n, true) => Err(Failure::new(Exit::Integrity, format!("{n} findings in {} could not be repaired here", args.vault))
+            .remedy("run it on the other devices that have used the vault, or restore the objects named above from a backup of the storage; what does not depend on them can still be read and exported")),
+        (n, false) => Err(Failure::new(Exit::Integrity, format!("{n} findings in {}", args.vault))
+            .remedy("skrin verify --repair, on each device that has used the vault, puts again what they still have; files that do not depend on the objects named above can still be read and exported")),
     }
 }
 
-async fn check(args: &VerifyArgs) -> Outcome<(Vec<Finding>, Checked)> {
-    let target = Target::open(&args.vault, &args.unlock).await?;
-    // Header and control records: nothing else can be opened without them, so what keeps the room shut ends the check.
-    let room = target.unlocked.load_room(&*target.store).await?;
-    let mut fsck = Fsck::new(&*target.store);
-    for bad in &room.findings {
-        fsck.found(&bad.object, &bad.what);
+fn summary(checked: &Checked, repaired: usize) {
+    let Checked {
+        commits,
+        checkpoints,
+        pages,
+        segments,
+        blocks,
+        bytes,
+    } = checked;
+    let read = indicatif::HumanBytes(*bytes);
+    print::line(format!(
+        "checked {commits} commits, {checkpoints} checkpoints with {pages} pages, {segments} segments, {blocks} blocks; {read} read"
+    ));
+    if repaired > 0 {
+        print::line(format!("{repaired} objects were put again"));
     }
-    for slot in target
-        .unlocked
-        .check_slots(&*target.store, &room.state)
-        .await?
-    {
-        let what = if slot.missing {
-            "is missing: the storage lost it"
-        } else {
-            "is not what was written"
+}
+
+type Found = (Vec<Finding>, Checked);
+
+async fn check(args: &VerifyArgs) -> Outcome<Found> {
+    let target = match Target::open(&args.vault, &args.unlock).await {
+        Err(failure) if failure.exit == Exit::Integrity => return Ok(unreadable(&failure)),
+        other => other?,
+    };
+    let opened = target.layers().await;
+    look(&target, Fsck::new(&*target.store), opened, args.data).await
+}
+
+async fn repair(args: &VerifyArgs) -> Outcome<Found> {
+    let mut repair = match Repair::begin(args).await {
+        Err(failure) if failure.exit == Exit::Integrity => return Ok(unreadable(&failure)),
+        other => other?,
+    };
+    let opened = repair.layers().await;
+    let store = Arc::clone(&repair.target.store);
+    let mut fsck = Fsck::mending(&*store, repair.spare());
+    fsck.findings.append(&mut repair.done);
+    let (mut findings, checked) = look(&repair.target, fsck, opened, true).await?;
+    if findings.iter().all(|finding| finding.repaired) {
+        findings.extend(repair.rolled_back().await?);
+    }
+    Ok((findings, checked))
+}
+
+async fn look(
+    target: &Target,
+    mut fsck: Fsck<'_>,
+    opened: Outcome<(Layers, TempDir)>,
+    data: bool,
+) -> Outcome<Found> {
+    // Nothing else can be opened without the control records, so what keeps the room shut ends the check.
+    let room = match target.unlocked.load_room(&*target.store).await {
+        Ok(room) => room,
+        Err(error) => match Failure::from(error) {
+            failure if failure.exit == Exit::Integrity => {
+                fsck.found(shut(&failure));
+                return Ok((fsck.findings, fsck.checked));
+            }
+            failure => return Err(failure),
+        },
+    };
+    for bad in &room.findings {
+        fsck.found(left_out::record(&*target.store, bad).await);
+    }
+    let slots = target.unlocked.check_slots(&*target.store, &room.state);
+    for slot in slots.await? {
+        let (kind, what) = match slot.missing {
+            true => (Kind::SlotMissing, "is missing: the storage lost it"),
+            false => (Kind::SlotDamaged, "is not what was written"),
         };
-        fsck.found(slot.object, what);
+        fsck.found(Finding::new(kind, slot.object, what));
     }
     fsck.tips(target.unlocked.root_room()).await?;
-    match target.layers().await {
+    match opened {
         Ok((layers, _dir)) => {
             fsck.metadata(&layers).await?;
-            fsck.tree(&layers, args.data).await?;
+            fsck.tree(&layers, data).await?;
         }
         // So much is damaged that there is no tree; the error names the object.
-        Err(failure) if failure.exit == Exit::Integrity => fsck.found("tree", failure),
+        Err(failure) if failure.exit == Exit::Integrity => drop(fsck.found(shut(&failure))),
         Err(failure) => return Err(failure),
     }
     Ok((fsck.findings, fsck.checked))
+}
+
+fn unreadable(failure: &Failure) -> Found {
+    (vec![shut(failure)], Checked::default())
+}
+
+/// What keeps the vault shut. The text begins with the object where there is one.
+fn shut(failure: &Failure) -> Finding {
+    let text = failure.to_string();
+    let object = text.split([':', ' ']).next().unwrap_or_default();
+    match Kind::of_object(object, false) {
+        Kind::Unreadable => Finding::new(Kind::Unreadable, "vault", &text),
+        kind => Finding::new(kind, object, &text),
+    }
 }

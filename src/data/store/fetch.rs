@@ -471,7 +471,8 @@ impl Inner {
         self.answer(id, bytes, place)
     }
 
-    async fn take_place(&self, bytes: u64) -> Place {
+    /// Waits for room in memory for an answer of the storage.
+    pub(super) async fn take_place(&self, bytes: u64) -> Place {
         let need = permits(bytes, self.config.fetch_bytes);
         self.fetches.take(need).await
     }

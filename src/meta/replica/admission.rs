@@ -5,6 +5,7 @@ use super::error::ReplicaError;
 use super::graph::{Graph, Refusal};
 use super::pull::proposals;
 use super::standing::{Reach, Standing};
+use super::verify::{Problem, ProblemKind};
 use super::veto::refutations;
 use super::{Replica, core::Core};
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, open_commit};
@@ -70,7 +71,7 @@ impl Replica {
     pub(super) async fn read_commits(
         &self,
         heads: impl IntoIterator<Item = Head>,
-        mut each: impl FnMut(Head, Result<CheckedCommit, String>) + Send,
+        mut each: impl FnMut(Head, Result<CheckedCommit, Problem>) + Send,
     ) -> Result<(), ReplicaError> {
         let get = |head: Head| async move {
             let name = self.env.names.commit(&head)?;
@@ -81,10 +82,18 @@ impl Replica {
             let (head, bytes) = next?;
             let checked = match bytes {
                 Ok(bytes) => open_commit(&head, &bytes, &self.env.keys(), &self.env.roster.read())
-                    .map_err(|fault: Fault| fault.to_string()),
-                Err(error) if is_about_the_object(&error) => Err(error.to_string()),
+                    .map_err(|fault: Fault| (ProblemKind::Damaged, fault.to_string())),
+                Err(error) if is_about_the_object(&error) => {
+                    Err((ProblemKind::of(&error), error.to_string()))
+                }
                 Err(error) => return Err(error.into()),
             };
+            let object = || self.object(&head);
+            let checked = checked.map_err(|(kind, text)| Problem {
+                kind,
+                object: object(),
+                text,
+            });
             each(head, checked);
         }
         Ok(())

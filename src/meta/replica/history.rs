@@ -10,7 +10,7 @@ use super::graph::Graph;
 use super::load::get_root;
 use super::pull::proposals;
 use super::standing::Reach;
-use super::verify::Problem;
+use super::verify::{Problem, ProblemKind};
 use super::{Env, Replica};
 use crate::apply::{Outcome, apply};
 use crate::commit::{CheckedCommit, CheckpointRef, Commit};
@@ -72,7 +72,7 @@ impl Cut {
 #[derive(Default)]
 struct Read {
     got: HashMap<Hash32, CheckedCommit>,
-    faults: BTreeMap<Head, String>,
+    faults: BTreeMap<Head, Problem>,
 }
 
 impl Read {
@@ -108,7 +108,7 @@ impl Replica {
             self.read_commits(std::mem::take(&mut want), |head, checked| {
                 match checked {
                     Ok(checked) => drop(read.got.insert(head.hash, checked)),
-                    Err(text) => drop(read.faults.insert(head, text)),
+                    Err(problem) => drop(read.faults.insert(head, problem)),
                 }
                 count += 1;
                 progress(count);
@@ -121,10 +121,13 @@ impl Replica {
         let commits = in_order(room, read.got.into_values());
         let all = Admission::of(&commits, &roots);
         let problem = |head: Head| {
-            let text = read.faults.get(&head).cloned();
-            let text = text.unwrap_or_else(|| "it is not there or not whole".to_owned());
-            let object = self.object(&head);
-            (head, Problem { object, text })
+            let known = read.faults.get(&head).cloned();
+            let problem = known.unwrap_or_else(|| Problem {
+                kind: ProblemKind::Missing,
+                object: self.object(&head),
+                text: "it is not there or not whole".to_owned(),
+            });
+            (head, problem)
         };
         let lost = lost(&all, &seen, &read.faults).into_iter().map(problem);
         Ok(History::new(
@@ -137,7 +140,7 @@ impl Replica {
     }
 
     /// What this device has taken in, by exact names.
-    fn seen_commits(&self) -> BTreeSet<Head> {
+    pub(super) fn seen_commits(&self) -> BTreeSet<Head> {
         let core = self.core.lock();
         let ends = core.graph.lanes.keys();
         let ends = ends.flat_map(|lane| core.graph.ends_of(*lane));
@@ -169,10 +172,12 @@ fn root_problem(
 ) -> Result<Problem, ReplicaError> {
     match error {
         ReplicaError::Checkpoint { object, fault } => Ok(Problem {
+            kind: ProblemKind::Damaged,
             object,
             text: fault.to_string(),
         }),
         ReplicaError::Store(error) if is_about_the_object(&error) => Ok(Problem {
+            kind: ProblemKind::of(&error),
             object: env.names.checkpoint(&reference.name)?.to_string(),
             text: error.to_string(),
         }),
@@ -182,7 +187,11 @@ fn root_problem(
 
 /// The commits that are missing. One that nobody follows and that was not seen here may be an upload under way, or nonsense
 /// that the storage made up; and what follows a commit that contradicts its past is folded by nobody.
-fn lost(all: &Admission, seen: &BTreeSet<Head>, faults: &BTreeMap<Head, String>) -> BTreeSet<Head> {
+fn lost(
+    all: &Admission,
+    seen: &BTreeSet<Head>,
+    faults: &BTreeMap<Head, Problem>,
+) -> BTreeSet<Head> {
     let refused: BTreeSet<Head> = all.refused.iter().map(|(head, _)| *head).collect();
     let waiting: BTreeSet<Head> = all.waiting.iter().map(|(head, _)| *head).collect();
     let followed = all.waiting.iter().flat_map(|(_, missing)| missing);

@@ -8,6 +8,7 @@ mod damage;
 mod garbage;
 mod history;
 mod liar;
+mod mend;
 mod requests;
 mod restart;
 mod silence;

@@ -13,7 +13,7 @@ use crate::lane::parse_tip;
 use crate::rows::{MemoryRows, RowsError};
 use futures_util::stream::{self, StreamExt};
 use skrin_base::{Hash32, LaneId};
-use skrin_storage::Listed;
+use skrin_storage::{Listed, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -21,9 +21,38 @@ use std::time::Duration;
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
+/// In which way something is wrong with an object.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum ProblemKind {
+    /// The storage does not have it.
+    Missing,
+    /// It holds other bytes than those that were put.
+    Damaged,
+    /// Its bytes are those of its maker, and contradict what they follow: nobody takes them in.
+    Refused,
+    /// A tip that names a commit which is not there or not whole.
+    Dangling,
+    /// A tip that is not there, though nothing else leads to its commit: what it says is hidden from who has not seen it.
+    Hidden,
+    /// The state here is not what the objects give.
+    Differs,
+}
+
+impl ProblemKind {
+    /// What the storage's own error about an object says.
+    pub(super) fn of(error: &StoreError) -> Self {
+        match error.is_absent() {
+            true => Self::Missing,
+            false => Self::Damaged,
+        }
+    }
+}
+
 /// Something wrong with an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
+    /// In which way.
+    pub kind: ProblemKind,
     /// The object's name.
     pub object: String,
     /// What is wrong with it.
@@ -46,8 +75,9 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    fn problem(&mut self, object: impl ToString, text: impl ToString) {
+    fn problem(&mut self, kind: ProblemKind, object: impl ToString, text: impl ToString) {
         self.problems.push(Problem {
+            kind,
             object: object.to_string(),
             text: text.to_string(),
         });
@@ -84,11 +114,11 @@ impl Replica {
         if report.problems.is_empty() && !hidden.is_empty() && here == Some(seen) {
             for head in self.still_hidden(hidden).await? {
                 let text = "it is missing, and nothing else leads to its commit: who has not seen that is not shown it";
-                report.problem(self.env.names.tip(&head)?, text);
+                report.problem(ProblemKind::Hidden, self.env.names.tip(&head)?, text);
             }
         } else {
             let text = "the local state differs from what the commits fold to: delete meta.db, or pull and verify again";
-            report.problem("meta.db", text);
+            report.problem(ProblemKind::Differs, "meta.db", text);
         }
         Ok(report)
     }
@@ -146,7 +176,7 @@ impl Replica {
         self.read_commits(heads, |head, checked| {
             match checked {
                 Ok(checked) => drop(commits.insert(head.hash, checked)),
-                Err(text) => report.problem(self.object(&head), text),
+                Err(problem) => report.problems.push(problem),
             }
             report.commits += 1;
             progress(report.commits);
@@ -190,9 +220,12 @@ impl Replica {
         error: ReplicaError,
     ) -> Result<(), ReplicaError> {
         match error {
-            ReplicaError::Checkpoint { object, fault } => report.problem(object, fault),
+            ReplicaError::Checkpoint { object, fault } => {
+                report.problem(ProblemKind::Damaged, object, fault);
+            }
             ReplicaError::Store(error) if is_about_the_object(&error) => {
-                report.problem(self.env.names.checkpoint(checkpoint)?, error);
+                let object = self.env.names.checkpoint(checkpoint)?;
+                report.problem(ProblemKind::of(&error), object, error);
             }
             other => return Err(other),
         }
@@ -216,17 +249,22 @@ impl Replica {
             report.pages += u64::from(seen.insert(page.name));
             let object = self.env.names.page(&page.name)?;
             let problem = match content {
-                Ok(content) if whole => rows.page(&content).err().map(|fault| fault.to_string()),
+                Ok(content) if whole => {
+                    let fault = rows.page(&content).err();
+                    fault.map(|fault| (ProblemKind::Damaged, fault.to_string()))
+                }
                 Ok(_) => None,
-                Err(ReplicaError::Checkpoint { fault, .. }) => Some(fault.to_string()),
+                Err(ReplicaError::Checkpoint { fault, .. }) => {
+                    Some((ProblemKind::Damaged, fault.to_string()))
+                }
                 Err(ReplicaError::Store(error)) if is_about_the_object(&error) => {
-                    Some(error.to_string())
+                    Some((ProblemKind::of(&error), error.to_string()))
                 }
                 Err(error) => return Err(error),
             };
-            if let Some(text) = problem {
+            if let Some((kind, text)) = problem {
                 whole = false;
-                report.problem(object, text);
+                report.problem(kind, object, text);
             }
         }
         let matches = rows
@@ -234,7 +272,8 @@ impl Replica {
             .is_ok_and(|(count, digest)| (count, digest) == (root.rows, root.digest));
         if whole && !matches {
             let text = "its pages are not the state that it promises";
-            report.problem(self.env.names.checkpoint(&root.name)?, text);
+            let object = self.env.names.checkpoint(&root.name)?;
+            report.problem(ProblemKind::Damaged, object, text);
         }
         Ok(())
     }
@@ -267,7 +306,7 @@ fn verify_tips(
         let found = tip.and_then(|tip| commits.get(&tip.hash));
         if tip.is_none() || found.map(CheckedCommit::head) != tip.as_ref() {
             let text = "it names a commit that is not there or not whole";
-            report.problem(&listed.name, text);
+            report.problem(ProblemKind::Dangling, &listed.name, text);
         }
     }
 }
@@ -283,7 +322,7 @@ fn fold_all(
     let reaches = roots.iter().map(|(at, root)| (*at, Reach::of(root)));
     let all = Admission::of(&commits, &reaches.collect());
     for (head, fault) in &all.refused {
-        report.problem(replica.object(head), fault);
+        report.problem(ProblemKind::Refused, replica.object(head), fault);
     }
     for (head, missing) in &all.waiting {
         let text = format!(
@@ -291,7 +330,7 @@ fn fold_all(
             replica.object(head)
         );
         for missing in missing {
-            report.problem(replica.object(missing), &text);
+            report.problem(ProblemKind::Missing, replica.object(missing), &text);
         }
     }
     let mut rows = MemoryRows::default();

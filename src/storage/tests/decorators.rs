@@ -12,7 +12,7 @@ use skrin_base::clock::testutil::SeededEntropy;
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
 use skrin_storage::{
     Capacity, Count, Counters, ErrorKind, Limit, Listing, MemoryStore, ObjectName, Prefix, Retry,
-    RetryPolicy, Store, StoreError, Verb, conformance, put_confirmed, put_verified,
+    RetryPolicy, Store, StoreError, Verb, conformance, put_confirmed, put_over, put_verified,
 };
 use tokio::time::Instant;
 
@@ -358,4 +358,37 @@ impl<S: Store> PutNow for S {
     async fn put_now(&self, object: &str) {
         self.put(&name(object), Bytes::new()).await.unwrap();
     }
+}
+
+/// What stands where the good bytes belong.
+#[tokio::test]
+async fn good_bytes_take_the_place_of_whatever_lies_there_and_are_read_back() {
+    let good = Bytes::from(vec![7; 200_000]);
+    let mut flipped = good.to_vec();
+    flipped[1000] ^= 1;
+    for there in [
+        None,
+        Some(good.clone()),
+        Some(Bytes::new()),
+        Some(good.slice(..100)),
+        Some(Bytes::from(flipped)),
+        Some(Bytes::from(vec![7; 200_001])),
+    ] {
+        let memory = MemoryStore::new();
+        let name = name("segments/aa/x");
+        memory.tamper(&name, there);
+        put_over(&memory, &name, good.clone()).await.unwrap();
+        assert_eq!(memory.peek(&name), Some(good.clone()));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_over_leaves_what_lies_there() {
+    let (fault, faults, memory) = faulty();
+    let name = name("segments/aa/x");
+    memory.tamper(&name, Some(Bytes::from_static(b"damaged")));
+    faults.add(Rule::new(Failure::Before(ErrorKind::Full)));
+    let error = put_over(&fault, &name, Bytes::from_static(b"good")).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(memory.peek(&name), Some(Bytes::from_static(b"damaged")));
 }

@@ -315,7 +315,7 @@ async fn damaged_entries_of_the_disk_cache_are_misses_and_counted() {
     }
 }
 
-fn walk(dir: &std::path::Path) -> Vec<PathBuf> {
+fn walk(dir: &Path) -> Vec<PathBuf> {
     let mut files = vec![];
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

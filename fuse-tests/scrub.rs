@@ -1,0 +1,160 @@
+//! `skrin scrub`: a slow look at everything on the storage while the vault is mounted.
+
+use crate::damage::log_of;
+use crate::harness::{Dice, Mount, Run, Vault, wait_for};
+use crate::storages::On;
+
+fn scrub(vault: &Vault, mount: &Mount<'_>, options: &[&str]) -> serde_json::Value {
+    let mut command = vault.skrin(&["scrub", "--json"]);
+    let output = command.arg(mount.path()).args(options).output_ok();
+    serde_json::from_str(&output).unwrap()
+}
+
+/// Lets it run to its end.
+fn whole(vault: &Vault, mount: &Mount<'_>) -> serde_json::Value {
+    let begun = scrub(vault, mount, &["--rate", "1GiB"]);
+    assert!(begun["begun"].is_string(), "{begun}");
+    let mut report = begun;
+    wait_for("the scrub to end", || {
+        report = mount.status()["scrub"].clone();
+        report["running"] == false
+    });
+    assert_eq!(report["percent"], 100, "{report}");
+    assert!(report["ended"].is_string(), "{report}");
+    report
+}
+
+fn segments(vault: &Vault) -> Vec<String> {
+    let objects = vault.storage.objects().into_iter();
+    let names = objects.map(|(name, _)| name);
+    names.filter(|name| name.starts_with("segments/")).collect()
+}
+
+#[test]
+fn a_scrub_puts_again_what_the_cache_has_and_says_what_it_found() {
+    let vault = Vault::new(On::WebDav);
+    let mount = vault.mount("a");
+    let mut dice = Dice(81);
+    for name in ["one", "two", "three"] {
+        std::fs::write(mount.join(name), dice.bytes(400_000)).unwrap();
+        mount.sync();
+    }
+    let none = mount.status()["scrub"].clone();
+    assert!(
+        none["begun"].is_null() && none["running"] == false,
+        "{none}"
+    );
+    let clean = whole(&vault, &mount);
+    assert_eq!(
+        (&clean["found"], &clean["repaired"]),
+        (&0.into(), &0.into()),
+        "{clean}"
+    );
+    let segments = segments(&vault);
+    assert_eq!(segments.len(), 3);
+    // From the storage, whatever is cached.
+    let least: u64 = segments
+        .iter()
+        .map(|name| vault.storage.read(name).len() as u64)
+        .sum();
+    assert!(clean["bytes"].as_u64().unwrap() >= least, "{clean}");
+    let honest = vault.storage.read(&segments[1]);
+    let mut bytes = honest.clone();
+    bytes[70_000] ^= 1;
+    vault.storage.replace(&segments[1], &bytes);
+    let report = whole(&vault, &mount);
+    assert_eq!(
+        (&report["found"], &report["repaired"]),
+        (&1.into(), &1.into()),
+        "{report}"
+    );
+    assert_eq!(report["findings"][0]["object"], segments[1].as_str());
+    assert_eq!(report["findings"][0]["kind"], "block-damaged");
+    assert_eq!(vault.storage.read(&segments[1]), honest);
+    assert_eq!(mount.status()["errors"], serde_json::json!([]));
+    let again = whole(&vault, &mount);
+    assert_eq!(again["found"], 0, "{again}");
+    mount.unmount();
+    vault.verify_clean();
+}
+
+#[test]
+fn what_a_scrub_cannot_mend_stands_in_status_and_log() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("file"), Dice(82).bytes(400_000)).unwrap();
+    mount.sync();
+    let [segment] = segments(&vault).try_into().unwrap();
+    let commit = vault.storage.objects().into_iter().map(|(name, _)| name);
+    let commit = commit
+        .into_iter()
+        .find(|name| name.contains("/lanes/"))
+        .unwrap();
+    let before = vault.storage.read(&commit);
+    vault.storage.replace(&commit, &before[..100]);
+    let mut bytes = vault.storage.read(&segment);
+    bytes[70_000] ^= 1;
+    vault.storage.replace(&segment, &bytes);
+    let report = whole(&vault, &mount);
+    // This device keeps its commit, and no block.
+    assert_eq!(
+        (&report["found"], &report["repaired"]),
+        (&2.into(), &1.into()),
+        "{report}"
+    );
+    assert_eq!(vault.storage.read(&commit), before);
+    assert_eq!(vault.storage.read(&segment), bytes);
+    let errors = mount.status()["errors"].to_string();
+    assert!(
+        errors.contains(&segment) && !errors.contains(&commit),
+        "{errors}"
+    );
+    let said = vault.skrin(&["status"]).arg(mount.path()).output_ok();
+    assert!(said.contains("2 found, 1 put again"), "{said}");
+    mount.unmount();
+    let log = std::fs::read_to_string(log_of(&vault.state("a"))).unwrap();
+    assert!(log.contains(&segment) && log.contains(&commit), "{log}");
+}
+
+#[test]
+fn a_scrub_goes_on_where_it_was_after_a_stop_a_crash_and_a_remount() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let mut dice = Dice(83);
+    for n in 0..12 {
+        std::fs::write(mount.join(format!("file-{n}")), dice.bytes(300_000)).unwrap();
+        mount.sync();
+    }
+    let all = whole(&vault, &mount);
+    assert_eq!(segments(&vault).len(), 12);
+    // Each takes a second: long enough to be stopped in the middle.
+    let begun = scrub(&vault, &mount, &["--rate", "300KiB"]);
+    assert!(begun["running"] == true && begun["percent"] == 0, "{begun}");
+    let percent = |mount: &Mount<'_>| mount.status()["scrub"]["percent"].as_u64().unwrap();
+    wait_for("a part to be looked at", || percent(&mount) > 0);
+    let stopped = scrub(&vault, &mount, &["--stop"]);
+    assert_eq!(stopped["running"], false);
+    let at = stopped["percent"].as_u64().unwrap();
+    assert!((1..100).contains(&at), "{stopped}");
+    mount.unmount();
+    let mount = vault.mount("a");
+    let kept = mount.status()["scrub"].clone();
+    assert_eq!(
+        (&kept["running"], &kept["percent"]),
+        (&false.into(), &at.into()),
+        "{kept}"
+    );
+    scrub(&vault, &mount, &[]);
+    wait_for("it to go on", || percent(&mount) > at);
+    // What was noted last may lie a few seconds back.
+    mount.crash();
+    let mount = vault.mount("a");
+    let kept = mount.status()["scrub"].clone();
+    assert_eq!(kept["running"], true, "{kept}");
+    assert!(kept["percent"].as_u64().unwrap() >= at, "{kept}");
+    let report = whole(&vault, &mount);
+    assert_eq!(report["found"], 0, "{report}");
+    assert_eq!(report["objects"], all["objects"], "each is looked at once");
+    assert_ne!(report["ended"], serde_json::Value::Null);
+    mount.unmount();
+}
