@@ -156,6 +156,8 @@ struct Player {
     /// What commits have to declare.
     undeclared: Vec<SegmentInfo>,
     handles: Vec<Handle>,
+    /// What it made after this operation waits for something, while its lane goes on.
+    upto: u64,
 }
 
 struct Game {
@@ -381,6 +383,7 @@ impl Game {
                 segments: 0,
                 undeclared: Vec::new(),
                 handles: Vec::new(),
+                upto: u64::MAX,
             };
             player.publish(u64::MAX).await;
             players.push(player);
@@ -415,7 +418,7 @@ impl Game {
         if player.device.replica.is_none() {
             player.device.open(vault).await.unwrap();
         }
-        match rng.below(28) {
+        match rng.below(30) {
             0..=3 => player.device.act(rng),
             4..=9 => player.write(vault, rng).await,
             10..=11 => {
@@ -434,9 +437,11 @@ impl Game {
                     let rule = skrin_storage::fault::Rule::new(stale);
                     player.device.faults.add(rule);
                 }
-                player.publish(upto).await;
+                player.publish(upto.min(player.upto)).await;
                 player.device.faults.clear();
             }
+            24..=25 if player.upto == u64::MAX => player.upto = player.next_id().counter,
+            24..=25 => player.upto = u64::MAX,
             21..=22 => drop(player.device.replica().checkpoint().await.unwrap()),
             23 => {
                 player.handles.clear();
