@@ -30,6 +30,8 @@ pub const SEGMENT_TARGET: usize = 8 * 1024 * 1024;
 pub const SEGMENT_MAX: usize = 64 * 1024 * 1024;
 /// Blocks in one segment.
 pub const SEGMENT_SLOTS_MAX: usize = 65_536;
+/// Blocks from the beginning of a segment that may be relocated: the table of a longer one does not fit into a slot.
+pub const RELOCATED_SLOTS_MAX: usize = 2048;
 
 /// Largest sealed commit that a reader accepts.
 pub const COMMIT_MAX: usize = 16 * 1024 * 1024;

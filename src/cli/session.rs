@@ -201,12 +201,12 @@ impl Layers {
         config.disk_cache = parts.disk_cache.map(|dir| (dir, parts.cache_size));
         config.hold_cache = parts.pins.is_some();
         let names = Arc::clone(&keys);
-        let located = Arc::clone(&replica);
+        let located = Arc::downgrade(&replica);
         let data_parts = DataParts {
             store: Arc::clone(&store),
             journal: Arc::clone(&journal),
             names: Arc::new(move |lane, number| names.segment_id(lane, number)),
-            copies: Arc::new(move |id| located.copies(id)),
+            copies: Arc::new(move |id| located.upgrade()?.copies(id)),
             entropy,
             runtime: Handle::current(),
         };

@@ -94,6 +94,15 @@ fn at_slot(slot: &Option<u32>) -> String {
 }
 
 impl DataError {
+    /// Whether an object is at fault, and not the way to it: other objects can be dealt with.
+    pub fn is_about_the_object(&self) -> bool {
+        match self {
+            Self::Integrity { .. } | Self::Missing(_) | Self::Invalid(_) => true,
+            Self::Storage(error) => error.kind() == ErrorKind::Broken,
+            _ => false,
+        }
+    }
+
     /// Wraps an error of the local disk.
     pub(crate) fn disk(what: &'static str, path: &Path, source: io::Error) -> Self {
         Self::LocalDisk {

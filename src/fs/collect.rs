@@ -104,8 +104,11 @@ impl Fs {
         self.prepare().await?;
         let now = self.clock.now();
         self.take_in_now().await?;
+        let mut keep = Needed::default();
+        self.add_needed(&mut keep)?;
         let history = self.replica.history(now, |_| ()).await?;
-        let keep = self.needed()?;
+        // What was published since is not in it, and no longer pending.
+        self.add_needed(&mut keep)?;
         let retention = Some(self.retention()?).filter(|seconds| *seconds != 0);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let rules = GarbageRules {
@@ -134,9 +137,7 @@ impl Fs {
             match self.repack_one(&sparse).await {
                 Ok(()) => {}
                 // One that is damaged, or that another device was faster with.
-                Err(FsError::Data(
-                    error @ (DataError::Integrity { .. } | DataError::Missing(_)),
-                )) => {
+                Err(FsError::Data(error)) if error.is_about_the_object() => {
                     tracing::error!(%error, "a segment cannot be repacked");
                     done.holds.push(format!("cannot be repacked: {error}"));
                     continue;
@@ -212,9 +213,8 @@ impl Fs {
     }
 
     /// What this device needs itself, whatever anybody says.
-    fn needed(&self) -> Result<Needed, FsError> {
+    fn add_needed(&self, needed: &mut Needed) -> Result<(), FsError> {
         // Files first: what they hold comes to the tree when they are told.
-        let mut needed = Needed::default();
         for file in self.files.all() {
             let extents = file.state.lock().content.named_extents();
             extents.iter().for_each(|extent| needed.blocks.name(extent));
@@ -224,7 +224,7 @@ impl Fs {
         for op in tree.pending() {
             needed.objects.extend(weigh(&op?.kind).1);
         }
-        Ok(needed)
+        Ok(())
     }
 
     /// Deletes what is dead. Also returns those segments from which blocks were relocated that are not where they should be.
@@ -289,6 +289,11 @@ impl Fs {
             if let Err(problem) = known {
                 return Ok(Err(format!("{id} is not deleted: {problem}")));
             }
+            let located = garbage.relocated.get(segment);
+            if !self.is_still_said(*segment, located.map_or(&[][..], Vec::as_slice))? {
+                let text = "is not deleted: its blocks were relocated once more, and readers look there first";
+                return Ok(Err(format!("{id} {text}")));
+            }
         }
         Ok(Ok(()))
     }
@@ -299,10 +304,13 @@ impl Fs {
             runs: state::copied_runs(&self.replica.tree(), segment)?,
             ..Copies::default()
         };
-        let mut located = located.iter();
-        Ok(located.all(|Located { run, .. }| {
-            let now = copies.find(run.first_slot);
-            now.is_some_and(|now| (now.host, now.host_slot) == (run.host, run.host_slot))
+        let mut slots = located.iter().flat_map(|Located { run, .. }| {
+            let at = |n| (run.first_slot + n, run.host, run.host_slot + n);
+            (0..run.count).map(at)
+        });
+        Ok(slots.all(|(slot, host, at)| {
+            let now = copies.find(slot);
+            now.is_some_and(|now| (now.host, now.host_slot) == (host, at))
         }))
     }
 
@@ -327,7 +335,7 @@ impl Fs {
         };
         match self.data.check_copies(info, copies).await {
             Ok(_) => Ok(Ok(())),
-            Err(error @ (DataError::Integrity { .. } | DataError::Missing(_))) => {
+            Err(error) if error.is_about_the_object() => {
                 tracing::error!(%error, %segment, "relocated blocks are not where they should be");
                 Ok(Err(error.to_string()))
             }

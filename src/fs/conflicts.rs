@@ -161,7 +161,14 @@ fn check_closed(pair: &Pair, open: &dyn Fn(Ino) -> Vec<Arc<OpenFile>>) -> Result
 fn check_unchanged(rows: &dyn Rows, pair: &Pair) -> Result<(), FsError> {
     for placed in pair.places() {
         let inode = state::inode(rows, placed.ino)?;
-        if inode.is_none_or(|inode| inode.version != placed.inode.version) {
+        let is_same = |inode: &Inode| {
+            let link = &placed.link;
+            let mut links = inode.links.iter();
+            let is_there =
+                links.any(|l| (l.dir, &l.name, l.entry) == (link.dir, &link.name, link.entry));
+            is_there && inode.version == placed.inode.version
+        };
+        if !inode.as_ref().is_some_and(is_same) {
             return Err(FsError::ChangedMeanwhile);
         }
         for lock in locks_of(&placed.link.name) {

@@ -89,6 +89,9 @@ pub(crate) struct Change {
     pub(crate) mtime: Option<Timestamp>,
 }
 
+/// Nanoseconds for which a time that the kernel set is that of what it still writes.
+const SAID_FOR: i64 = 1_000_000_000;
+
 /// What an open file holds in memory.
 pub(crate) struct FileState {
     /// Contents: those of the branch that was opened, with the changes made here.
@@ -101,6 +104,8 @@ pub(crate) struct FileState {
     pub(crate) place: Option<Link>,
     /// Modification time of the changes that the tree does not have.
     pub(crate) mtime: Option<Timestamp>,
+    /// The modification time that was set last.
+    pub(crate) set_mtime: Option<Timestamp>,
     /// The key under which new blocks are sealed.
     pub(crate) key: Option<NamedKey>,
     /// Whether the tree does not have that key yet.
@@ -154,6 +159,7 @@ impl FileState {
             base: inode.version,
             place: inode.links.first().cloned(),
             mtime: None,
+            set_mtime: None,
             key: inode.keys.last().cloned(),
             key_is_new: false,
             borrowed: Vec::new(),
@@ -168,6 +174,16 @@ impl FileState {
             error: None,
             inode: Arc::new(inode),
         }
+    }
+
+    /// The modification time that a write leaves. The kernel says itself when it has written pages, by a clock that ticks every few
+    /// milliseconds, and says nothing more of pages that came in the same tick: these must not make the file younger than it knows.
+    pub(crate) fn written_at(&self, now: Timestamp) -> Timestamp {
+        let said = self.set_mtime.filter(|said| {
+            let since = now.0.saturating_sub(said.0);
+            (0..SAID_FOR).contains(&since)
+        });
+        said.unwrap_or(now)
     }
 
     /// Whether closing tells the tree nothing yet: what it holds may be gone in a moment, or is about to be written.

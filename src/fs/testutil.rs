@@ -208,12 +208,12 @@ impl TestVault {
         let (journal, mut replay) = Journal::open(config, Arc::clone(&self.entropy))?;
         let journal = Arc::new(journal);
         let keys = Arc::clone(&self.keys);
-        let located = Arc::clone(&replica);
+        let located = Arc::downgrade(&replica);
         let parts = DataParts {
             store: Arc::clone(&self.store),
             journal: Arc::clone(&journal),
             names: Arc::new(move |lane, n| keys.segment_id(lane, n)),
-            copies: Arc::new(move |id| located.copies(id)),
+            copies: Arc::new(move |id| located.upgrade()?.copies(id)),
             entropy: Arc::clone(&self.entropy),
             runtime: self.runtime().clone(),
         };

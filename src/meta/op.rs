@@ -1,8 +1,8 @@
 //! Operations (docs/format/operations.md, section 1): what a device says that it did, naming what it saw.
 
 use skrin_base::limits::{
-    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, SEGMENT_SLOTS_MAX, SYMLINK_MAX, XATTR_NAME_MAX,
-    XATTR_VALUE_MAX,
+    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, RELOCATED_SLOTS_MAX, SEGMENT_SLOTS_MAX,
+    SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX,
 };
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
@@ -359,9 +359,9 @@ impl Decode for SlotRun {
             count: r.u32()?,
             at: r.u32()?,
         };
-        let within =
-            |first: u32| u64::from(first) + u64::from(run.count) <= SEGMENT_SLOTS_MAX as u64;
-        match run.count > 0 && within(run.first) && within(run.at) {
+        let within = |first: u32, max: usize| u64::from(first) + u64::from(run.count) <= max as u64;
+        let fits = within(run.first, RELOCATED_SLOTS_MAX) && within(run.at, SEGMENT_SLOTS_MAX);
+        match run.count > 0 && fits {
             true => Ok(run),
             false => Err(WireError::Value("slots")),
         }
@@ -371,7 +371,7 @@ impl Decode for SlotRun {
 fn decode_relocate(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
     let (segment, host) = (SegmentId::decode(r)?, SegmentId::decode(r)?);
     let table_slot = r.u32()?;
-    let runs: Vec<SlotRun> = r.list("relocated slots", SEGMENT_SLOTS_MAX)?;
+    let runs: Vec<SlotRun> = r.list("relocated slots", RELOCATED_SLOTS_MAX)?;
     let ascending = runs
         .windows(2)
         .all(|pair| matches!(pair, [a, b] if a.first + a.count <= b.first));

@@ -304,12 +304,12 @@ impl World {
         }))?;
         let keys = Arc::clone(&self.keys);
         let replica = Arc::new(replica);
-        let located = Arc::clone(&replica);
+        let located = Arc::downgrade(&replica);
         let parts = DataParts {
             store: Arc::clone(store),
             journal: Arc::clone(&journal),
             names: Arc::new(move |lane, n| keys.segment_id(lane, n)),
-            copies: Arc::new(move |id| located.copies(id)),
+            copies: Arc::new(move |id| located.upgrade()?.copies(id)),
             entropy: Arc::clone(entropy),
             runtime: self.driver.runtime.handle().clone(),
         };

@@ -258,6 +258,11 @@ impl Inner {
         info: Arc<SegmentInfo>,
         copies: Copies,
     ) -> Result<u64, DataError> {
+        // What a cache has does not show that it is there.
+        copies
+            .hosts
+            .keys()
+            .for_each(|host| self.tables.invalidate(host));
         for run in first_of_each_host(&copies) {
             let sealed = self.copied_table(&info, Some(&copies), &run).await?;
             let table = self.open_table(&info, &sealed)?;

@@ -84,6 +84,7 @@ impl Fs {
     fn keep_in_memory(&self, file: &OpenFile, change: &mut Change) -> bool {
         let mut state = file.state.lock();
         if let Some(mtime) = change.mtime {
+            state.set_mtime = Some(mtime);
             if state.content.is_modified() {
                 state.mtime = Some(mtime);
                 change.mtime = None;

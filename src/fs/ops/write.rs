@@ -43,7 +43,7 @@ impl Fs {
             self.with_sealer(file, &mut state, |s, sealer| {
                 s.content.write(offset, data, sealer)
             })?;
-            state.mtime = Some(self.now());
+            state.mtime = Some(state.written_at(self.now()));
             return self.relieve(file, &mut state);
         }
     }

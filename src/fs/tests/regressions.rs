@@ -594,3 +594,29 @@ fn write_again(fs: &Fs, name: &[u8], data: &[u8]) {
     fs.write(handle, 0, data).unwrap();
     fs.release(handle).unwrap();
 }
+
+/// The kernel tells the time of pages that it writes, and not once more for pages that came in the same tick of its clock: four
+/// mounts did not agree on a time.
+#[test]
+fn what_is_written_right_after_the_kernel_has_set_a_time_keeps_that_time() {
+    let vault = TestVault::in_memory(62).unwrap();
+    let here = vault.open(0, manual()).unwrap();
+    write(&here.fs, b"f", b"one").unwrap();
+    let node = here.fs.lookup(NodeId::ROOT, b"f").unwrap().node;
+    let handle = here.fs.open_node(node, WRITE).unwrap();
+    here.fs.write(handle, 0, b"two").unwrap();
+    let said = here.fs.getattr(node).unwrap().mtime;
+    for (ago, stays) in [(5_000_000, true), (3_600_000_000_000, false)] {
+        let set = skrin_base::Timestamp(said.0 - ago);
+        let times = skrin_fs::SetAttr {
+            mtime: Some(skrin_fs::SetTime::At(set)),
+            ..skrin_fs::SetAttr::default()
+        };
+        here.fs.setattr(node, &times).unwrap();
+        here.fs.write(handle, 0, b"six").unwrap();
+        let now = here.fs.getattr(node).unwrap().mtime;
+        assert_eq!(now == set, stays, "{now:?} {set:?}");
+    }
+    here.fs.release(handle).unwrap();
+    here.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}

@@ -28,11 +28,7 @@ pub(super) fn write(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> 
     else {
         return Ok(super::GONE);
     };
-    if !has_room_for_keys(rows, *ino, keys.len())? {
-        return Ok(Outcome::Void(
-            "the inode has as many keys as the format allows",
-        ));
-    }
+    let is_full = |inode: &Inode| inode.keys.len() + keys.len() > KEYS_MAX;
     let change = Change {
         size: *size,
         mtime: *mtime,
@@ -40,24 +36,31 @@ pub(super) fn write(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> 
         body,
     };
     if let Some(inode) = newest(rows, *ino, *base)? {
+        if is_full(&inode) {
+            return Ok(FULL);
+        }
         replace(rows, op, *ino, inode, &change)?;
         return Ok(Outcome::Applied);
     }
     if let Some(fork) = state::fork_of(rows, *base)?
         && let Some(inode) = newest(rows, fork, *base)?
     {
+        if is_full(&inode) {
+            return Ok(FULL);
+        }
         state::put_fork(rows, *base, None)?;
         state::put_fork(rows, op.id, Some(fork))?;
         replace(rows, op, fork, inode, &change)?;
         return Ok(Outcome::Applied);
     }
+    // A copy begins with the keys of what it is a copy of.
+    if state::inode(rows, *ino)?.is_some_and(|inode| is_full(&inode)) {
+        return Ok(FULL);
+    }
     fork(rows, op, *ino, place, &change)
 }
 
-fn has_room_for_keys(rows: &dyn Rows, ino: Ino, more: usize) -> Result<bool, RowsError> {
-    let keys = state::inode(rows, ino)?.map_or(0, |inode| inode.keys.len());
-    Ok(keys + more <= KEYS_MAX)
-}
+const FULL: Outcome = Outcome::Void("the inode has as many keys as the format allows");
 
 /// The file `ino` if `version` is its newest.
 fn newest(rows: &dyn Rows, ino: Ino, version: OpId) -> Result<Option<Inode>, RowsError> {

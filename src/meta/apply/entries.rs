@@ -160,12 +160,16 @@ struct Standing {
 }
 
 impl Standing {
-    /// The fork in which a version lives as the newest.
+    /// The fork in which a version lives as the newest, as long as it is a conflict copy: what somebody has moved since is his.
     fn fork(rows: &dyn Rows, version: OpId) -> Result<Option<Self>, RowsError> {
-        match state::fork_of(rows, version)? {
-            Some(ino) => Self::only(rows, ino, version),
-            None => Ok(None),
-        }
+        let Some(ino) = state::fork_of(rows, version)? else {
+            return Ok(None);
+        };
+        let Some(fork) = Self::only(rows, ino, version)? else {
+            return Ok(None);
+        };
+        let copy = state::conflict_copy(rows, ino, fork.link.entry)?;
+        Ok(copy.map(|_| fork))
     }
 
     /// The conflict copy, of this name, that has the entry.

@@ -2,6 +2,7 @@
 
 use super::{COPIED, damaged, decode, for_each, key, segment, write};
 use crate::rows::{Row, Rows, RowsError};
+use skrin_base::limits::{RELOCATED_SLOTS_MAX, SEGMENT_SLOTS_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{CopiedRun, Copies, SegmentId};
 use std::collections::btree_map::Entry;
@@ -44,6 +45,13 @@ fn parse(key: &[u8], row: &[u8]) -> Result<(SegmentId, CopiedRun), RowsError> {
     let parsed = SegmentId::decode(&mut r).and_then(|id| Ok((id, u32::from_be_bytes(r.array()?))));
     let (id, first_slot) = parsed.map_err(|error| damaged(key, &error))?;
     let value: Value = decode(key, row)?;
+    // Pages of checkpoints are what a member wrote.
+    let within = |first: u32, max: usize| u64::from(first) + u64::from(value.count) <= max as u64;
+    let fits =
+        within(first_slot, RELOCATED_SLOTS_MAX) && within(value.host_slot, SEGMENT_SLOTS_MAX);
+    if value.count == 0 || !fits || value.table_slot as usize >= SEGMENT_SLOTS_MAX {
+        return Err(damaged(key, &WireError::Value("relocated slots")));
+    }
     let run = CopiedRun {
         first_slot,
         count: value.count,

@@ -156,8 +156,6 @@ struct Player {
     /// What commits have to declare.
     undeclared: Vec<SegmentInfo>,
     handles: Vec<Handle>,
-    /// What it made after this operation waits for something, while its lane goes on.
-    upto: u64,
 }
 
 struct Game {
@@ -383,7 +381,6 @@ impl Game {
                 segments: 0,
                 undeclared: Vec::new(),
                 handles: Vec::new(),
-                upto: u64::MAX,
             };
             player.publish(u64::MAX).await;
             players.push(player);
@@ -418,7 +415,7 @@ impl Game {
         if player.device.replica.is_none() {
             player.device.open(vault).await.unwrap();
         }
-        match rng.below(30) {
+        match rng.below(28) {
             0..=3 => player.device.act(rng),
             4..=9 => player.write(vault, rng).await,
             10..=11 => {
@@ -437,11 +434,9 @@ impl Game {
                     let rule = skrin_storage::fault::Rule::new(stale);
                     player.device.faults.add(rule);
                 }
-                player.publish(upto.min(player.upto)).await;
+                player.publish(upto).await;
                 player.device.faults.clear();
             }
-            24..=25 if player.upto == u64::MAX => player.upto = player.next_id().counter,
-            24..=25 => player.upto = u64::MAX,
             21..=22 => drop(player.device.replica().checkpoint().await.unwrap()),
             23 => {
                 player.handles.clear();
