@@ -784,3 +784,45 @@ fn a_conflict_name_keeps_the_extension_and_is_cut_between_characters() {
     let expected = format!("a{}{mark}.docx", "本".repeat((kept - 1) / 3));
     assert_eq!(conflict_name_of(&long), expected);
 }
+
+/// A document that an edit brought back: a version that lives in another file than the one it was written to.
+fn brought_back() -> MemoryRows {
+    let (rows, mut anna, mut bob) = two(|d| d.put(ROOT, "doc.txt", "old"));
+    anna.remove(ROOT, "doc.txt");
+    bob.write(ROOT, "doc.txt", "back");
+    let rows = fold(&rows, &[&anna, &bob]);
+    assert_eq!(show(&rows), tree(&[("doc.txt", "back")]));
+    rows
+}
+
+#[test]
+fn what_somebody_moved_away_is_not_taken_for_the_copy_of_who_saves_the_document() {
+    let rows = brought_back();
+    let (mut carol, mut dan) = (Device::new(4, "carol", &rows), Device::new(5, "dan", &rows));
+    dan.rename((ROOT, "doc.txt"), (ROOT, "doc.txt~"));
+    dan.put(ROOT, "doc.txt", "dan's");
+    carol.save(ROOT, "doc.txt", "carol's");
+    let name = "doc (conflict, carol, 2026-11-21).txt";
+    let both = fold(&rows, &[&dan, &carol]);
+    assert_eq!(
+        show(&both),
+        tree(&[
+            ("doc.txt", "dan's"),
+            ("doc.txt~", "back"),
+            (name, "carol's")
+        ])
+    );
+    assert_eq!(copies(&both).len(), 1);
+}
+
+#[test]
+fn a_name_that_another_gave_to_a_file_stays_when_the_one_it_had_is_removed() {
+    let rows = brought_back();
+    let (mut carol, mut dan) = (Device::new(4, "carol", &rows), Device::new(5, "dan", &rows));
+    let (ino, _) = dan.seen(ROOT, "doc.txt").unwrap();
+    dan.link(ino, ROOT, "mine.txt");
+    dan.remove(ROOT, "doc.txt");
+    carol.remove(ROOT, "doc.txt");
+    let both = fold(&rows, &[&dan, &carol]);
+    assert_eq!(show(&both), tree(&[("mine.txt", "back")]));
+}
