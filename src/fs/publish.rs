@@ -149,15 +149,19 @@ impl Fs {
                 None => None,
             }
         };
-        let (segments, batch) = match found {
-            Some(found) => found,
-            None if self.holds_unnamed() => (self.data.undeclared(), Batch::default()),
-            None if heads || self.has_to_refute() => (Vec::new(), Batch::default()),
+        let (segments, batch, heads) = match found {
+            Some((segments, batch)) => (segments, batch, true),
+            None if self.holds_unnamed() => (self.data.undeclared(), Batch::default(), true),
+            None if heads || self.has_to_refute() => (Vec::new(), Batch::default(), true),
+            None if self.has_unconfirmed() => (Vec::new(), Batch::default(), false),
             None => return Ok(None),
         };
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
-        let settled = self.settled();
+        let settled = Settled {
+            heads,
+            ..self.settled()
+        };
         let batch = self.grown(batch, &segments, patience)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
@@ -225,6 +229,11 @@ impl Fs {
     /// Whether a commit is due without operations: others would lose what this device has seen.
     fn has_to_refute(&self) -> bool {
         !self.options.read_only && self.replica.tree().has_to_refute()
+    }
+
+    /// Whether a commit is on its way whose operations are pending no more.
+    fn has_unconfirmed(&self) -> bool {
+        !self.options.read_only && self.replica.has_unconfirmed()
     }
 
     /// Whether the journal is held by segments that no operation will ever name: those of files that lost their last name
@@ -317,7 +326,7 @@ impl Fs {
     fn publish_due(&self) -> bool {
         let (count, bytes) = self.replica.tree().pending_size();
         if count == 0 {
-            return self.holds_unnamed() || self.has_to_refute();
+            return self.holds_unnamed() || self.has_to_refute() || self.has_unconfirmed();
         }
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);

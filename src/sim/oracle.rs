@@ -5,11 +5,12 @@ use crate::cloud::Weather;
 use crate::model::Tree;
 use crate::sut;
 use crate::world::{Machine, World};
-use skrin_base::{Content, SegmentId};
+use skrin_base::{Content, CopiedRun, Copies, SegmentId, SegmentInfo};
 use skrin_crypto::FileKey;
 use skrin_data::BlockRef;
 use skrin_data::store::BlockRead;
 use skrin_meta::replica::FindingKind;
+use skrin_meta::usage::Usage;
 use skrin_meta::{check, state};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,7 +87,7 @@ impl World {
         let mut reads: BTreeMap<SegmentId, Vec<BlockRead>> = BTreeMap::new();
         {
             let tree = machine.replica.tree();
-            let note = |info: skrin_base::SegmentInfo| {
+            let note = |info: SegmentInfo| {
                 infos.insert(info.id, Arc::new(info));
                 Ok(())
             };
@@ -117,17 +118,51 @@ impl World {
             };
             state::for_each_inode(&tree, visit).unwrap();
         }
-        for (id, info) in infos {
-            // What nobody needs any more may be gone.
-            let Some(reads) = reads.remove(&id) else {
-                continue;
+        let usage = Usage::of(&machine.replica.tree()).unwrap();
+        for (id, info) in &infos {
+            // What nobody needs any more may be gone, and what was relocated is looked for where it lies.
+            let located = usage.located(*id).into_iter().map(|located| located.run);
+            let (here, elsewhere): (Vec<_>, Vec<_>) = located.partition(|run| run.host == *id);
+            self.check_relocated(scene, machine, info, (elsewhere, &infos));
+            let is_here = |read: &BlockRead| {
+                here.iter()
+                    .any(|run| (run.first_slot..run.end()).contains(&read.at.slot))
             };
+            let mut reads = reads.remove(id).unwrap_or_default();
+            reads.retain(is_here);
+            if reads.is_empty() {
+                continue;
+            }
+            let info = Arc::clone(info);
             let verified = self.wait(machine.data.verify_segment(info, reads));
             match verified {
                 Ok(good) if good.flaws.is_empty() => {}
                 Ok(bad) => self.fail(scene, format!("segment {id}: {:?}", bad.flaws)),
                 Err(error) => self.fail(scene, format!("segment {id}: {error}")),
             }
+        }
+    }
+
+    /// Each block of a segment that a file names and that lies in another one.
+    fn check_relocated(
+        &self,
+        scene: &str,
+        machine: &Machine,
+        info: &Arc<SegmentInfo>,
+        (runs, infos): (Vec<CopiedRun>, &BTreeMap<SegmentId, Arc<SegmentInfo>>),
+    ) {
+        if runs.is_empty() {
+            return;
+        }
+        let hosts = runs.iter().filter_map(|run| infos.get(&run.host));
+        let copies = Copies {
+            hosts: hosts.map(|host| (host.id, Arc::clone(host))).collect(),
+            runs,
+        };
+        let checked = machine.data.check_copies(Arc::clone(info), copies);
+        match self.wait(checked) {
+            Ok(count) => self.trace.event("relocated blocks read", count.to_string()),
+            Err(error) => self.fail(scene, format!("relocated blocks of {}: {error}", info.id)),
         }
     }
 }

@@ -620,3 +620,39 @@ fn what_is_written_right_after_the_kernel_has_set_a_time_keeps_that_time() {
     here.fs.release(handle).unwrap();
     here.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
 }
+
+/// Found by the simulation (`SKRIN_SEED=1795720232051 many`): the operations of a commit are pending no more when it is kept, and
+/// `sync` said that all was well though the storage had not taken it.
+#[test]
+fn sync_puts_a_commit_whose_put_failed_before_it_says_that_all_is_there() {
+    let faults = Faults::default();
+    let inner = Arc::new(MemoryStore::new());
+    let store = Fault::new(Arc::clone(&inner), faults.clone());
+    let clock = Arc::new(SystemClock::default());
+    let vault = TestVault::new(63, Arc::new(store), clock).unwrap();
+    let here = vault.open(0, manual()).unwrap();
+    for (n, kind) in [ErrorKind::Denied, ErrorKind::Transient]
+        .into_iter()
+        .enumerate()
+    {
+        write(&here.fs, format!("f{n}").as_bytes(), b"x").unwrap();
+        let refused = Rule::new(Failure::Before(kind)).on(Verb::Put);
+        faults.add(refused.named(|name| name.contains("/lanes/")).times(1));
+        let first = here.fs.sync(|_| ());
+        assert_eq!(first.is_ok(), kind == ErrorKind::Transient, "{first:?}");
+        assert_eq!(faults.fired(), n as u64 + 1);
+        here.fs.sync(|_| ()).unwrap();
+        let commits = inner.names();
+        let commits = commits
+            .iter()
+            .filter(|name| name.as_str().contains("/lanes/"));
+        assert_eq!(commits.count(), n + 1);
+        let there = vault.open(1, manual()).unwrap();
+        assert_eq!(
+            there.replica.digest().unwrap(),
+            here.replica.digest().unwrap()
+        );
+        there.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
+    here.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}

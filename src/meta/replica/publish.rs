@@ -177,6 +177,11 @@ impl Replica {
         answers || !self.silent(net).is_empty()
     }
 
+    /// Whether a commit was made and kept whose put the storage has not confirmed: nothing of it is pending, and it is not there yet.
+    pub fn has_unconfirmed(&self) -> bool {
+        self.shown.lock().in_flight
+    }
+
     /// Returns when no commit is being sealed and kept any more. Waits for the local disk only, unless somebody publishes.
     ///
     /// # Errors
@@ -465,6 +470,7 @@ impl Replica {
         let (sealed, checked) = done.map_err(|_| ReplicaError::Ending)??;
         self.stamp(net, checked, &sealed, count)?;
         net.in_flight = Some(sealed);
+        self.shown.lock().in_flight = true;
         Ok(())
     }
 
@@ -521,6 +527,7 @@ impl Replica {
             .put(&tip, Bytes::from_static(TIP_CONTENT))
             .await?;
         net.in_flight = None;
+        self.shown.lock().in_flight = false;
         self.remember(net).await?;
         self.drop_old_tips(net, &sealed.head).await;
         self.forget_covered();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Default)]
 pub(super) struct Shown {
     own: Option<LaneId>,
-    in_flight: bool,
+    pub(super) in_flight: bool,
     findings: Vec<Finding>,
 }
 
