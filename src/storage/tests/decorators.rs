@@ -384,11 +384,14 @@ async fn good_bytes_take_the_place_of_whatever_lies_there_and_are_read_back() {
 
 #[tokio::test]
 async fn what_cannot_be_put_over_leaves_what_lies_there() {
-    let (fault, faults, memory) = faulty();
-    let name = name("segments/aa/x");
-    memory.tamper(&name, Some(Bytes::from_static(b"damaged")));
-    faults.add(Rule::new(Failure::Before(ErrorKind::Full)));
-    let error = put_over(&fault, &name, Bytes::from_static(b"good")).await;
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
-    assert_eq!(memory.peek(&name), Some(Bytes::from_static(b"damaged")));
+    // Broken: a disk that fails.
+    for kind in [ErrorKind::Full, ErrorKind::Broken, ErrorKind::Denied] {
+        let (fault, faults, memory) = faulty();
+        let name = name("segments/aa/x");
+        memory.tamper(&name, Some(Bytes::from_static(b"damaged")));
+        faults.add(Rule::new(Failure::Before(kind)).on(Verb::Put));
+        let error = put_over(&fault, &name, Bytes::from_static(b"good")).await;
+        assert_eq!(error.unwrap_err().kind(), kind);
+        assert_eq!(memory.peek(&name), Some(Bytes::from_static(b"damaged")));
+    }
 }

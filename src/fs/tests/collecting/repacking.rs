@@ -355,3 +355,56 @@ fn who_lies_about_where_blocks_are_changes_nothing_and_makes_nobody_delete_the_g
     }
     leave([device, liar, fresh]);
 }
+
+/// Found by a review: what was looked at before the deletion was the relocation that all had released, and readers look where the last one says.
+#[test]
+fn nothing_goes_while_readers_are_told_of_another_place_than_the_one_that_was_looked_at() {
+    let world = World::new(24);
+    let (device, liar) = (world.mount(0), world.mount(1));
+    let expected = half_dead(&device);
+    let live = extents(&device, b"f");
+    let Some(Content::Stored(at)) = live.first().map(|e| e.content) else {
+        panic!("the first block is stored");
+    };
+    let old = at.segment;
+    let new = *named(&device, b"f").iter().find(|id| **id != old).unwrap();
+    let round = || {
+        world.clock.turn(Duration::from_secs(2));
+        for opened in [&device, &liar] {
+            opened.fs.poll().unwrap();
+            write(&opened.fs, b"note", b"time goes by");
+        }
+        device.fs.collect().unwrap()
+    };
+    assert!((0..6).any(|_| round().repacked > 0));
+    assert!(is_stored(&world, old));
+    // The honest word is in a checkpoint before the lie comes.
+    round();
+    assert!(is_stored(&world, old));
+    liar.fs.poll().unwrap();
+    let runs = (0..BLOCKS as u32).step_by(4).map(|slot| SlotRun {
+        first: slot,
+        count: 1,
+        at: slot / 4,
+    });
+    let lie = OpKind::Relocate {
+        segment: old,
+        host: new,
+        table_slot: 40,
+        runs: runs.collect(),
+    };
+    liar.fs.say(lie).unwrap();
+    let mut held = false;
+    for _ in 0..8 {
+        let done = round();
+        held |= done
+            .holds
+            .iter()
+            .any(|hold| hold.contains("relocated once more"));
+        let fresh = world.mount(2);
+        assert!(read(&fresh.fs, b"f", LEN) == expected, "{done:?}");
+        leave([fresh]);
+    }
+    assert!(held, "it was about to go");
+    leave([device, liar]);
+}
