@@ -1,6 +1,5 @@
 //! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -239,12 +238,11 @@ fn mount(
     let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
-    let local = plan.store.is_local();
-    let pin_file = (!local).then(|| PinFile::new(state.path(), &device, unlocked.vault()));
-    let pinned = match &pin_file {
-        Some(file) => file.load()?,
-        None => BTreeSet::new(),
-    };
+    let cache = (!plan.store.is_local()).then(|| state.path().join(CACHE));
+    let pin_file = cache
+        .is_some()
+        .then(|| PinFile::new(state.path(), &device, unlocked.vault()));
+    let pinned = pin_file.as_ref().map(|file| file.load()).transpose()?;
     let parts = Parts {
         store,
         unlocked: &unlocked,
@@ -254,23 +252,18 @@ fn mount(
         state_dir: state.path(),
         memory: plan.memory,
         cache_size: plan.cache_size,
-        disk_cache: (!local).then(|| state.path().join(CACHE)),
+        disk_cache: cache.clone(),
         read_only: plan.read_only,
         pins: pin_file.clone(),
     };
     let mut layers = runtime.block_on(Layers::open(parts))?;
     drop(unlocked);
-    for finding in layers.findings() {
-        say(Word::Note(format!("warning: {finding}")));
-    }
-    if fresh {
-        first_contact(&layers.replica, say);
-    }
+    warn(&layers, fresh, say);
     let key_memory = harden::lock_memory();
     let mut options = fs_options(plan);
     options.unreachable = answered == Some(false);
     let fs = layers.file_system(options)?;
-    if pin_file.is_some() {
+    if let Some(pinned) = pinned {
         fs.pin(pinned);
     }
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
@@ -299,26 +292,40 @@ fn mount(
             device: device_id,
             since: Instant::now(),
             answered,
-            cache: (!local).then(|| state.path().join(CACHE)),
+            cache,
             state_dir: state.path().to_owned(),
             fresh,
             rollbacks,
         },
     });
-    let control = control::Server::start(point.path(), Arc::clone(&mounted) as Arc<dyn Served>);
-    let begin = |control| {
-        mounted
-            .scrub
-            .begin(runtime.handle().clone())
-            .map(|()| control)
-    };
-    match control.and_then(begin) {
+    match answer(runtime, &mounted, point) {
         Ok(control) => Ok((mounted, events, control, state)),
         Err(failure) => {
             mounted.end(Shutdown::LeaveInJournal)?;
             Err(failure)
         }
     }
+}
+
+/// What whoever mounts has to know first.
+fn warn(layers: &Layers, fresh: bool, say: Say<'_>) {
+    for finding in layers.findings() {
+        say(Word::Note(format!("warning: {finding}")));
+    }
+    if fresh {
+        first_contact(&layers.replica, say);
+    }
+}
+
+/// Begins to answer other commands, and goes on with a scrub.
+fn answer(
+    runtime: &tokio::runtime::Runtime,
+    mounted: &Arc<Mounted>,
+    point: &MountPoint,
+) -> Outcome<control::Server> {
+    let control = control::Server::start(point.path(), Arc::clone(mounted) as Arc<dyn Served>)?;
+    mounted.scrub.begin(runtime.handle().clone())?;
+    Ok(control)
 }
 
 fn mount_options(plan: &Plan, place: &str) -> MountOptions {
