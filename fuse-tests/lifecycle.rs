@@ -212,6 +212,21 @@ fn a_busy_mount_is_6_and_names_who_holds_it() {
     mount.unmount();
 }
 
+/// CI failed on it: nobody held the mount by the time somebody looked.
+#[test]
+fn a_mount_that_is_in_use_for_a_moment_only_is_unmounted_all_the_same() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("file"), "x").unwrap();
+    let held = std::fs::File::open(mount.join("file")).unwrap();
+    let moment = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        drop(held);
+    });
+    mount.unmount();
+    moment.join().unwrap();
+}
+
 #[test]
 fn there_are_no_core_dumps_and_keys_are_locked() {
     let vault = Vault::new(On::Local);

@@ -38,6 +38,10 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 const STALLED: Duration = Duration::from_secs(30);
 /// What to do about an upload that fails.
 const NOTHING_LOST: &str = "nothing is lost: it is tried again while the vault is mounted, and `skrin unmount --now` leaves it in the journal";
+/// How long a mount may be in use for a moment: by a program between fork and exec, by who looks through /proc, by an indexer.
+const BUSY_PATIENCE: Duration = Duration::from_secs(2);
+/// The same where nobody can be seen who uses it.
+const UNSEEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long SIGTERM waits for uploads.
 const TERM_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is looked whether somebody else has unmounted us.
@@ -640,7 +644,7 @@ impl Mounted {
         };
         // While it is in our table.
         let line = mount_table::at(&self.info.point).ok().flatten();
-        match mount.unmount(false) {
+        match unmount_patiently(&mut mount, &self.info.point) {
             Ok(()) => Ok(()),
             Err(error @ MountError::Elsewhere(_)) => {
                 *handle = Some(mount);
@@ -830,6 +834,21 @@ impl Served for Mounted {
         if self.handle.lock().is_none() {
             let _ = self.ended.send(Event::Ended);
         }
+    }
+}
+
+/// Unmounts; what is in use is tried again for a moment, as most such uses are over before anybody could look for them.
+fn unmount_patiently(mount: &mut MountHandle, point: &Path) -> Result<(), MountError> {
+    let begun = Instant::now();
+    loop {
+        let result = mount.unmount(false);
+        if !matches!(result, Err(MountError::Busy(_))) || begun.elapsed() > UNSEEN_PATIENCE {
+            return result;
+        }
+        if begun.elapsed() > BUSY_PATIENCE && !mount_table::holders(point).is_empty() {
+            return result;
+        }
+        std::thread::sleep(LOOK);
     }
 }
 
