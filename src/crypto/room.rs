@@ -6,6 +6,8 @@ use crate::sign::VerifyingKey;
 use skrin_base::ids::{EpochId, Hash32, PersonId};
 use skrin_base::{DeviceId, LaneId, RoomId, SegmentId, VaultId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// An epoch key that is not the one that the epoch's record commits to: whoever wrapped it
@@ -174,12 +176,33 @@ pub struct RosterDevice {
     pub person: PersonId,
     /// What people call it.
     pub label: String,
-    /// Whether a control record ended it.
-    pub revoked: bool,
+    /// What counts of its lanes, once a control record has ended it: its person was removed or made a reader, or the device revoked.
+    pub cut: Option<Cut>,
+}
+
+/// The ends of the lanes of a device that was cut off, of each branch one: what they name counts, with all before it in its lane.
+/// Nothing counts of a lane that has no entry.
+pub type Cut = BTreeMap<LaneId, Vec<(u64, Hash32)>>;
+
+/// Who might do what, as of any point in the control records.
+pub trait Rights: Send + Sync {
+    /// Whether a device's person may change the room's tree, and the device had not been revoked, as far as `heads` and their
+    /// ancestors say. `heads` all stand.
+    fn may_write(&self, device: DeviceId, heads: &[Hash32]) -> bool;
+}
+
+/// Whoever is certified may write: for a room of one person's devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Everybody;
+
+impl Rights for Everybody {
+    fn may_write(&self, _: DeviceId, _: &[Hash32]) -> bool {
+        true
+    }
 }
 
 /// Who may sign commits, as far as the control records that are known say.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone)]
 pub struct Roster {
     /// All devices ever certified.
     pub devices: BTreeMap<DeviceId, RosterDevice>,
@@ -187,9 +210,38 @@ pub struct Roster {
     pub control_heads: Vec<Hash32>,
     /// All control records that stand, with their parents.
     pub control: BTreeMap<Hash32, Vec<Hash32>>,
+    /// Who might write when.
+    pub rights: Arc<dyn Rights>,
+}
+
+/// `rights` follow from the records.
+impl PartialEq for Roster {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.devices, &self.control_heads, &self.control)
+            == (&other.devices, &other.control_heads, &other.control)
+    }
+}
+
+impl fmt::Debug for Roster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Roster");
+        out.field("devices", &self.devices);
+        out.field("control_heads", &self.control_heads);
+        out.finish_non_exhaustive()
+    }
 }
 
 impl Roster {
+    /// Without any control record.
+    pub fn new(rights: Arc<dyn Rights>) -> Self {
+        Self {
+            devices: BTreeMap::new(),
+            control_heads: Vec::new(),
+            control: BTreeMap::new(),
+            rights,
+        }
+    }
+
     /// Whether the control record is known here and stands.
     pub fn stands(&self, record: &Hash32) -> bool {
         self.control.contains_key(record)
@@ -259,7 +311,7 @@ mod tests {
         let control = parents.map(|(n, p)| (record(n), p.into_iter().map(record).collect()));
         let roster = Roster {
             control: control.into(),
-            ..Roster::default()
+            ..Roster::new(Arc::new(Everybody))
         };
         let includes = |heads: &[u8], earlier: &[u8]| {
             let records = |all: &[u8]| all.iter().map(|n| record(*n)).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use skrin_base::{Clock, DeviceId, Entropy, EpochId, Hash32, PersonId, RoomId, Ti
 use skrin_crypto::keys::{
     derive_epoch_commitment, derive_local_key, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{DeviceSeed, DeviceSigner, RoomKeys, Roster, RosterDevice};
+use skrin_crypto::{DeviceSeed, DeviceSigner, Everybody, RoomKeys, Roster, RosterDevice};
 use skrin_data::store::DataParts;
 use skrin_data::{DataConfig, DataStore, Journal, JournalConfig};
 use skrin_meta::checkpoint::{DigestOfRows, Root, seal_root};
@@ -165,7 +165,7 @@ impl TestVault {
                 key: d.signer.public(),
                 person: PersonId([1; 16]),
                 label: format!("device-{n}"),
-                revoked: false,
+                cut: None,
             };
             (d.id, device)
         };
@@ -173,6 +173,7 @@ impl TestVault {
             devices: self.devices.iter().enumerate().map(device).collect(),
             control_heads: vec![Hash32([5; 32])],
             control: [(Hash32([5; 32]), Vec::new())].into(),
+            rights: Arc::new(Everybody),
         }
     }
 

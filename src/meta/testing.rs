@@ -15,7 +15,9 @@ use skrin_base::{
 use skrin_crypto::keys::{
     derive_epoch_commitment, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{CommitAad, DeviceSigner, EpochKey, RoomKeys, Roster, RosterDevice, open, seal};
+use skrin_crypto::{
+    CommitAad, DeviceSigner, EpochKey, Everybody, RoomKeys, Roster, RosterDevice, open, seal,
+};
 use std::sync::Arc;
 
 /// A room of one person with several devices.
@@ -88,7 +90,7 @@ impl World {
                 key: signer.public(),
                 person: PersonId([1; 16]),
                 label: format!("device-{n}"),
-                revoked: false,
+                cut: None,
             };
             (*id, device)
         };
@@ -96,6 +98,7 @@ impl World {
             devices: self.devices.iter().enumerate().map(device).collect(),
             control_heads: vec![Hash32([5; 32])],
             control: [(Hash32([5; 32]), Vec::new())].into(),
+            rights: Arc::new(Everybody),
         }
     }
 

@@ -12,7 +12,7 @@ use skrin_base::{DeviceId, Entropy, EpochId, Hash32, PersonId, RoomId, VaultId};
 use skrin_crypto::keys::{
     derive_epoch_commitment, derive_local_key, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{DeviceSeed, DeviceSigner, RoomKeys, Roster, RosterDevice};
+use skrin_crypto::{DeviceSeed, DeviceSigner, Everybody, RoomKeys, Roster, RosterDevice};
 use skrin_data::store::DataParts;
 use skrin_data::{DataConfig, DataStore, Finding, Journal, JournalConfig};
 use skrin_fs::{Drive, Fs, FsConfig, FsError, FsOptions, Waits};
@@ -183,7 +183,7 @@ impl World {
                 key: d.signer.public(),
                 person: PersonId([1; 16]),
                 label: format!("device-{n}"),
-                revoked: false,
+                cut: None,
             };
             (d.id, device)
         };
@@ -191,6 +191,7 @@ impl World {
             devices: self.devices.iter().enumerate().map(device).collect(),
             control_heads: vec![Hash32([5; 32])],
             control: [(Hash32([5; 32]), Vec::new())].into(),
+            rights: Arc::new(Everybody),
         }
     }
 

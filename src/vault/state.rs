@@ -12,9 +12,11 @@ use skrin_base::Timestamp;
 use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId, RoomId};
 use skrin_base::wire::WireError;
 use skrin_crypto::{
-    Envelope, EpochCommitment, KemPublic, RoomSecret, Roster, RosterDevice, Suite, VerifyingKey,
+    Envelope, EpochCommitment, Everybody, KemPublic, RoomSecret, Roster, RosterDevice, Suite,
+    VerifyingKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A person of a room.
 #[derive(Clone, Debug)]
@@ -264,13 +266,14 @@ impl ControlState {
             key: info.sign.clone(),
             person: info.person,
             label: info.label.as_str().to_owned(),
-            revoked: false,
+            cut: None,
         };
         let devices = self.devices.iter();
         Roster {
             devices: devices.map(|(id, info)| (*id, device(info))).collect(),
             control_heads: self.heads(),
             control: self.dag.records(),
+            rights: Arc::new(Everybody),
         }
     }
 

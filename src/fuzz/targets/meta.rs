@@ -9,8 +9,8 @@ use skrin_base::wire::{Decode, Encode, Reader, Writer};
 use skrin_base::{Ino, SegmentInfo};
 use skrin_crypto::keys::derive_epoch_commitment;
 use skrin_crypto::{
-    CommitAad, DeviceSeed, DeviceSigner, EpochKey, RoomKeys, RoomSecret, Roster, RosterDevice,
-    SignatureKind, commit_id, hash, pad_pow2, seal,
+    CommitAad, DeviceSeed, DeviceSigner, EpochKey, Everybody, RoomKeys, RoomSecret, Roster,
+    RosterDevice, SignatureKind, commit_id, hash, pad_pow2, seal,
 };
 use skrin_meta::check::Finding;
 use skrin_meta::checkpoint::{PAGE_CAPACITY, Root, RowAssembler, open_root, seal_root};
@@ -21,6 +21,7 @@ use skrin_meta::state::{self, Entry, Inode};
 use skrin_meta::undo::{Frame, Recorder};
 use skrin_meta::{MemoryRows, Op, Outcome, RowKey, apply};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::LazyLock;
 
 /// The device of all commits here.
@@ -47,12 +48,13 @@ static WORLD: LazyLock<Option<World>> = LazyLock::new(|| {
         key: signer.public(),
         person: PersonId([1; 16]),
         label: "device".to_owned(),
-        revoked: false,
+        cut: None,
     };
     let roster = Roster {
         devices: BTreeMap::from([(DEVICE, device)]),
         control_heads: Vec::new(),
         control: [1, 2].map(|n| (Hash32([n; 32]), Vec::new())).into(),
+        rights: Arc::new(Everybody),
     };
     Some(World {
         keys,

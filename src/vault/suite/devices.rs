@@ -29,7 +29,7 @@ async fn a_certified_device_reads_the_room_without_the_root() {
     assert_eq!(mine.keys.hint(&epoch, lane), roots.keys.hint(&epoch, lane));
     assert_eq!(mine.roster, roots.roster);
     let entry = &mine.roster.devices[&device.id()];
-    assert_eq!((entry.label.as_str(), entry.revoked), ("laptop", false));
+    assert_eq!((entry.label.as_str(), &entry.cut), ("laptop", &None));
     let signature = device
         .signer(w.made.anchor.vault)
         .sign(SignatureKind::Commit, b"commit");

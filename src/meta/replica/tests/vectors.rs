@@ -10,7 +10,9 @@ use crate::{apply, state};
 use skrin_base::ids::{EpochId, PersonId, RoomId, VaultId};
 use skrin_base::wire::Encode;
 use skrin_base::{Ino, SegmentId, SegmentInfo};
-use skrin_crypto::{EpochCommitment, EpochKey, RoomSecret, RosterDevice, VerifyingKey, hash};
+use skrin_crypto::{
+    EpochCommitment, EpochKey, Everybody, RoomSecret, RosterDevice, VerifyingKey, hash,
+};
 use std::fmt::Write;
 
 fn hex(bytes: &[u8]) -> String {
@@ -86,7 +88,7 @@ impl Vectors {
                 key: VerifyingKey::from_bytes(key.try_into().unwrap()).unwrap(),
                 person: PersonId([1; 16]),
                 label: String::new(),
-                revoked: false,
+                cut: None,
             };
             (DeviceId(id.try_into().unwrap()), device)
         });
@@ -94,6 +96,7 @@ impl Vectors {
             devices: devices.collect(),
             control_heads: Vec::new(),
             control: [(Hash32(self.array("control_head")), Vec::new())].into(),
+            rights: Arc::new(Everybody),
         };
         (keys.unwrap(), roster)
     }
