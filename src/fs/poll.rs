@@ -2,6 +2,7 @@
 
 use crate::core::{Fs, Polled};
 use crate::error::FsError;
+use crate::flush::FLUSH_AFTER;
 use crate::leases::is_lock;
 use crate::nodes::Seen;
 use parking_lot::MutexGuard;
@@ -207,6 +208,7 @@ impl Fs {
         if diff.everything {
             self.suspect_everything(&mut diff)?;
         }
+        self.rehome_locals((!diff.everything).then_some(&diff.inodes))?;
         let mut entries: Vec<(Ino, Name)> = diff.entries.into_iter().collect();
         let (mut attributes, mut listings) = (Vec::new(), BTreeSet::new());
         for ino in diff.inodes {
@@ -428,6 +430,7 @@ impl Fs {
     pub(crate) fn keep_local(&self) -> Result<(), FsError> {
         self.flush_old();
         self.journal.flush()?;
+        self.locals.keep_old(self.clock.monotonic(), FLUSH_AFTER)?;
         self.keep_leases();
         self.relieve_tree()
     }

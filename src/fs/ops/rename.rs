@@ -96,7 +96,7 @@ impl Fs {
     /// Moves an entry, atomically replacing what has the new name, or exchanges two.
     ///
     /// # Errors
-    /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `MoveBelowItself`, `ReadOnly`.
+    /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `MoveBelowItself`, `OtherDevice`, `ReadOnly`.
     pub fn rename(
         &self,
         dir: NodeId,
@@ -109,6 +109,13 @@ impl Fs {
         self.check_writable()?;
         self.check_not_reserved(dir, &name)?;
         self.check_not_reserved(to_dir, &to_name)?;
+        let from = self.local_place(dir, &name)?;
+        let to = self.local_place(to_dir, &to_name)?;
+        match (from, &to) {
+            (Some(from), to) => return self.rename_local(&from, to.as_ref(), mode),
+            (None, Some(to)) => self.check_move_onto(dir, &name, to, mode)?,
+            (None, None) => {}
+        }
         self.flush_before_rename(dir, &name)?;
         if mode == RenameMode::Exchange {
             self.flush_before_rename(to_dir, &to_name)?;
@@ -152,6 +159,10 @@ impl Fs {
             if let Some(ino) = replaced.filter(|_| survivors.is_some()) {
                 self.holds.file_told(ino, counter);
                 self.leases.forget(ino);
+                self.drop_locals_in(ino);
+            }
+            if let Some(to) = &to {
+                self.drop_local(to);
             }
             match (survivors, replaced) {
                 (Some(s), Some(ino)) => s.detach(&tree, ino, self),
