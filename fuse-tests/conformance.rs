@@ -125,6 +125,49 @@ fn every_test_of_pjdfstest_passes_that_is_not_excluded_for_a_reason() {
     mount.unmount();
 }
 
+/// Where calls do something else than on a native file system, and what: as docs/semantics.md says, but for values of attributes, of which
+/// others take less.
+const DIFFERENCES: [(&str, &str); 5] = [
+    ("rename with a whiteout", "EINVAL"),
+    ("a value of 64 KiB", "None"),
+    ("collapse", "ENOTSUP"),
+    ("insert", "ENOTSUP"),
+    ("open d 0o20200002", "ENOTSUP"),
+];
+/// Lines that `calls.py` prints.
+const CALLS: usize = 452;
+
+fn calls_do_what_they_do_on_a_native_file_system_but_where_it_is_said(on: On) {
+    let vault = Vault::new(on);
+    let native = vault.path("native");
+    std::fs::create_dir(&native).unwrap();
+    let mount = vault.mount_with("a", &["--allow-other"]);
+    let here = mount.join("here");
+    std::fs::create_dir(&here).unwrap();
+    for dir in [mount.path(), &vault.path("")] {
+        std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    }
+    let said = |dir: &Path| {
+        let script = command("python3")
+            .arg(file("calls.py"))
+            .arg(dir)
+            .output_ok();
+        let lines: Vec<String> = script.lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), CALLS, "{script}");
+        lines
+    };
+    for (theirs, ours) in said(&native).iter().zip(&said(&here)) {
+        let (what, value) = ours.split_once(": ").unwrap_or((ours, ""));
+        match DIFFERENCES.iter().find(|(name, _)| *name == what) {
+            Some((_, expected)) => assert_eq!(value, *expected, "{what}"),
+            None => assert_eq!(ours, theirs),
+        }
+    }
+    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 0);
+    mount.unmount();
+    vault.verify_clean();
+}
+
 /// Files that stay on the device are another implementation of all that these suites check.
 #[test]
 fn pjdfstest_and_fsx_pass_among_the_files_that_stay_on_the_device() {
@@ -281,4 +324,7 @@ fn every_stressor_of_file_systems_passes_that_is_not_excluded_for_a_reason() {
     vault.verify_clean();
 }
 
-crate::on_every_storage! { fio_reads_what_it_wrote_also_after_a_remount_and_on_another_device; }
+crate::on_every_storage! {
+    fio_reads_what_it_wrote_also_after_a_remount_and_on_another_device;
+    calls_do_what_they_do_on_a_native_file_system_but_where_it_is_said;
+}

@@ -430,9 +430,9 @@ impl Fs {
     pub(crate) fn keep_local(&self) -> Result<(), FsError> {
         self.flush_old();
         self.journal.flush()?;
-        self.locals.keep_old(self.clock.monotonic(), FLUSH_AFTER)?;
         self.keep_leases();
-        self.relieve_tree()
+        self.relieve_tree()?;
+        self.locals.keep_old(self.clock.monotonic(), FLUSH_AFTER)
     }
 
     /// Writes the tree to the local cache when much of it is only in memory. Losing the cache costs time only.

@@ -347,9 +347,19 @@ fn what_the_vault_has_of_that_name_comes_first_and_is_a_file_like_others() {
         .rename(dir, b"._b", dir, b"._c", RenameMode::Replace)
         .unwrap();
     assert_eq!(names(&at.fs, dir, 1), ["._a", "._c"]);
-    // Who removes it saw one file of that name: the other does not come out from behind it.
-    at.fs.unlink(dir, b"._a").unwrap();
-    at.fs.unlink(dir, b"._c").unwrap();
+    assert_eq!(contents(&at.fs, dir, b"._c").unwrap(), b"of the vault");
+    // Who moves or removes it saw one file of that name: the other does not come out from behind it.
+    at.fs
+        .rename(dir, b"._a", dir, b"a", RenameMode::Replace)
+        .unwrap();
+    assert_eq!(names(&at.fs, dir, 1), ["._c", "a"]);
+    write(&other.fs, there, b"._e", b"of the vault").unwrap();
+    write(&at.fs, dir, b"._e", b"mine").unwrap();
+    sync(&other);
+    at.fs.poll().unwrap();
+    for name in [&b"._e"[..], b"._c", b"a"] {
+        at.fs.unlink(dir, name).unwrap();
+    }
     assert_eq!(names(&at.fs, dir, 1), [""; 0]);
     sync(&at);
     other.fs.poll().unwrap();
