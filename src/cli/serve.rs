@@ -1,5 +1,6 @@
 //! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -240,11 +241,12 @@ fn mount(
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
     let cache = (!plan.store.is_local()).then(|| state.path().join(CACHE));
+    let vault = unlocked.vault();
     let pin_file = cache
-        .is_some()
-        .then(|| PinFile::new(state.path(), &device, unlocked.vault()));
+        .as_ref()
+        .map(|_| PinFile::new(state.path(), &device, vault));
     let pinned = pin_file.as_ref().map(|file| file.load()).transpose()?;
-    let local = mac_files(plan, state.path(), &device, unlocked.vault())?;
+    let local = mac_files(plan, state.path(), &device, vault)?;
     let parts = Parts {
         store,
         unlocked: &unlocked,
@@ -263,12 +265,7 @@ fn mount(
     layers.local = local;
     warn(&layers, fresh, say);
     let key_memory = harden::lock_memory();
-    let mut options = fs_options(plan);
-    options.unreachable = answered == Some(false);
-    let fs = layers.file_system(options)?;
-    if let Some(pinned) = pinned {
-        fs.pin(pinned);
-    }
+    let fs = file_system(plan, &mut layers, answered, pinned)?;
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);
@@ -308,6 +305,22 @@ fn mount(
             Err(failure)
         }
     }
+}
+
+/// The file system over the layers, with what is pinned.
+fn file_system(
+    plan: &Plan,
+    layers: &mut Layers,
+    answered: Option<bool>,
+    pinned: Option<BTreeSet<Ino>>,
+) -> Outcome<Arc<Fs>> {
+    let mut options = fs_options(plan);
+    options.unreachable = answered == Some(false);
+    let fs = layers.file_system(options)?;
+    if let Some(pinned) = pinned {
+        fs.pin(pinned);
+    }
+    Ok(fs)
 }
 
 /// What whoever mounts has to know first.
