@@ -38,7 +38,7 @@ fn suite(name: &str) -> Command {
 
 /// Runs the tests of pjdfstest that match; how each ended.
 fn pjdfstest(
-    mount: &Mount<'_>,
+    dir: &Path,
     config: &Path,
     secondary: &Path,
     only: &[&str],
@@ -48,7 +48,7 @@ fn pjdfstest(
         .arg("-c")
         .arg(config)
         .arg("-p")
-        .arg(mount.path())
+        .arg(dir)
         .arg("-s")
         .arg(secondary)
         .args(only)
@@ -106,8 +106,13 @@ fn every_test_of_pjdfstest_passes_that_is_not_excluded_for_a_reason() {
         config.replace("allow_remount = true", "allow_remount = false"),
     )
     .unwrap();
-    let mut ended = pjdfstest(&mount, &never, &secondary, &[]);
-    let remounted = pjdfstest(&mount, &file("pjdfstest.toml"), &secondary, &["erofs"]);
+    let mut ended = pjdfstest(mount.path(), &never, &secondary, &[]);
+    let remounted = pjdfstest(
+        mount.path(),
+        &file("pjdfstest.toml"),
+        &secondary,
+        &["erofs"],
+    );
     assert_eq!(remounted.len(), 13);
     ended.extend(remounted);
     assert_eq!(ended.len(), PJDFSTEST_COUNT);
@@ -118,6 +123,91 @@ fn every_test_of_pjdfstest_passes_that_is_not_excluded_for_a_reason() {
         .collect();
     assert_eq!(not_passed, exclusions("exclusions"));
     mount.unmount();
+}
+
+/// Where calls do something else than on a native file system, and what: as docs/semantics.md says, but for values of attributes, of which
+/// others take less.
+const DIFFERENCES: [(&str, &str); 5] = [
+    ("rename with a whiteout", "EINVAL"),
+    ("a value of 64 KiB", "None"),
+    ("collapse", "ENOTSUP"),
+    ("insert", "ENOTSUP"),
+    ("open d 0o20200002", "ENOTSUP"),
+];
+/// Lines that `calls.py` prints.
+const CALLS: usize = 452;
+
+fn calls_do_what_they_do_on_a_native_file_system_but_where_it_is_said(on: On) {
+    let vault = Vault::new(on);
+    let native = vault.path("native");
+    std::fs::create_dir(&native).unwrap();
+    let mount = vault.mount_with("a", &["--allow-other"]);
+    let here = mount.join("here");
+    std::fs::create_dir(&here).unwrap();
+    for dir in [mount.path(), &vault.path("")] {
+        std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    }
+    let said = |dir: &Path| {
+        let script = command("python3")
+            .arg(file("calls.py"))
+            .arg(dir)
+            .output_ok();
+        let lines: Vec<String> = script.lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), CALLS, "{script}");
+        lines
+    };
+    for (theirs, ours) in said(&native).iter().zip(&said(&here)) {
+        let (what, value) = ours.split_once(": ").unwrap_or((ours, ""));
+        match DIFFERENCES.iter().find(|(name, _)| *name == what) {
+            Some((_, expected)) => assert_eq!(value, *expected, "{what}"),
+            None => assert_eq!(ours, theirs),
+        }
+    }
+    assert_eq!(std::fs::read_dir(&here).unwrap().count(), 0);
+    mount.unmount();
+    vault.verify_clean();
+}
+
+/// Files that stay on the device are another implementation of all that these suites check.
+#[test]
+fn pjdfstest_and_fsx_pass_among_the_files_that_stay_on_the_device() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount_with("a", &["--allow-other", "--mac-files", "local"]);
+    let dir = mount.join(".TemporaryItems");
+    std::fs::create_dir(&dir).unwrap();
+    let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    let secondary = vault.path("secondary");
+    std::fs::create_dir(&secondary).unwrap();
+    for dir in [mount.path(), &dir, &vault.path(""), &secondary] {
+        open(dir);
+    }
+    let config = std::fs::read_to_string(file("pjdfstest.toml")).unwrap();
+    let never = vault.path("no-remount.toml");
+    let config = config.replace("allow_remount = true", "allow_remount = false");
+    std::fs::write(&never, config).unwrap();
+    let ended = pjdfstest(&dir, &never, &secondary, &[]);
+    assert_eq!(ended.len(), PJDFSTEST_COUNT);
+    // None of these is about anything but the remount.
+    let remounts = |name: &str| name.contains("erofs");
+    let not_passed = ended
+        .into_iter()
+        .filter(|(name, how)| how != "ok" && !remounts(name));
+    let not_passed: Vec<String> = not_passed.map(|(name, _)| name).collect();
+    // A file of 2 GiB is beyond their bound.
+    let expected = [exclusions("exclusions"), vec!["open::interact_2gb".into()]].concat();
+    assert_eq!(not_passed, expected);
+
+    let native = vault.path("native");
+    std::fs::create_dir(&native).unwrap();
+    for target in [&native, &dir] {
+        fsx(1, &native, &target.join("fsx"));
+    }
+    mount.unmount();
+    let mount = vault.mount_with("a", &["--mac-files", "local"]);
+    let back = std::fs::read(mount.join(".TemporaryItems/fsx")).unwrap();
+    assert!(back == std::fs::read(native.join("fsx")).unwrap());
+    mount.unmount();
+    vault.verify_clean();
 }
 
 fn fsx(seed: u32, artifacts: &Path, target: &Path) {
@@ -234,4 +324,7 @@ fn every_stressor_of_file_systems_passes_that_is_not_excluded_for_a_reason() {
     vault.verify_clean();
 }
 
-crate::on_every_storage! { fio_reads_what_it_wrote_also_after_a_remount_and_on_another_device; }
+crate::on_every_storage! {
+    fio_reads_what_it_wrote_also_after_a_remount_and_on_another_device;
+    calls_do_what_they_do_on_a_native_file_system_but_where_it_is_said;
+}

@@ -168,10 +168,11 @@ fn storage_and_local_state_hold_no_name_and_no_content(on: On) {
             needles.assert_absent(&vault.state(device));
         }
     };
-    let mount = vault.mount("a");
+    let mount = vault.mount_with("a", &["--mac-files", "local"]);
     let dir = mount.join(NAMES[0]);
     std::fs::create_dir(&dir).unwrap();
     copy(tree, &dir);
+    std::fs::write(dir.join(format!("._{}", NAMES[2])), BODY.repeat(20)).unwrap();
     std::fs::write(dir.join(NAMES[1]), BODY).unwrap();
     std::fs::write(dir.join(NAMES[2]), BODY.repeat(50_000)).unwrap();
     std::os::unix::fs::symlink(BODY, dir.join("pointer")).unwrap();

@@ -4,14 +4,15 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use crate::harness::{Run, Vault, command};
+use crate::harness::Vault;
 use crate::storages::On;
 
 /// "é" and "ü" in one character each, and in two.
 const COMPOSED: &str = "caf\u{e9} \u{fc}ber.txt";
 const DECOMPOSED: &str = "cafe\u{301} u\u{308}ber.txt";
 
-fn names(dir: &Path) -> Vec<String> {
+/// What a directory lists, in order.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
     let name = |entry: fs::DirEntry| String::from_utf8_lossy(&entry.file_name().into_vec()).into();
     let mut names: Vec<String> = entries.map(|entry| name(entry.unwrap())).collect();
@@ -70,37 +71,4 @@ fn names_are_bytes_unless_asked_otherwise_and_both_forms_stay_reachable_when_it_
         assert_eq!(fs::read_to_string(mount.join(name)).unwrap(), "decomposed");
     }
     mount.unmount();
-}
-
-#[test]
-fn files_that_only_mean_something_to_a_mac_are_refused_and_those_that_are_there_stay_usable() {
-    let vault = Vault::new(On::Local);
-    let mount = vault.mount("a");
-    fs::create_dir(mount.join("photos")).unwrap();
-    fs::write(mount.join("photos/._a.jpg"), "kept by another device").unwrap();
-    mount.unmount();
-
-    let mount = vault.mount_with("a", &["--mac-files", "refuse"]);
-    for name in [".DS_Store", "._report.pdf", "photos/.DS_Store"] {
-        let error = fs::write(mount.join(name), "x").unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(1), "{name}: {error}");
-    }
-    for name in [".Trashes", ".fseventsd", ".Spotlight-V100"] {
-        let error = fs::create_dir(mount.join(name)).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(1), "{name}: {error}");
-    }
-    fs::write(mount.join("report.pdf"), "x").unwrap();
-    assert!(fs::rename(mount.join("report.pdf"), mount.join("._report.pdf")).is_err());
-    assert!(fs::hard_link(mount.join("report.pdf"), mount.join(".DS_Store")).is_err());
-    assert_eq!(names(mount.path()), ["photos", "report.pdf"]);
-    let old = mount.join("photos/._a.jpg");
-    assert_eq!(fs::read_to_string(&old).unwrap(), "kept by another device");
-    fs::rename(&old, mount.join("photos/._b.jpg")).unwrap();
-    // Nothing is hidden, so that a directory that looks empty is.
-    command("rm")
-        .arg("-r")
-        .arg(mount.join("photos"))
-        .output_ok();
-    mount.unmount();
-    vault.verify_clean();
 }

@@ -30,6 +30,7 @@ mod kills;
 mod leaks;
 mod lifecycle;
 mod load;
+mod mac_files;
 mod mac_names;
 mod machines;
 mod mail;

@@ -349,6 +349,47 @@ fn free_space_is_told() {
 }
 
 #[test]
+fn who_only_reads_puts_nothing_on_the_storage_and_changes_no_time() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    for n in 0..50 {
+        let dir = mount.join(format!("d{}", n % 5));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(n.to_string()), vec![n; 3000 * usize::from(n)]).unwrap();
+    }
+    mount.unmount();
+    let look = |mount: &Path| {
+        let listed = command("find")
+            .args([".", "-printf", "%p %A@ %T@ %C@\\n"])
+            .current_dir(mount)
+            .output_ok();
+        let mut lines: Vec<String> = listed.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let mount = vault.mount("a");
+    // A mount begins a lane with its first change, and this makes none.
+    let before = (vault.storage.objects(), look(mount.path()));
+    assert_eq!(before.1.len(), 56);
+    for _ in 0..2 {
+        command("tar")
+            .args(["-cf", "-", "."])
+            .current_dir(mount.path())
+            .output()
+            .unwrap();
+        command("grep")
+            .args(["-r", "nothing that is there", "."])
+            .current_dir(mount.path())
+            .finish();
+    }
+    mount.sync();
+    assert!((vault.storage.objects(), look(mount.path())) == before);
+    assert_eq!(mount.status()["pending"]["operations"], 0);
+    mount.unmount();
+    assert!(vault.storage.objects() == before.0);
+}
+
+#[test]
 fn a_shared_map_is_written_and_read() {
     let vault = Vault::new(On::Local);
     let mount = vault.mount("a");

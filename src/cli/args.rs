@@ -124,10 +124,10 @@ pub(crate) enum Unicode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 pub(crate) enum MacFiles {
-    /// They are files like others
-    Keep,
-    /// Making one fails with EPERM; those that are there stay usable
-    Refuse,
+    /// They stay on this device, sealed in its state directory, and are never uploaded; 16 MiB in all
+    Local,
+    /// They are files like others, and every device sees them
+    Shared,
 }
 
 #[derive(Args)]
@@ -179,8 +179,8 @@ pub(crate) struct MountArgs {
     /// [default: exact; any on macOS]
     #[arg(long, value_enum)]
     pub unicode: Option<Unicode>,
-    /// Whether the vault takes files that only mean something to the Mac that makes them: `._*`, `.DS_Store` and the like
-    /// [default: keep; refuse on macOS]
+    /// Where files go that only mean something to the Mac that makes them: `._*`, `.DS_Store` and the like
+    /// [default: shared; local on macOS]
     #[arg(long, value_enum)]
     pub mac_files: Option<MacFiles>,
     /// Let no program of the vault be run; an option of mount(8) only

@@ -28,6 +28,7 @@ mod reader;
 mod repair;
 mod rollbacks;
 mod scrub;
+mod sealed;
 mod secret;
 mod serve;
 mod session;

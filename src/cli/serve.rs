@@ -1,5 +1,6 @@
 //! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -9,8 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use skrin_base::Ino;
-use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
+use skrin_base::{Ino, VaultId};
+use skrin_fs::{Durability, Fs, FsError, FsOptions, LocalFiles, Shutdown};
 use skrin_fuse::{MountError, MountHandle, MountOptions, Names, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
@@ -25,6 +26,7 @@ use crate::mount_point::{self, MountPoint};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
 use crate::scrub::{self, Scrub};
+use crate::sealed::SealedFile;
 use crate::session::{Layers, Parts};
 use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
@@ -243,10 +245,12 @@ fn mount(
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
     let cache = (!plan.store.is_local()).then(|| state.path().join(CACHE));
+    let vault = unlocked.vault();
     let pin_file = cache
-        .is_some()
-        .then(|| PinFile::new(state.path(), &device, unlocked.vault()));
+        .as_ref()
+        .map(|_| PinFile::new(state.path(), &device, vault));
     let pinned = pin_file.as_ref().map(|file| file.load()).transpose()?;
+    let local = mac_files(plan, state.path(), &device, vault)?;
     let parts = Parts {
         store,
         unlocked: &unlocked,
@@ -262,14 +266,10 @@ fn mount(
     };
     let mut layers = runtime.block_on(Layers::open(parts))?;
     drop(unlocked);
+    layers.local = local;
     warn(&layers, fresh, say);
     let key_memory = harden::lock_memory();
-    let mut options = fs_options(plan);
-    options.unreachable = answered == Some(false);
-    let fs = layers.file_system(options)?;
-    if let Some(pinned) = pinned {
-        fs.pin(pinned);
-    }
+    let fs = file_system(plan, &mut layers, answered, pinned)?;
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);
@@ -309,6 +309,22 @@ fn mount(
             Err(failure)
         }
     }
+}
+
+/// The file system over the layers, with what is pinned.
+fn file_system(
+    plan: &Plan,
+    layers: &mut Layers,
+    answered: Option<bool>,
+    pinned: Option<BTreeSet<Ino>>,
+) -> Outcome<Arc<Fs>> {
+    let mut options = fs_options(plan);
+    options.unreachable = answered == Some(false);
+    let fs = layers.file_system(options)?;
+    if let Some(pinned) = pinned {
+        fs.pin(pinned);
+    }
+    Ok(fs)
 }
 
 /// What whoever mounts has to know first.
@@ -374,6 +390,40 @@ fn elsewhere(error: &MountError, owners: &[String]) -> Failure {
     ))
 }
 
+/// The most that files which stay on this machine may take, and the part of the memory, as all of them are in it.
+const MAC_FILES_MAX: u64 = 16 << 20;
+const MAC_FILES_PART: u64 = 16;
+
+/// Where what only Macs mean is kept, if it is to stay on this machine: as was said, or as this system's users expect.
+///
+/// # Errors
+/// `Integrity` where what is kept does not open.
+fn mac_files(
+    plan: &Plan,
+    state_dir: &Path,
+    device: &Device,
+    vault: VaultId,
+) -> Outcome<Option<LocalFiles>> {
+    const FILE: &str = "mac-files";
+    let usual = match cfg!(target_os = "macos") {
+        true => args::MacFiles::Local,
+        false => args::MacFiles::Shared,
+    };
+    if plan.mac_files.unwrap_or(usual) == args::MacFiles::Shared {
+        return Ok(None);
+    }
+    let file = SealedFile::new(state_dir, FILE, device, vault);
+    let kept = file.load().map_err(|failure| {
+        failure.remedy("move it away: what Finder keeps of this vault begins anew; or mount with --mac-files shared")
+    })?;
+    let max = MAC_FILES_MAX.min(plan.memory / MAC_FILES_PART);
+    Ok(Some(LocalFiles {
+        kept,
+        keeper: Arc::new(file),
+        max: usize::try_from(max).unwrap_or(usize::MAX),
+    }))
+}
+
 /// What was said about names, and what this system's users expect of the rest.
 fn names(plan: &Plan) -> Names {
     let usual = Names::default();
@@ -381,9 +431,6 @@ fn names(plan: &Plan) -> Names {
         any_form: plan
             .unicode
             .map_or(usual.any_form, |how| how == args::Unicode::Any),
-        refuse_mac_files: plan
-            .mac_files
-            .map_or(usual.refuse_mac_files, |how| how == args::MacFiles::Refuse),
         uncached: plan.uncached,
     }
 }
@@ -459,7 +506,7 @@ enum Reached {
 }
 
 /// Asks the storage for the header, with little patience where the vault is known here. Returns the vault it names, and the storage to use from now on.
-async fn reach(plan: &Plan) -> Outcome<(Option<skrin_base::VaultId>, Arc<dyn Store>, Reached)> {
+async fn reach(plan: &Plan) -> Outcome<(Option<VaultId>, Arc<dyn Store>, Reached)> {
     let address = &plan.store.address;
     if plan.offline {
         let place = address.clone();

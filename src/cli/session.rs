@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use skrin_crypto::{RoomKeys, Roster};
 use skrin_data::{DataConfig, DataError, DataParts, DataStore, Journal, JournalConfig};
-use skrin_fs::{Fs, FsConfig, FsError, FsOptions, Space, SpaceSource};
+use skrin_fs::{Fs, FsConfig, FsError, FsOptions, LocalFiles, Space, SpaceSource};
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig, ReplicaError};
 use skrin_storage::Store;
 use skrin_vault::{Device, Room, RoomReader, Unlocked};
@@ -108,6 +108,8 @@ pub(crate) struct Layers {
     findings: Vec<skrin_data::Finding>,
     /// Keeps roster and keys up to date.
     pub(crate) control: Control,
+    /// Where what stays on this machine is kept, if it does.
+    pub(crate) local: Option<LocalFiles>,
     dirty: usize,
     pending: usize,
     store: Arc<dyn Store>,
@@ -227,6 +229,7 @@ impl Layers {
             edits: replay.edits,
             findings: replay.findings,
             control,
+            local: None,
             dirty: memory.dirty,
             pending: memory.pending,
             store,
@@ -271,6 +274,7 @@ impl Layers {
             entropy: Arc::new(OsEntropy),
             runtime: Handle::current().into(),
             space,
+            local: self.local.take(),
             options,
         })?)
     }

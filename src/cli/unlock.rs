@@ -132,18 +132,23 @@ async fn certify(
 /// # Errors
 /// Names the file.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Outcome<()> {
+    replace_durably(path, bytes).map_err(|e| Failure::io(path, "cannot write it", &e))
+}
+
+/// The same for who has to tell the kernel what went wrong.
+///
+/// # Errors
+/// Of the disk.
+pub(crate) fn replace_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let staged = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&staged)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&staged, path)?;
-        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-    };
-    write().map_err(|e| Failure::io(path, "cannot write it", &e))
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&staged)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&staged, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }

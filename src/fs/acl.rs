@@ -147,24 +147,20 @@ pub(crate) struct Inherited {
     pub(crate) xattrs: Vec<(&'static [u8], Vec<u8>)>,
 }
 
-/// What a new entry of `dir` begins with, asked for with `mode`: with a default list the umask has no part in it.
-pub(crate) fn inherit(
-    rows: &dyn Rows,
-    (dir, parent): (Ino, &Inode),
-    kind: Kind,
-    mode: u16,
-    umask: u16,
-) -> Result<Inherited, FsError> {
+/// What a new entry begins with, asked for with `mode`, in a directory with this default list: where there is one the umask has no part
+/// in it.
+pub(crate) fn inherit(default: Option<Vec<u8>>, kind: Kind, mode: u16, umask: u16) -> Inherited {
     let plain = |mode| Inherited {
         first_mode: mode,
         mode,
         xattrs: Vec::new(),
     };
     if kind == Kind::Symlink {
-        return Ok(plain(mode));
+        return plain(mode);
     }
-    let Some((bytes, acl)) = default_of(rows, dir, parent)? else {
-        return Ok(plain(mode & !(umask & PERMISSIONS)));
+    let default = default.and_then(|bytes| Some((Acl::parse(&bytes)?, bytes)));
+    let Some((acl, bytes)) = default else {
+        return plain(mode & !(umask & PERMISSIONS));
     };
     let mode = with_permissions(mode, mode & acl.mode());
     let mut inherited = plain(mode);
@@ -176,19 +172,20 @@ pub(crate) fn inherit(
     if kind == Kind::Dir {
         inherited.xattrs.push((DEFAULT, bytes));
     }
-    Ok(inherited)
+    inherited
 }
 
-fn default_of(
+/// The default list of a directory of the tree.
+pub(crate) fn default_of(
     rows: &dyn Rows,
     dir: Ino,
     parent: &Inode,
-) -> Result<Option<(Vec<u8>, Acl)>, FsError> {
+) -> Result<Option<Vec<u8>>, FsError> {
     if parent.xattrs == 0 {
         return Ok(None);
     }
     let found = state::xattr(rows, dir, DEFAULT)?;
-    Ok(found.and_then(|bytes| Some((bytes.to_vec(), Acl::parse(&bytes)?))))
+    Ok(found.map(|bytes| bytes.to_vec()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a file system is made of.
 
+use crate::local::LocalFiles;
 use crate::types::Space;
 use skrin_base::{Clock, Entropy};
 use skrin_data::{DataStore, Journal};
@@ -84,6 +85,8 @@ pub struct FsConfig {
     pub runtime: Waits,
     /// Asks for room.
     pub space: Arc<SpaceSource>,
+    /// Where what a Mac leaves in every directory is kept; `None` if such files are files like others.
+    pub local: Option<LocalFiles>,
     /// The rest.
     pub options: FsOptions,
 }

@@ -6,6 +6,7 @@ use crate::error::FsError;
 use crate::file::Files;
 use crate::hold::Holds;
 use crate::leases::Leases;
+use crate::local::Locals;
 use crate::nodes::Nodes;
 use crate::past::view::Views;
 use crate::pin::Pins;
@@ -52,6 +53,7 @@ pub struct Fs {
     pub(crate) holds: Holds,
     pub(crate) leases: Leases,
     pub(crate) pins: Pins,
+    pub(crate) locals: Locals,
     /// Whether the tree was looked at for what people call this device.
     pub(crate) labelled: AtomicBool,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
@@ -130,6 +132,7 @@ impl Fs {
             holds: Holds::default(),
             leases: Leases::default(),
             pins: Pins::default(),
+            locals: Locals::open(config.local)?,
             labelled: AtomicBool::new(false),
             notify: Mutex::new(None),
             known_space: Mutex::new(None),
@@ -144,6 +147,7 @@ impl Fs {
         fs.restore_edits(config.edits, &removed)?;
         fs.release_unnamed()?;
         fs.own_fresh_root()?;
+        fs.rehome_locals(None)?;
         if fs.options.background {
             fs.start_background()?;
         }
@@ -268,6 +272,7 @@ impl Fs {
             }
             Shutdown::LeaveInJournal => {
                 self.flush_all()?;
+                self.locals.keep()?;
                 false
             }
         };

@@ -73,6 +73,12 @@ pub enum FsError {
     InUse(&'static str),
     #[error("it was changed meanwhile; look at it, and choose again")]
     ChangedMeanwhile,
+    #[error("one of the two stays on this machine and the other does not")]
+    OtherDevice,
+    #[error("the files that stay on this machine may take {0} bytes together")]
+    LocalFull(usize),
+    #[error("the files that stay on this machine cannot be written: {0}")]
+    LocalDisk(Arc<std::io::Error>),
     #[error("the file system is shutting down")]
     Stopped,
     #[error(transparent)]
@@ -120,6 +126,10 @@ impl FsError {
             Self::AttributesFull | Self::Crowded(_) => Errno::ENOSPC,
             Self::NoMoreData => Errno::ENXIO,
             Self::ReadOnly => Errno::EROFS,
+            Self::OtherDevice => Errno::EXDEV,
+            Self::LocalFull(_) => Errno::EDQUOT,
+            Self::LocalDisk(e) if e.kind() == std::io::ErrorKind::StorageFull => Errno::ENOSPC,
+            Self::LocalDisk(_) => Errno::EIO,
             Self::Deadline(_) => Errno::ETIMEDOUT,
             Self::Lost { .. } | Self::Stopped | Self::Cache(_) => Errno::EIO,
             Self::Data(e) => e.errno(),
@@ -148,6 +158,7 @@ impl FsError {
             self,
             Self::Lost { .. }
                 | Self::Deadline(_)
+                | Self::LocalDisk(_)
                 | Self::Data(_)
                 | Self::Cache(_)
                 | Self::Replica(_)

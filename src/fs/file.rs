@@ -92,6 +92,17 @@ pub(crate) struct Change {
 /// Nanoseconds for which a time that the kernel set is that of what it still writes.
 const SAID_FOR: i64 = 1_000_000_000;
 
+/// The modification time that a write leaves, `set` being the one that was set last. The kernel says itself when it has written pages, by a
+/// clock that ticks every few milliseconds, and says nothing more of pages that came in the same tick: these must not make the file younger
+/// than it knows.
+pub(crate) fn written_at(set: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let said = set.filter(|said| {
+        let since = now.0.saturating_sub(said.0);
+        (0..SAID_FOR).contains(&since)
+    });
+    said.unwrap_or(now)
+}
+
 /// What an open file holds in memory.
 pub(crate) struct FileState {
     /// Contents: those of the branch that was opened, with the changes made here.
@@ -176,14 +187,9 @@ impl FileState {
         }
     }
 
-    /// The modification time that a write leaves. The kernel says itself when it has written pages, by a clock that ticks every few
-    /// milliseconds, and says nothing more of pages that came in the same tick: these must not make the file younger than it knows.
+    /// The modification time that a write leaves.
     pub(crate) fn written_at(&self, now: Timestamp) -> Timestamp {
-        let said = self.set_mtime.filter(|said| {
-            let since = now.0.saturating_sub(said.0);
-            (0..SAID_FOR).contains(&since)
-        });
-        said.unwrap_or(now)
+        written_at(self.set_mtime, now)
     }
 
     /// Whether closing tells the tree nothing yet: what it holds may be gone in a moment, or is about to be written.

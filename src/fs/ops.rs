@@ -2,7 +2,7 @@
 
 mod allocate;
 mod copy;
-mod create;
+pub(crate) mod create;
 mod getattr;
 mod link;
 mod lookup;
@@ -12,7 +12,7 @@ pub(crate) mod readdir;
 mod remove;
 mod rename;
 mod seek;
-mod setattr;
+pub(crate) mod setattr;
 mod statfs;
 mod sync;
 mod write;
@@ -151,8 +151,10 @@ impl Fs {
         }
         let mut attr = Self::attr_of(node, ino, inode);
         attr.stored = stored;
-        if inode.kind == Kind::File {
-            self.overlay(&mut attr, inode.version);
+        match inode.kind {
+            Kind::File => self.overlay(&mut attr, inode.version),
+            Kind::Dir => self.count_local_dirs(&mut attr),
+            _ => {}
         }
         attr
     }

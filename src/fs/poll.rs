@@ -2,6 +2,7 @@
 
 use crate::core::{Fs, Polled};
 use crate::error::FsError;
+use crate::flush::FLUSH_AFTER;
 use crate::leases::is_lock;
 use crate::nodes::Seen;
 use parking_lot::MutexGuard;
@@ -207,6 +208,7 @@ impl Fs {
         if diff.everything {
             self.suspect_everything(&mut diff)?;
         }
+        self.rehome_locals((!diff.everything).then_some(&diff.inodes))?;
         let mut entries: Vec<(Ino, Name)> = diff.entries.into_iter().collect();
         let (mut attributes, mut listings) = (Vec::new(), BTreeSet::new());
         for ino in diff.inodes {
@@ -429,7 +431,8 @@ impl Fs {
         self.flush_old();
         self.journal.flush()?;
         self.keep_leases();
-        self.relieve_tree()
+        self.relieve_tree()?;
+        self.locals.keep_old(self.clock.monotonic(), FLUSH_AFTER)
     }
 
     /// Writes the tree to the local cache when much of it is only in memory. Losing the cache costs time only.

@@ -1,7 +1,7 @@
 //! A vault for tests, with devices that can be mounted, killed and mounted again. Everything below is real but the roster, which is given.
 
-use crate::{Fs, FsConfig, FsError, FsOptions, Space};
-use parking_lot::RwLock;
+use crate::{Fs, FsConfig, FsError, FsOptions, LocalFiles, LocalKeeper, Space};
+use parking_lot::{Mutex, RwLock};
 use skrin_base::clock::random;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::{Clock, DeviceId, Entropy, EpochId, Hash32, PersonId, RoomId, Timestamp, VaultId};
@@ -18,7 +18,7 @@ use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig};
 use skrin_storage::{LocalStore, MemoryStore, ObjectName, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
@@ -55,6 +55,38 @@ impl Clock for SystemClock {
     }
 }
 
+/// Keeps what stays on the machine of a device, in memory and as it is.
+#[derive(Default)]
+pub struct Shelf {
+    kept: Mutex<Option<Vec<u8>>>,
+    /// How often something was stored.
+    pub stored: AtomicU64,
+    /// Whether the disk is full.
+    pub full: AtomicBool,
+}
+
+impl LocalKeeper for Shelf {
+    fn store(&self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.stored.fetch_add(1, Ordering::Relaxed);
+        *self.kept.lock() = Some(bytes.to_vec());
+        Ok(())
+    }
+}
+
+impl Shelf {
+    /// What a mount begins with.
+    pub fn files(self: &Arc<Self>, max: usize) -> LocalFiles {
+        LocalFiles {
+            kept: self.kept.lock().clone(),
+            keeper: Arc::clone(self) as Arc<dyn LocalKeeper>,
+            max,
+        }
+    }
+}
+
 /// One of the devices of a vault.
 struct Device {
     id: DeviceId,
@@ -68,6 +100,8 @@ pub struct TestVault {
     pub store: Arc<dyn Store>,
     /// Adjusts the journal of each device.
     pub journal: Box<dyn Fn(&mut JournalConfig)>,
+    /// Where each device keeps what stays on its machine, if it does.
+    pub local: Box<dyn Fn(usize) -> Option<LocalFiles>>,
     /// Time for everything in it.
     pub clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -140,6 +174,7 @@ impl TestVault {
         Ok(Self {
             store,
             journal: Box::new(|_| ()),
+            local: Box::new(|_| None),
             clock,
             entropy: Arc::new(entropy),
             keys: Arc::new(keys),
@@ -232,6 +267,7 @@ impl TestVault {
             entropy: Arc::clone(&self.entropy),
             runtime: self.runtime().clone().into(),
             space: self.space(),
+            local: (self.local)(device),
             options,
         })?;
         Ok(Opened { fs, replica, data })

@@ -13,6 +13,8 @@ impl NodeId {
     pub const ROOT: Self = Self(1);
     /// Numbers from here on are made up by this mount; inode numbers have 63 bits.
     pub(crate) const FIRST_ALIAS: u64 = 1 << 63;
+    /// Numbers from here on stand for what this machine keeps to itself.
+    pub(crate) const FIRST_LOCAL: u64 = 5 << 61;
     /// Numbers from here on stand for what was: the directory of snapshots is the first.
     pub(crate) const FIRST_PAST: u64 = 3 << 62;
 
@@ -23,13 +25,27 @@ impl NodeId {
 
     /// Whether this is not the inode's own number, so that `Attr::ino` differs from it.
     pub fn is_alias(self) -> bool {
-        self.0 >= Self::FIRST_ALIAS && !self.is_past()
+        (Self::FIRST_ALIAS..Self::FIRST_LOCAL).contains(&self.0)
+    }
+
+    /// Whether it belongs to this machine alone: looking at it and changing it never waits.
+    pub fn is_local(self) -> bool {
+        (Self::FIRST_LOCAL..Self::FIRST_PAST).contains(&self.0)
     }
 }
 
 /// An open file of one program.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HandleId(pub u64);
+
+impl HandleId {
+    /// Behind this number are handles of files that belong to this machine alone.
+    pub(crate) const FIRST_LOCAL: u64 = 1 << 63;
+
+    pub(crate) fn is_local(self) -> bool {
+        self.0 > Self::FIRST_LOCAL
+    }
+}
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -119,17 +119,6 @@ impl Adapter {
         self.names.stored(name.as_bytes(), is_there)
     }
 
-    /// The same for what is about to be made.
-    ///
-    /// # Errors
-    /// `EPERM` for what only means something to a Mac, where such files are refused.
-    fn new_name(&self, dir: INodeNo, name: &OsStr) -> Result<Vec<u8>, Errno> {
-        match self.names.refuses(name.as_bytes()) {
-            true => Err(Errno::EPERM),
-            false => Ok(self.stored(dir, name)),
-        }
-    }
-
     /// What the kernel may keep of a file that is opened: what it has cached of a node never changes behind its back.
     fn keep(&self) -> FopenFlags {
         match self.names.uncached {
@@ -318,10 +307,7 @@ impl Filesystem for Adapter {
             let Some(spec) = node_spec(mode, rdev) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
-            let name = match self.new_name(parent, name) {
-                Ok(name) => name,
-                Err(refused) => return reply.error(raw_errno(refused)),
-            };
+            let name = self.stored(parent, name);
             let (dir, caller) = (node(parent), caller(req, umask));
             let (view, ttl) = (self.view, self.names.ttl(&name));
             self.make(move |fs| {
@@ -340,10 +326,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            let name = match self.new_name(parent, name) {
-                Ok(name) => name,
-                Err(refused) => return reply.error(raw_errno(refused)),
-            };
+            let name = self.stored(parent, name);
             let (dir, caller) = (node(parent), caller(req, umask));
             let mode = permissions(mode);
             let (view, ttl) = (self.view, self.names.ttl(&name));
@@ -380,10 +363,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            let name = match self.new_name(parent, link_name) {
-                Ok(name) => name,
-                Err(refused) => return reply.error(raw_errno(refused)),
-            };
+            let name = self.stored(parent, link_name);
             let target = target.as_os_str().as_bytes().to_vec();
             let (dir, caller) = (node(parent), caller(req, 0));
             let (view, ttl) = (self.view, self.names.ttl(&name));
@@ -407,9 +387,6 @@ impl Filesystem for Adapter {
             let Some(mode) = rename_mode(flags.bits()) else {
                 return reply.error(raw_errno(Errno::EINVAL));
             };
-            if self.names.refuses(newname.as_bytes()) && !self.names.refuses(name.as_bytes()) {
-                return reply.error(raw_errno(Errno::EPERM));
-            }
             let (dir, to_dir) = (node(parent), node(newparent));
             let name = self.stored(parent, name);
             let to_name = self.stored(newparent, newname);
@@ -428,10 +405,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         guarded(|| {
-            let name = match self.new_name(newparent, newname) {
-                Ok(name) => name,
-                Err(refused) => return reply.error(raw_errno(refused)),
-            };
+            let name = self.stored(newparent, newname);
             let linked = self.fs.link(node(ino), node(newparent), &name);
             reply_entry(reply, self.view, self.names.ttl(&name), linked);
         });
@@ -447,7 +421,7 @@ impl Filesystem for Adapter {
             if node(ino).is_past() {
                 return self.later(&self.reads, work);
             }
-            if !self.fs.is_outdated() {
+            if node(ino).is_local() || !self.fs.is_outdated() {
                 return work(&self.fs);
             }
             self.later(&self.reads, move |fs| {
@@ -471,10 +445,7 @@ impl Filesystem for Adapter {
             let OpenMode { write, truncate } = open_mode(OpenFlags(flags));
             let exclusive = flags & libc::O_EXCL != 0;
             let how = OpenMode { write, truncate };
-            let name = match self.new_name(parent, name) {
-                Ok(name) => name,
-                Err(refused) => return reply.error(raw_errno(refused)),
-            };
+            let name = self.stored(parent, name);
             let (dir, caller) = (node(parent), caller(req, umask));
             let ttl = self.names.ttl(&name);
             let (mode, view) = (permissions(mode), self.view);

@@ -1,4 +1,4 @@
-//! Names on this mount: the forms of Unicode that name the same thing, and files that Macs leave everywhere.
+//! Names on this mount: the forms of Unicode that name the same thing.
 
 use std::time::Duration;
 
@@ -13,9 +13,6 @@ pub struct Names {
     /// Whether a name is found by its composed and by its decomposed form alike, and new names are kept composed (NFC), as
     /// programs for Macs take for granted. Otherwise names are bytes.
     pub any_form: bool,
-    /// Whether files that only mean something to the Mac that makes them are refused ([`is_mac_file`]). Those that the vault
-    /// has can be read, renamed and removed all the same.
-    pub refuse_mac_files: bool,
     /// Whether the kernel is to ask each time instead of keeping names, attributes and contents: for measuring what that is worth.
     pub uncached: bool,
 }
@@ -25,34 +22,12 @@ impl Default for Names {
     fn default() -> Self {
         Self {
             any_form: IS_MAC,
-            refuse_mac_files: IS_MAC,
             uncached: false,
         }
     }
 }
 
-/// Whether a name is of those that Finder, Spotlight and the kernel of a Mac leave in every directory or at the root of every
-/// volume.
-pub(crate) fn is_mac_file(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 8] = [
-        b".DS_Store",
-        b".localized",
-        b".Spotlight-V100",
-        b".Trashes",
-        b".fseventsd",
-        b".TemporaryItems",
-        b".DocumentRevisions-V100",
-        b".apdisk",
-    ];
-    name.starts_with(b"._") || NAMES.contains(&name)
-}
-
 impl Names {
-    /// Whether something new may not be called so.
-    pub(crate) fn refuses(self, name: &[u8]) -> bool {
-        self.refuse_mac_files && is_mac_file(name)
-    }
-
     /// Whether `name` may stand for a name of other bytes.
     fn has_forms(self, name: &[u8]) -> bool {
         self.any_form && !name.is_ascii()
@@ -98,7 +73,6 @@ mod tests {
 
     const NAMES: Names = Names {
         any_form: true,
-        refuse_mac_files: true,
         uncached: false,
     };
 
@@ -123,16 +97,6 @@ mod tests {
     fn bytes_that_are_no_text_and_plain_ascii_are_left_alone() {
         for name in [&b"\xff\xfe"[..], b"plain"] {
             assert_eq!(NAMES.stored(name, |_| panic!("asked")), name);
-        }
-    }
-
-    #[test]
-    fn only_names_that_macs_leave_are_refused() {
-        for name in ["._x", "._", ".DS_Store", ".fseventsd"] {
-            assert!(NAMES.refuses(name.as_bytes()), "{name}");
-        }
-        for name in [".x", "_.x", ".DS_Store2", "DS_Store", ".ds_store", "."] {
-            assert!(!NAMES.refuses(name.as_bytes()), "{name}");
         }
     }
 }

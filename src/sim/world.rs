@@ -326,6 +326,7 @@ impl World {
             entropy: Arc::clone(entropy),
             runtime: Waits::Driving(Arc::clone(&self.driver) as _),
             space: Arc::new(|| Box::pin(std::future::ready(None))),
+            local: None,
             options: FsOptions {
                 poll_interval: None,
                 background: false,

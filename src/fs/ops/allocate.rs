@@ -17,6 +17,9 @@ impl Fs {
         how: Allocate,
     ) -> Result<(), FsError> {
         self.check_writable()?;
+        if handle.is_local() {
+            return self.allocate_local(handle, offset, len, how);
+        }
         let handle = self.files.handle(handle)?;
         if !handle.write {
             return Err(FsError::BadHandle);

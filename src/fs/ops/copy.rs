@@ -34,6 +34,11 @@ impl Fs {
         len: u64,
     ) -> Result<u64, FsError> {
         self.check_writable()?;
+        if from.is_local() || to.is_local() {
+            let data = self.read(from, from_offset, len.min(COPY_MAX) as usize)?;
+            self.write(to, to_offset, &data)?;
+            return Ok(data.len() as u64);
+        }
         let source = self.files.handle(from)?;
         let target = self.files.handle(to)?;
         if !target.write {

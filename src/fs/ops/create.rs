@@ -66,6 +66,9 @@ impl Fs {
         attr: &Attr,
         caller: &Caller,
     ) -> Result<(), FsError> {
+        if attr.node.is_local() {
+            return Ok(());
+        }
         if is_lock(name) {
             return self.lease(attr.ino, caller.pid);
         }
@@ -164,13 +167,17 @@ impl Fs {
         let name = name_of(name)?;
         self.check_writable()?;
         self.check_not_reserved(dir, &name)?;
+        if let Some(place) = self.local_place(dir, &name)? {
+            return self.make_local(place, node, umask);
+        }
         self.await_room()?;
         let (ino, inode) = {
             let mut tree = self.replica.tree();
             let (dir, parent) = dir_of(&tree, self.nodes.ino(dir))?;
             check_free(&tree, dir, &name)?;
             inherit_group(&parent, &mut node);
-            let inherited = acl::inherit(&tree, (dir, &parent), node.kind, node.mode, umask)?;
+            let default = acl::default_of(&tree, dir, &parent)?;
+            let inherited = acl::inherit(default, node.kind, node.mode, umask);
             node.mode = inherited.first_mode;
             let ino = self.new_ino(&tree)?;
             let made = self.execute(&mut tree, self.creation(dir, name.clone(), ino, node))?;
@@ -212,7 +219,7 @@ fn node_of(spec: NodeSpec, caller: &Caller) -> NewNode {
 }
 
 /// In a directory with the set-group-id bit new files get its group, and new directories the bit too.
-fn inherit_group(parent: &Inode, node: &mut NewNode) {
+pub(crate) fn inherit_group(parent: &Inode, node: &mut NewNode) {
     if parent.mode & SET_GID != 0 {
         node.gid = parent.gid;
         if node.kind == Kind::Dir {

@@ -14,6 +14,9 @@ impl Fs {
         if node.is_past() {
             return self.past_getattr(node);
         }
+        if node.is_local() {
+            return self.local_attr(node);
+        }
         if let Some(file) = self.files.get(node) {
             return self.open_attr(&file);
         }
@@ -24,6 +27,9 @@ impl Fs {
         };
         let mut attr = Self::attr_of(node, ino, &inode);
         attr.stored = self.stored_bytes(&tree, ino, &inode)?;
+        if inode.kind == Kind::Dir {
+            self.count_local_dirs(&mut attr);
+        }
         Ok(attr)
     }
 
@@ -66,6 +72,9 @@ impl Fs {
     pub fn readlink(&self, node: NodeId) -> Result<Vec<u8>, FsError> {
         if node.is_past() {
             return self.past_readlink(node);
+        }
+        if node.is_local() {
+            return self.local_readlink(node);
         }
         let (_, inode) = inode_of(&self.replica.tree(), self.nodes.ino(node))?;
         match inode.kind {

@@ -9,12 +9,17 @@ impl Fs {
     /// Gives an inode one more name; counts as a look-up.
     ///
     /// # Errors
-    /// `NotPermitted` for directories, `TooManyLinks`, `Exists`, `NotFound` also for a file without any name left.
+    /// `NotPermitted` for directories, `TooManyLinks`, `Exists`, `OtherDevice`, `NotFound` also for a file without any name left.
     pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
         self.check_writable()?;
         self.check_present(node)?;
         self.check_not_reserved(dir, &name)?;
+        match (node.is_local(), self.local_place(dir, &name)?) {
+            (false, None) => {}
+            (true, Some(place)) => return self.link_local(node, place),
+            _ => return Err(FsError::OtherDevice),
+        }
         self.flush_renamed(self.nodes.ino(node))?;
         let (ino, inode, stored) = {
             let mut tree = self.replica.tree();

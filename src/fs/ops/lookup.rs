@@ -17,6 +17,9 @@ impl Fs {
         if self.is_reserved(dir, &name)? {
             return self.snapshots_attr();
         }
+        if let Some(place) = self.local_place(dir, &name)? {
+            return self.local_lookup(&place);
+        }
         let (ino, inode, stored) = {
             let tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
@@ -33,17 +36,19 @@ impl Fs {
 
     /// The kernel lets go of so many look-ups of a node.
     pub fn forget(&self, node: NodeId, count: u64) {
-        match node.is_past() {
-            true => self.views.forget(node, count),
-            false => self.nodes.forget(node, count),
+        match node {
+            past if past.is_past() => self.views.forget(node, count),
+            local if local.is_local() => self.forget_local(node, count),
+            _ => self.nodes.forget(node, count),
         }
     }
 
     /// Counts one look-up: the kernel was told of the node in a listing.
     pub fn looked_up(&self, node: NodeId) {
-        match node.is_past() {
-            true => self.views.looked_up(node),
-            false => self.nodes.looked_up(node),
+        match node {
+            past if past.is_past() => self.views.looked_up(node),
+            local if local.is_local() => self.local_looked_up(node),
+            _ => self.nodes.looked_up(node),
         }
     }
 }

@@ -46,6 +46,9 @@ impl Fs {
     /// # Errors
     /// `BadHandle`; of the data layer where blocks are missing, damaged or not to be had.
     pub fn read(&self, handle: HandleId, offset: u64, len: usize) -> Result<Vec<u8>, FsError> {
+        if handle.is_local() {
+            return self.read_local(handle, offset, len);
+        }
         let handle = self.files.handle(handle)?;
         let (plan, reads) = self.resolve_read(&handle, offset, len)?;
         self.read_ahead(&handle, offset, len);
@@ -83,6 +86,9 @@ impl Fs {
         offset: u64,
         len: usize,
     ) -> Result<Option<Vec<u8>>, FsError> {
+        if handle.is_local() {
+            return self.read_local(handle, offset, len).map(Some);
+        }
         let handle = self.files.handle(handle)?;
         let plan = self.plan_read(&handle, offset, len)?;
         let Some(inode) = &plan.inode else {

@@ -20,6 +20,9 @@ impl Fs {
         if node.is_past() {
             return self.past_opendir(node);
         }
+        if node.is_local() {
+            return self.opendir_local(node);
+        }
         match dir_of(&self.replica.tree(), self.nodes.ino(node)) {
             // There is nothing in it, and the kernel asks for no more.
             Err(FsError::NotFound) if self.nodes.with_removed(node, |_| ()).is_some() => Ok(()),
@@ -42,10 +45,13 @@ impl Fs {
         if node.is_past() {
             return self.past_readdir(node, after, limit, attributes);
         }
-        let (mut out, found) = {
+        if node.is_local() {
+            return self.readdir_local(node, after, limit);
+        }
+        let (mut out, found, locals) = {
             let tree = self.replica.tree();
             let (ino, dir) = dir_of(&tree, self.nodes.ino(node))?;
-            let mut out = dots(ino, &dir, after);
+            let mut out = dots(ino, dir.parent(), after);
             let more = limit.saturating_sub(out.len());
             let found = children(
                 self,
@@ -56,16 +62,22 @@ impl Fs {
                 attributes,
                 &mut out,
             )?;
-            (out, found)
+            (out, found, self.locals_in(&tree, ino, after, limit)?)
         };
         for (entry, (ino, inode, stored)) in out.iter_mut().rev().zip(found.iter().rev()) {
             entry.attr = Some(self.entry_attr((*ino, inode), *stored, false));
+        }
+        if !locals.is_empty() {
+            out.extend(locals);
+            out.sort_unstable_by_key(|entry| entry.cookie);
+            out.truncate(limit);
         }
         Ok(out)
     }
 }
 
-fn dots(ino: Ino, dir: &Inode, after: u64) -> Vec<DirEntry> {
+/// The first two lines of a listing.
+pub(crate) fn dots(ino: Ino, parent: Ino, after: u64) -> Vec<DirEntry> {
     let line = |cookie, name: &[u8], ino| DirEntry {
         cookie,
         name: name.to_vec(),
@@ -75,7 +87,7 @@ fn dots(ino: Ino, dir: &Inode, after: u64) -> Vec<DirEntry> {
     };
     let both = [
         line(CURRENT_COOKIE, b".", ino),
-        line(PARENT_COOKIE, b"..", dir.parent()),
+        line(PARENT_COOKIE, b"..", parent),
     ];
     both.into_iter().filter(|e| e.cookie > after).collect()
 }

@@ -82,7 +82,13 @@ impl Fs {
     /// # Errors
     /// `NotFound`, `IsDirectory`, `ReadOnly`.
     pub fn unlink(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
-        self.unlink_if(dir, name_of(name)?, |_, _| true)
+        let name = name_of(name)?;
+        self.check_writable()?;
+        if let Some(place) = self.local_place(dir, &name)? {
+            return self.remove_local(&place, false);
+        }
+        self.unlink_if(dir, name.clone(), |_, _| true)?;
+        self.drop_hidden(dir, &name)
     }
 
     /// As `unlink`, if what has the name is what is meant; else it is not found.
@@ -142,15 +148,25 @@ impl Fs {
         let name = name_of(name)?;
         self.check_writable()?;
         self.check_not_reserved(dir, &name)?;
+        if let Some(place) = self.local_place(dir, &name)? {
+            return self.remove_local(&place, true);
+        }
+        self.rmdir_in_tree(dir, &name)?;
+        self.drop_hidden(dir, &name)
+    }
+
+    /// What of the directory is on this machine alone goes with it.
+    fn rmdir_in_tree(&self, dir: NodeId, name: &Name) -> Result<(), FsError> {
         let mut tree = self.replica.tree();
         let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
-        let entry = entry_of(&tree, dir, &name)?;
+        let entry = entry_of(&tree, dir, name)?;
         let (ino, inode) = dir_of(&tree, entry.ino)?;
         if !state::is_empty(&tree, ino)? {
             return Err(FsError::NotEmpty);
         }
         let survivors = Survivors::of(Vec::new(), &tree, ino, &inode)?;
-        self.execute(&mut tree, removal(dir, name, &entry, &inode))?;
+        self.execute(&mut tree, removal(dir, name.clone(), &entry, &inode))?;
+        self.drop_locals_in(ino);
         survivors.map_or(Ok(()), |s| s.detach(&tree, ino, self))
     }
 }

@@ -96,7 +96,7 @@ impl Fs {
     /// Moves an entry, atomically replacing what has the new name, or exchanges two.
     ///
     /// # Errors
-    /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `MoveBelowItself`, `ReadOnly`.
+    /// `NotFound`, `Exists`, `NotEmpty`, `NotDirectory`, `IsDirectory`, `MoveBelowItself`, `OtherDevice`, `ReadOnly`.
     pub fn rename(
         &self,
         dir: NodeId,
@@ -109,16 +109,36 @@ impl Fs {
         self.check_writable()?;
         self.check_not_reserved(dir, &name)?;
         self.check_not_reserved(to_dir, &to_name)?;
+        let from = self.local_place(dir, &name)?;
+        let to = self.local_place(to_dir, &to_name)?;
+        match (from, &to) {
+            (Some(from), to) => return self.rename_local(&from, to.as_ref(), mode),
+            (None, Some(to)) => self.check_move_onto(dir, &name, to, mode)?,
+            (None, None) => {}
+        }
         self.flush_before_rename(dir, &name)?;
         if mode == RenameMode::Exchange {
             self.flush_before_rename(to_dir, &to_name)?;
         }
+        self.rename_in_tree((dir, &name), (to_dir, &to_name), mode)?;
+        if let Some(to) = &to {
+            self.drop_local(to);
+        }
+        self.drop_hidden(dir, &name)
+    }
+
+    fn rename_in_tree(
+        &self,
+        (dir, name): (NodeId, &Name),
+        (to_dir, to_name): (NodeId, &Name),
+        mode: RenameMode,
+    ) -> Result<(), FsError> {
         self.files.with_open(|open| {
             let mut tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
             let (to_dir, _) = dir_of(&tree, self.nodes.ino(to_dir))?;
-            let moved = Found::find(&tree, dir, &name)?.ok_or(FsError::NotFound)?;
-            let there = Found::find(&tree, to_dir, &to_name)?;
+            let moved = Found::find(&tree, dir, name)?.ok_or(FsError::NotFound)?;
+            let there = Found::find(&tree, to_dir, to_name)?;
             let there = match (there, mode) {
                 (Some(there), RenameMode::Exchange) => {
                     let op = exchange(&tree, &moved, &there)?;
@@ -141,17 +161,18 @@ impl Fs {
                 Some(t) => Survivors::of(open(t.entry.ino), &tree, t.entry.ino, &t.inode)?,
                 None => None,
             };
-            let movement = movement(&moved, to_dir, &to_name, there.as_ref());
+            let movement = movement(&moved, to_dir, to_name, there.as_ref());
             let counter = self.execute(&mut tree, movement)?.counter;
-            self.holds.name_taken(to_dir, &to_name, counter);
+            self.holds.name_taken(to_dir, to_name, counter);
             if !moved.is_dir() && !is_passing(name.as_bytes()) {
                 self.holds
-                    .name_left(dir, &name, counter, self.clock.monotonic());
+                    .name_left(dir, name, counter, self.clock.monotonic());
             }
             self.leases.forget(moved.entry.ino);
             if let Some(ino) = replaced.filter(|_| survivors.is_some()) {
                 self.holds.file_told(ino, counter);
                 self.leases.forget(ino);
+                self.drop_locals_in(ino);
             }
             match (survivors, replaced) {
                 (Some(s), Some(ino)) => s.detach(&tree, ino, self),

@@ -9,6 +9,9 @@ impl Fs {
     /// # Errors
     /// `BadHandle`.
     pub fn is_written_to(&self, handle: HandleId) -> Result<bool, FsError> {
+        if handle.is_local() {
+            return self.locals.is_written_to(handle);
+        }
         let writers = &self.files.handle(handle)?.file.writers;
         Ok(writers.load(Ordering::Acquire) > 0)
     }
@@ -20,9 +23,13 @@ impl Fs {
     /// `NoMoreData` behind the last data and behind the end, `BadHandle`.
     pub fn seek(&self, handle: HandleId, offset: u64, what: Seek) -> Result<u64, FsError> {
         let written_to = self.is_written_to(handle)?;
-        let handle = self.files.handle(handle)?;
         let notify = self.notify.lock().clone();
-        if let Some(notify) = notify.filter(|_| written_to) {
+        let notify = notify.filter(|_| written_to);
+        if handle.is_local() {
+            return self.seek_local(handle, offset, what, notify.as_deref());
+        }
+        let handle = self.files.handle(handle)?;
+        if let Some(notify) = notify {
             notify.write_back(handle.file.node);
         }
         let state = handle.file.state.lock();

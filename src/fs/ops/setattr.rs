@@ -3,12 +3,28 @@ use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{Change, Gone, OpenFile};
 use crate::types::{Attr, NodeId, SetAttr, SetTime};
+use skrin_base::Timestamp;
 use skrin_base::limits::FILE_LEN_MAX;
 use skrin_meta::OpKind;
 
 const MODE_BITS: u16 = 0o7777;
 
 impl Change {
+    /// The attributes to set but for the length.
+    pub(crate) fn of(set: &SetAttr, now: Timestamp) -> Self {
+        let time = |t: SetTime| match t {
+            SetTime::Now => now,
+            SetTime::At(at) => at,
+        };
+        Self {
+            mode: set.mode.map(|m| m & MODE_BITS),
+            uid: set.uid,
+            gid: set.gid,
+            atime: set.atime.map(time),
+            mtime: set.mtime.map(time),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         let owner = self.uid.is_none() && self.gid.is_none();
         owner && self.mode.is_none() && self.atime.is_none() && self.mtime.is_none()
@@ -23,6 +39,9 @@ impl Fs {
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
         self.check_writable()?;
         self.check_present(node)?;
+        if node.is_local() {
+            return self.set_local(node, set);
+        }
         if let Some(size) = set.size {
             let file = self.open_file(node)?;
             let resized = self.resize(&file, size);
@@ -40,17 +59,7 @@ impl Fs {
 
     fn set_others(&self, node: NodeId, set: &SetAttr) -> Result<(), FsError> {
         let now = self.now();
-        let time = |t: SetTime| match t {
-            SetTime::Now => now,
-            SetTime::At(at) => at,
-        };
-        let mut change = Change {
-            mode: set.mode.map(|m| m & MODE_BITS),
-            uid: set.uid,
-            gid: set.gid,
-            atime: set.atime.map(time),
-            mtime: set.mtime.map(time),
-        };
+        let mut change = Change::of(set, now);
         self.unlease_if_copied(self.nodes.ino(node), change.mtime)?;
         if let Some(file) = self.files.get(node)
             && self.keep_in_memory(&file, &mut change)

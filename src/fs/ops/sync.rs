@@ -10,6 +10,9 @@ impl Fs {
     /// # Errors
     /// What went wrong since the last call, once; no room; the disk. After an error nothing is promised.
     pub fn fsync(&self, handle: HandleId) -> Result<(), FsError> {
+        if handle.is_local() {
+            return self.locals.keep();
+        }
         if self.options.durability == Durability::Local {
             let file = Arc::clone(&self.files.handle(handle)?.file);
             if let Some(edits) = self.note_edits(&file)? {
@@ -33,6 +36,7 @@ impl Fs {
     /// # Errors
     /// As `fsync`.
     pub fn fsync_dir(&self) -> Result<(), FsError> {
+        self.locals.keep()?;
         self.sync_journal()
     }
 
@@ -63,6 +67,7 @@ impl Fs {
     /// # Errors
     /// What cannot be mended by waiting.
     pub fn sync(&self, mut progress: impl FnMut(&Pending) + Send) -> Result<(), FsError> {
+        self.locals.keep()?;
         let told = self.flush_all();
         self.journal.sync_all()?;
         self.upload_all(&mut progress)?;

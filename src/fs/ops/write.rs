@@ -14,6 +14,9 @@ impl Fs {
     /// # Errors
     /// `TooLarge`, `BadHandle`, `ReadOnly`; no room in the journal or, as last heard, on the storage.
     pub fn write(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), FsError> {
+        if handle.is_local() {
+            return self.write_local(handle, offset, data);
+        }
         let handle = self.files.handle(handle)?;
         self.write_file(&handle.file, offset, data)
     }
@@ -58,6 +61,9 @@ impl Fs {
         offset: u64,
         len: usize,
     ) -> Result<bool, FsError> {
+        if handle.is_local() {
+            return Ok(true);
+        }
         let handle = self.files.handle(handle)?;
         let missing = {
             let state = handle.file.state.lock();

@@ -94,7 +94,7 @@ pub(crate) fn shown(name: &[u8], value: &[u8], mode: u16) -> Result<Vec<u8>, FsE
 }
 
 impl Gone {
-    fn shown(&self, name: &[u8]) -> Result<Vec<u8>, FsError> {
+    pub(crate) fn shown(&self, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let value = self.xattrs.get(name).ok_or(FsError::NoAttribute)?;
         shown(name, value, self.inode.mode)
     }
@@ -131,6 +131,9 @@ impl Fs {
         if node.is_past() {
             return self.past_getxattr(node, name);
         }
+        if node.is_local() {
+            return self.with_local(node, |attributes| attributes.shown(name))?;
+        }
         // Before the tree: the table of files is locked first everywhere.
         let file = self.files.get(node);
         let tree = self.replica.tree();
@@ -164,6 +167,13 @@ impl Fs {
         if node.is_past() {
             return self.past_listxattr(node);
         }
+        let names = |all: Attributes| {
+            let names = all.into_keys().flat_map(|name| [name, vec![0]].concat());
+            names.collect()
+        };
+        if node.is_local() {
+            return self.with_local(node, |attributes| names(attributes.xattrs.clone()));
+        }
         let file = self.files.get(node);
         let tree = self.replica.tree();
         let gone = file
@@ -183,8 +193,7 @@ impl Fs {
                 }
             },
         };
-        let names = all.into_keys().flat_map(|name| [name, vec![0]].concat());
-        Ok(names.collect())
+        Ok(names(all))
     }
 
     /// Sets an extended attribute that is not an access control list.
@@ -276,6 +285,9 @@ impl Fs {
     ) -> Result<(), FsError> {
         self.check_writable()?;
         self.check_present(node)?;
+        if node.is_local() {
+            return self.change_local(node, |gone| gone.change_xattrs(plan, self.now()));
+        }
         let file = self.files.get(node);
         let mut tree = self.replica.tree();
         if let Some(file) = &file
