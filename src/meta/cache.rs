@@ -252,13 +252,14 @@ impl CachedRows {
 
     /// The rows of this moment, for reading without a lock.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, RowsError> {
-        let db = match (&self.place, self.cleared) {
-            (Some(place), false) => Some(place.snapshot().map_err(failed)?),
-            _ => None,
+        let place = self.place.as_ref();
+        let db = match place.filter(|_| !self.cleared) {
+            Some(place) => Some(place.snapshot().map_err(failed)?),
+            None => None,
         };
         let mut patch = self.flushing.as_deref().cloned().unwrap_or_default();
         patch.extend(self.overlay.clone());
-        Ok(Snapshot { db, patch })
+        Ok(Snapshot::new(db, place.cloned(), patch))
     }
 
     fn write(&mut self, key: &[u8], value: Option<Row>) {
