@@ -4,9 +4,9 @@ use crate::rows::{Row, RowKey, RowsError};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// Bytes of the file's write-ahead log after which it is copied back: 4096 pages of 4 KiB.
@@ -142,9 +142,7 @@ impl Place {
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         conn.pragma_update(None, "journal_mode", "OFF")?;
         conn.pragma_update(None, "synchronous", "OFF")?;
-        conn.execute_batch(
-            "CREATE TABLE aside(key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;",
-        )?;
+        conn.execute_batch("CREATE TABLE aside(key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;")?;
         std::fs::remove_file(&other.path).map_err(|e| cannot_open(&other.path, &e))?;
         Ok(Db::new(conn))
     }

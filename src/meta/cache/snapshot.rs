@@ -98,7 +98,9 @@ impl Snapshot {
             Some(scratch) => scratch.aside(from, AT_ONCE).map_err(failed),
         });
         let mut patch = Ahead::new(|from: &[u8]| {
-            let rest = self.patch.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
+            let rest = self
+                .patch
+                .range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
             let rows = rest.take(AT_ONCE).map(|(k, v)| (k.clone(), v.clone()));
             Ok(rows.collect())
         });

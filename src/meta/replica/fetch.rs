@@ -102,7 +102,10 @@ impl Waiting {
             return Ok(self.outline.clone());
         };
         let lost = |error: &dyn std::fmt::Display| {
-            RowsError::Cache(format!("commit {} cannot be read again: {error}", self.head()))
+            RowsError::Cache(format!(
+                "commit {} cannot be read again: {error}",
+                self.head()
+            ))
         };
         let bytes = body.read().map_err(|error| lost(&error))?;
         let opened = open_commit(self.head(), &bytes, &env.keys(), &env.roster.read());

@@ -6,8 +6,8 @@ use super::fetch::Inbox;
 use super::graph::{Covered, Lane, Tip};
 use super::own::OwnCommits;
 use super::past::Past;
-use super::spool::{Spool, Spooled};
 use super::pull::proposals;
+use super::spool::{Spool, Spooled};
 use super::standing::{Candidate, Reach};
 use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
@@ -448,7 +448,12 @@ impl Replica {
     }
 
     /// Puts in the rows of pages that were checked before.
-    fn fill_from(&self, core: &mut Core, root: &Root, pages: &[Spooled]) -> Result<(), ReplicaError> {
+    fn fill_from(
+        &self,
+        core: &mut Core,
+        root: &Root,
+        pages: &[Spooled],
+    ) -> Result<(), ReplicaError> {
         let mut assembler = RowAssembler::default();
         for (page, kept) in root.pages.iter().zip(pages) {
             let object = self.env.names.page(&page.name)?;
@@ -625,7 +630,10 @@ async fn get_rows(
         let object = env.names.page(&page.name)?;
         let (bytes, content) = content?;
         let rows = assembler.page(&content);
-        sink(&bytes, rows.map_err(|fault| checkpoint_error(&object, fault))?)?;
+        sink(
+            &bytes,
+            rows.map_err(|fault| checkpoint_error(&object, fault))?,
+        )?;
     }
     let object = env.names.checkpoint(&root.name)?;
     let finished = assembler.finish();

@@ -769,10 +769,7 @@ pub(super) fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
 }
 
 /// Lets what the checkpoints that stand now say of the ends of lanes count. Returns the lanes that end earlier.
-fn hold_what_stands(
-    core: &mut Core,
-    fold: &[Waiting],
-) -> Result<BTreeSet<LaneId>, MergeError> {
+fn hold_what_stands(core: &mut Core, fold: &[Waiting]) -> Result<BTreeSet<LaneId>, MergeError> {
     let arrived: BTreeSet<Hash32> = fold.iter().map(|waiting| waiting.head().hash).collect();
     let held = core.meta.standing.held();
     let mut earlier = BTreeSet::new();

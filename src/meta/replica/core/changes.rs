@@ -40,7 +40,11 @@ impl Changes {
     }
 
     /// All that was changed, by so many commits of others.
-    pub(super) fn finish(mut self, rows: &dyn Rows, commits: usize) -> Result<MergeDiff, RowsError> {
+    pub(super) fn finish(
+        mut self,
+        rows: &dyn Rows,
+        commits: usize,
+    ) -> Result<MergeDiff, RowsError> {
         self.tell(rows)?;
         self.diff.commits = commits;
         Ok(self.diff)

@@ -60,7 +60,8 @@ impl Core {
         let snapshot = self.rows.snapshot()?;
         let mut steps = Vec::new();
         for pending in self.pending.iter().rev() {
-            let is_written = snapshot.has_side() && !self.unsaved.contains_key(&pending_key(pending.counter));
+            let is_written =
+                snapshot.has_side() && !self.unsaved.contains_key(&pending_key(pending.counter));
             steps.push(match &pending.held {
                 None if is_written => Step::Pending(pending.counter),
                 _ => Step::Held(self.frame_of(pending)?.into_owned()),
