@@ -8,16 +8,16 @@ use std::ops::Bound;
 
 /// Rows read at a time.
 const AT_ONCE: usize = 1024;
-/// About so many bytes of rows that are put back are in memory. Few in tests, so that random programs go that way.
-const PATCH_MAX: usize = if cfg!(test) { 512 } else { 4 << 20 };
+/// So many bytes of rows that are put back are in memory in tests, so that random programs go that way.
+const TESTED: usize = 512;
 /// What a row that is put back takes beside its bytes.
 const ROW_OVERHEAD: usize = 64;
 
 /// A fixed state: what the database held, patched by what was not in it yet or had to be put back.
 pub(crate) struct Snapshot {
     db: Option<Db>,
-    /// Where what does not fit into memory may be put.
-    place: Option<Place>,
+    /// Where what does not fit into memory may be put, and how many bytes do.
+    place: Option<(Place, usize)>,
     patch: Layer,
     patch_bytes: usize,
     /// The patch, once there is much of it.
@@ -25,7 +25,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(db: Option<Db>, place: Option<Place>, patch: Layer) -> Self {
+    pub(super) fn new(db: Option<Db>, place: Option<(Place, usize)>, patch: Layer) -> Self {
         let bytes = patch.iter().map(|(key, row)| cost(key, row.as_ref())).sum();
         Self {
             db,
@@ -62,14 +62,16 @@ impl Snapshot {
                 self.patch_bytes += cost(key, before.as_ref());
             }
         }
-        match (&self.place, self.patch_bytes > PATCH_MAX) {
-            (Some(_), true) => self.put_aside(),
-            _ => Ok(()),
+        let most = self.place.as_ref().map(|(_, most)| *most);
+        let most = most.map(|most| if cfg!(test) { TESTED } else { most });
+        match most.is_some_and(|most| self.patch_bytes > most) {
+            true => self.put_aside(),
+            false => Ok(()),
         }
     }
 
     fn put_aside(&mut self) -> Result<(), RowsError> {
-        if let (None, Some(place)) = (&self.scratch, &self.place) {
+        if let (None, Some((place, _))) = (&self.scratch, &self.place) {
             self.scratch = Some(place.scratch().map_err(failed)?);
         }
         if let Some(scratch) = &self.scratch {

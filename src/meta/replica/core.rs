@@ -30,16 +30,14 @@ pub(super) use rewind::Rewind;
 /// chose a little earlier can still be computed.
 const KEPT_BELOW_FLOOR: u64 = 64;
 
-/// Rows are written whenever this many bytes came together while a state is made anew.
-const RELIEF_BYTES: usize = 16 << 20;
 /// From so many pending operations on they are taken from the state, and put back on it, in parts with writing in between.
 /// Few in tests, so that random programs go that way.
 const PENDING_MANY: usize = if cfg!(test) { 3 } else { 4096 };
-/// From so many operations on, what is folded, or taken out to be folded again, is written in parts. Few in tests, so that random
+/// So many operations are folded, or taken out to be folded again, before that is written in parts, in tests, so that random
 /// programs go that way.
-const FOLD_MANY: usize = if cfg!(test) { 8 } else { 16_384 };
+const TESTED_MANY: usize = 8;
 /// The same for the bytes of rows between two writes.
-const PENDING_RELIEF: usize = if cfg!(test) { 500 } else { RELIEF_BYTES };
+const TESTED_RELIEF: usize = 500;
 
 /// Inodes and names that a difference lists.
 const DIFF_MAX: usize = 1 << 16;
@@ -331,15 +329,19 @@ impl Core {
         new: usize,
         changes: &mut Changes,
     ) -> Result<(), RowsError> {
+        let many = match cfg!(test) {
+            true => TESTED_MANY,
+            false => self.relief() / LOGGED_OP,
+        };
         let mut ops = new;
-        if ops >= FOLD_MANY {
+        if ops >= many {
             self.begin_in_parts()?;
         }
         for key in commits {
             let (checked, frame) = self.logged(key)?;
             changes.record(&mut self.rows, |rows| frame.revert(rows))?;
             ops += checked.commit().ops.len();
-            if ops >= FOLD_MANY {
+            if ops >= many {
                 self.begin_in_parts()?;
             }
             self.relieve()?;
@@ -538,7 +540,12 @@ impl Core {
 
     /// Writes the state, and with it the operations that are held in memory, before it takes too much of that.
     fn relieve_pending(&mut self) -> Result<(), RowsError> {
-        let much = self.rows.unflushed() >= PENDING_RELIEF;
+        let relief = if cfg!(test) {
+            TESTED_RELIEF
+        } else {
+            self.relief()
+        };
+        let much = self.rows.unflushed() >= relief;
         match much && !self.rows.is_flushing() {
             true => self.flush(),
             false => Ok(()),
@@ -760,10 +767,15 @@ impl Core {
     /// While the state is made anew, writes rows and log before they take too much memory. What is in the database is not a
     /// state then, and does not say that it is one until `flush`: a crash begins anew.
     pub(super) fn relieve(&mut self) -> Result<(), RowsError> {
-        if !self.anew || self.unflushed() < RELIEF_BYTES || self.rows.is_flushing() {
+        if !self.anew || self.unflushed() < self.relief() || self.rows.is_flushing() {
             return Ok(());
         }
         self.write_part()
+    }
+
+    /// Rows are written whenever this many bytes came together while a state is made anew.
+    fn relief(&self) -> usize {
+        self.rows.budget() / 2
     }
 
     /// Whether what is in the database is no state, until it is written whole.

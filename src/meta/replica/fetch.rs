@@ -27,9 +27,9 @@ const LISTED_AT_MOST: u64 = 65_536;
 const WITHHELD_AFTER: u64 = 120_000_000_000;
 const RETRY_MIN: u64 = 1_000_000_000;
 const RETRY_MAX: u64 = 60_000_000_000;
-/// Commits that wait are kept in memory up to this length in sum, and on the disk beyond: an operation takes several times as
-/// much in memory. Few in tests, so that random programs go that way.
-const IN_MEMORY: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
+/// Commits that wait are kept in memory up to this part of the bound in sum, and on the disk beyond: an operation takes several
+/// times as much in memory. Less in tests, so that random programs go that way.
+const PART: usize = if cfg!(test) { 1024 } else { 32 };
 
 /// A commit that could not be had or believed.
 struct Trouble {
@@ -120,16 +120,19 @@ pub(super) struct Inbox {
     pub(super) held: BTreeMap<Hash32, Waiting>,
     /// Length of those that are in memory.
     in_memory: usize,
+    /// The most of that.
+    fits: usize,
     spool: Spool,
     troubles: HashMap<Head, Trouble>,
 }
 
 impl Inbox {
-    /// An empty one, which keeps what is long in this directory.
-    pub(super) fn new(dir: &Path) -> Self {
+    /// An empty one, which keeps in this directory what does not fit into its part of a bound of memory.
+    pub(super) fn new(dir: &Path, memory: usize) -> Self {
         Self {
             held: BTreeMap::new(),
             in_memory: 0,
+            fits: memory / PART,
             spool: Spool::new(dir),
             troubles: HashMap::new(),
         }
@@ -140,7 +143,7 @@ impl Inbox {
     /// # Errors
     /// When many wait, and the disk has no room for it.
     pub(super) fn hold(&mut self, checked: CheckedCommit, bytes: &[u8]) -> Result<(), LocalError> {
-        let fits = self.in_memory.saturating_add(bytes.len()) <= IN_MEMORY;
+        let fits = self.in_memory.saturating_add(bytes.len()) <= self.fits;
         let ops = checked.commit().ops.len();
         let (outline, body) = match fits {
             true => (checked, None),

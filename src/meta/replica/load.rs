@@ -107,7 +107,7 @@ impl Replica {
         refuting.retain(|reference, _| !core.meta.standing.is_refuted_by(reference, &device));
         let incarnation = heads.incarnation;
         let net = Net {
-            inbox: Inbox::new(&config.state_dir),
+            inbox: Inbox::new(&config.state_dir, config.cache_bytes),
             heads,
             own: OwnLane {
                 id: config.keys.lane_id(device, incarnation),
@@ -363,7 +363,7 @@ impl Replica {
         tips: &[Head],
     ) -> Result<Vec<CheckpointRef>, ReplicaError> {
         let only: BTreeSet<Head> = tips.iter().copied().collect();
-        let mut newest = Inbox::new(&self.env.state_dir);
+        let mut newest = Inbox::new(&self.env.state_dir, 0);
         newest
             .fetch(&self.env, tips.to_vec(), |head| !only.contains(head))
             .await?;
