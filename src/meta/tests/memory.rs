@@ -31,9 +31,10 @@ use tempfile::TempDir;
 static ALLOCATED: PeakAlloc = PeakAlloc;
 
 /// Changes at first, unless `SKRIN_CHANGES` says otherwise.
-const CHANGES: usize = 4000;
-/// What four times as many may take besides: before it was bounded, each change took 210 to 1,200 bytes.
-const ALLOWED: usize = 1 << 20;
+const CHANGES: usize = 2000;
+/// What four times as many may take besides: up to 65,536 changed inodes and names are listed. Before it was bounded, each change
+/// took 210 to 1,200 bytes.
+const ALLOWED: usize = 3 << 20;
 /// Memory for rows and pages of the database.
 const CACHE: usize = 1 << 20;
 /// Bytes of the tree that are written at once.
