@@ -88,12 +88,13 @@ impl Nodes {
         state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
     }
 
-    /// Every inode of which the kernel knows a node.
+    /// Every inode of which the kernel knows a node, the root included, which it knows without being told.
     pub(crate) fn all_known(&self) -> Vec<Ino> {
         let state = self.0.lock();
         let inode = |node: &NodeId| state.inode.get(node).copied().unwrap_or(Ino(node.0));
         let mut known: Vec<Ino> = state.known.keys().map(inode).collect();
         drop(state);
+        known.push(Ino::ROOT);
         known.sort_unstable();
         known.dedup();
         known

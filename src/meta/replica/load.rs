@@ -417,7 +417,10 @@ impl Replica {
             let fill = |_: &[u8], batch| Ok(fill(&mut self.core.lock(), batch)?);
             get_rows(&self.env, &root, fill).await?;
         } else {
-            let keep = |page: &[u8], _| Ok(pages.push(spool.keep(page)?));
+            let keep = |page: &[u8], _| {
+                pages.push(spool.keep(page)?);
+                Ok(())
+            };
             get_rows(&self.env, &root, keep).await?;
         }
         // What was being written of the old state must not come after the new one.
