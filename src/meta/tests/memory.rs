@@ -376,8 +376,7 @@ async fn checkpoint(count: usize) -> usize {
     c.make(count + 1..count + 2).await;
     a.open().await.make(0..count).await;
     a.replica().flush().unwrap();
-    let peak = peak(async { assert!(a.replica().checkpoint().await.unwrap()) }).await;
-    peak
+    peak(async { assert!(a.replica().checkpoint().await.unwrap()) }).await
 }
 
 /// The state is folded again while it is looked at, from a checkpoint: a commit comes that is older than what can be undone.
