@@ -8,7 +8,7 @@ use crate::types::NodeId;
 use parking_lot::Mutex;
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_meta::state::Inode;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 #[derive(Default)]
 struct State {
@@ -88,13 +88,16 @@ impl Nodes {
         state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
     }
 
-    /// Every inode of which the kernel knows a node.
-    pub(crate) fn all_known(&self) -> BTreeSet<Ino> {
+    /// Every inode of which the kernel knows a node, the root included, which it knows without being told.
+    pub(crate) fn all_known(&self) -> Vec<Ino> {
         let state = self.0.lock();
-        let nodes = state.known.keys();
-        nodes
-            .map(|node| state.inode.get(node).copied().unwrap_or(Ino(node.0)))
-            .collect()
+        let inode = |node: &NodeId| state.inode.get(node).copied().unwrap_or(Ino(node.0));
+        let mut known: Vec<Ino> = state.known.keys().map(inode).collect();
+        drop(state);
+        known.push(Ino::ROOT);
+        known.sort_unstable();
+        known.dedup();
+        known
     }
 
     /// Counts that the kernel was told of a node.

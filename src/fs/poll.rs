@@ -5,6 +5,7 @@ use crate::error::FsError;
 use crate::flush::FLUSH_AFTER;
 use crate::leases::is_lock;
 use crate::nodes::Seen;
+use crate::types::Notify;
 use parking_lot::MutexGuard;
 use skrin_base::{Ino, Name};
 use skrin_meta::replica::{MergeDiff, holds_tree};
@@ -43,6 +44,8 @@ struct Outdated {
     entries: Vec<(Ino, Name)>,
     attributes: Vec<Ino>,
     listings: BTreeSet<Ino>,
+    /// Besides, whatever it knows.
+    everything: bool,
 }
 
 impl Fs {
@@ -201,12 +204,9 @@ impl Fs {
     }
 
     /// Gives new numbers to what changed; what the kernel must be told.
-    fn outdate_all(&self, mut diff: MergeDiff) -> Result<Outdated, FsError> {
+    fn outdate_all(&self, diff: MergeDiff) -> Result<Outdated, FsError> {
         if !diff.is_empty() {
             self.pins.stale.store(true, Ordering::Release);
-        }
-        if diff.everything {
-            self.suspect_everything(&mut diff)?;
         }
         self.rehome_locals((!diff.everything).then_some(&diff.inodes))?;
         let mut entries: Vec<(Ino, Name)> = diff.entries.into_iter().collect();
@@ -224,10 +224,14 @@ impl Fs {
             self.watch(&self.replica.tree(), *dir, name)?;
         }
         listings.extend(entries.iter().map(|(dir, _)| *dir));
+        if diff.everything {
+            self.suspect_everything()?;
+        }
         Ok(Outdated {
             entries,
             attributes,
             listings,
+            everything: diff.everything,
         })
     }
 
@@ -244,18 +248,50 @@ impl Fs {
         for dir in outdated.listings {
             notify.listing(self.nodes.known_as(dir));
         }
+        if outdated.everything {
+            self.tell_everything(&*notify);
+        }
     }
 
-    /// The state was folded again: whatever the kernel knows may be another now.
-    fn suspect_everything(&self, diff: &mut MergeDiff) -> Result<(), FsError> {
+    /// The state was folded again, or more changed than is listed: whatever the kernel knows may be another now. One after the
+    /// other, as it may know very much.
+    fn suspect_everything(&self) -> Result<(), FsError> {
         for ino in self.nodes.all_known() {
-            diff.inodes.insert(ino);
-            let inode = state::inode(&self.replica.tree(), ino)?;
-            let links = inode.map(|i| i.links).unwrap_or_default();
-            let names = links.into_iter().map(|link| (link.dir, link.name));
-            diff.entries.extend(names);
+            self.outdate(ino)?;
+            let tree = self.replica.tree();
+            let links = state::inode(&tree, ino)?.map(|inode| inode.links);
+            for link in links.into_iter().flatten() {
+                if is_lock(link.name.as_bytes()) {
+                    self.watch(&tree, link.dir, &link.name)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// With the name of a directory the kernel forgets the names in it.
+    fn tell_everything(&self, notify: &dyn Notify) {
+        let known = self.nodes.all_known();
+        let inode = |ino| match state::inode(&self.replica.tree(), ino) {
+            Ok(inode) => inode,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel is not told what an inode is called");
+                None
+            }
+        };
+        for ino in &known {
+            let (node, inode) = (self.nodes.known_as(*ino), inode(*ino));
+            if !self.nodes.is_stale(node) {
+                notify.attributes(node);
+            }
+            for link in inode.into_iter().flat_map(|inode| inode.links) {
+                notify.entry(self.nodes.known_as(link.dir), &link.name);
+            }
+        }
+        let is_dir = |ino: &&Ino| inode(**ino).is_some_and(|inode| inode.kind == Kind::Dir);
+        for dir in known.iter().filter(is_dir) {
+            notify.listing(self.nodes.known_as(*dir));
+        }
     }
 
     /// What the kernel must forget of an inode that changed. The contents of a regular file come under a new node; an open file keeps those that

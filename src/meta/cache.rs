@@ -39,6 +39,7 @@ pub struct CachedRows {
     clears: u64,
     side: BTreeMap<RowKey, Row>,
     hot: RefCell<Hot>,
+    budget: usize,
 }
 
 /// Rows on their way into the database, to be written without holding on to `CachedRows`.
@@ -95,7 +96,7 @@ impl CachedRows {
             }
         };
         let writer = place.writer().map_err(failed)?;
-        let mut rows = Self::over(budget / 2);
+        let mut rows = Self::over(budget);
         (rows.place, rows.db) = (Some(place), Some(db));
         rows.writer = Some(Arc::new(Mutex::new(writer)));
         Ok((rows, kept))
@@ -103,10 +104,10 @@ impl CachedRows {
 
     /// Keeps everything in memory; `flush` writes nowhere. For tests.
     pub fn in_memory() -> Self {
-        Self::over(1 << 20)
+        Self::over(2 << 20)
     }
 
-    fn over(hot: usize) -> Self {
+    fn over(budget: usize) -> Self {
         Self {
             place: None,
             db: None,
@@ -117,13 +118,19 @@ impl CachedRows {
             cleared: false,
             clears: 0,
             side: BTreeMap::new(),
-            hot: RefCell::new(Hot::new(hot)),
+            hot: RefCell::new(Hot::new(budget / 2)),
+            budget,
         }
     }
 
     /// Whether there is a database below, so that what was flushed need not stay in memory.
     pub fn is_persistent(&self) -> bool {
         self.db.is_some()
+    }
+
+    /// The bound of memory with which this was opened.
+    pub(crate) fn budget(&self) -> usize {
+        self.budget
     }
 
     /// Bytes of rows that `flush` has to write.
@@ -252,13 +259,19 @@ impl CachedRows {
 
     /// The rows of this moment, for reading without a lock.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, RowsError> {
-        let db = match (&self.place, self.cleared) {
-            (Some(place), false) => Some(place.snapshot().map_err(failed)?),
-            _ => None,
+        let place = self.place.as_ref();
+        let db = match place.filter(|_| !self.cleared) {
+            Some(place) => Some(place.snapshot().map_err(failed)?),
+            None => None,
         };
         let mut patch = self.flushing.as_deref().cloned().unwrap_or_default();
         patch.extend(self.overlay.clone());
-        Ok(Snapshot { db, patch })
+        let most = self.budget / 8;
+        Ok(Snapshot::new(
+            db,
+            place.cloned().map(|place| (place, most)),
+            patch,
+        ))
     }
 
     fn write(&mut self, key: &[u8], value: Option<Row>) {

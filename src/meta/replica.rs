@@ -16,6 +16,7 @@ mod past;
 mod publish;
 mod pull;
 mod scrub;
+mod spool;
 mod standing;
 mod status;
 mod verify;
@@ -110,6 +111,7 @@ pub(crate) struct Env {
     signer: Arc<DeviceSigner>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    state_dir: PathBuf,
     read_only: bool,
     checkpoints: CheckpointPolicy,
 }

@@ -40,6 +40,11 @@ impl Frame {
         self.0.iter()
     }
 
+    /// How many rows were touched.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether nothing was touched.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -104,6 +109,11 @@ impl<'a> Recorder<'a> {
             rows,
             frame: Frame::default(),
         }
+    }
+
+    /// Goes on with what was recorded before.
+    pub fn resume(rows: &'a mut dyn Rows, frame: Frame) -> Self {
+        Self { rows, frame }
     }
 
     /// What was recorded.

@@ -5,13 +5,14 @@
     reason = "helpers of tests may panic"
 )]
 
-use skrin_base::{Clock, Errno, Timestamp};
+use skrin_base::clock::testutil::ManualClock;
+use skrin_base::{Clock, Errno, Name, Timestamp};
 use skrin_fs::testutil::{Opened, TestVault};
-use skrin_fs::{Caller, FsOptions, HandleId, NodeId, OpenMode, Shutdown};
+use skrin_fs::{Caller, FsOptions, HandleId, NodeId, Notify, OpenMode, Shutdown};
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
 use skrin_storage::{Count, Counters, Counts, ErrorKind, MemoryStore, Verb};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const CALLER: Caller = Caller {
@@ -198,4 +199,83 @@ fn a_segment_that_is_gone_is_looked_for_again_before_a_read_fails() {
     });
     assert_eq!(found.lists, 1);
     fs.release(handle).unwrap();
+}
+
+/// What the kernel is told, in its order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Told {
+    Entry(NodeId, String),
+    Attributes(NodeId),
+    Listing(NodeId),
+}
+
+#[derive(Default)]
+struct Kernel(Mutex<Vec<Told>>);
+
+impl Notify for Kernel {
+    fn entry(&self, dir: NodeId, name: &Name) {
+        let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+        self.0.lock().unwrap().push(Told::Entry(dir, name));
+    }
+    fn attributes(&self, node: NodeId) {
+        self.0.lock().unwrap().push(Told::Attributes(node));
+    }
+    fn listing(&self, dir: NodeId) {
+        self.0.lock().unwrap().push(Told::Listing(dir));
+    }
+    fn write_back(&self, _: NodeId) {}
+}
+
+/// Much that waits here is taken from the tree and put back on it; nobody lists then what is another.
+#[test]
+fn where_it_is_not_listed_what_changed_the_kernel_is_told_of_everything_that_it_knows() {
+    const WAITING: usize = 4200;
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let vault = TestVault::new(7, Arc::new(MemoryStore::new()), clock).unwrap();
+    let manual = || FsOptions {
+        poll_interval: None,
+        background: false,
+        ..FsOptions::default()
+    };
+    let (writer, reader) = (
+        vault.open(0, manual()).unwrap(),
+        vault.open(1, manual()).unwrap(),
+    );
+    let mkdir = |of: &Opened, name: &str| {
+        of.fs
+            .mkdir(NodeId::ROOT, name.as_bytes(), 0o755, &CALLER)
+            .unwrap()
+            .node
+    };
+    mkdir(&writer, "known");
+    mkdir(&writer, "unknown");
+    writer.fs.sync(|_| ()).unwrap();
+    reader.fs.poll().unwrap();
+    let known = reader.fs.lookup(NodeId::ROOT, b"known").unwrap().node;
+    for number in 0..WAITING {
+        let made = mkdir(&reader, &format!("waiting-{number}"));
+        reader.fs.forget(made, 1);
+    }
+    mkdir(&writer, "new");
+    writer.fs.sync(|_| ()).unwrap();
+    let kernel = Arc::new(Kernel::default());
+    reader
+        .fs
+        .set_notify(Some(Arc::clone(&kernel) as Arc<dyn Notify>));
+    reader.fs.poll().unwrap();
+    let mut told = kernel.0.lock().unwrap().clone();
+    assert_eq!(
+        told.split_off(told.len() - 2),
+        [Told::Listing(NodeId::ROOT), Told::Listing(known)]
+    );
+    for one in [
+        Told::Entry(NodeId::ROOT, "known".to_owned()),
+        Told::Attributes(known),
+        Told::Attributes(NodeId::ROOT),
+    ] {
+        assert!(told.contains(&one), "{one:?} of {told:?}");
+    }
+    assert!(!told.contains(&Told::Entry(NodeId::ROOT, "unknown".to_owned())));
+    assert_eq!(reader.fs.pending().operations, WAITING as u64);
+    reader.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::cell::Cell;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// Bytes of the file's write-ahead log after which it is copied back: 4096 pages of 4 KiB.
@@ -14,6 +15,11 @@ const NAME_OF_IDENTITY: &[u8] = b"\0identity";
 
 pub(super) fn failed(error: rusqlite::Error) -> RowsError {
     RowsError::Cache(error.to_string())
+}
+
+fn cannot_open(path: &Path, error: &std::io::Error) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+    rusqlite::Error::SqliteFailure(code, Some(format!("{}: {error}", path.display())))
 }
 
 /// Where the file is and what opens it.
@@ -68,10 +74,7 @@ impl Place {
                 .open(&self.path)?;
             file.set_permissions(std::fs::Permissions::from_mode(0o600))
         };
-        private().map_err(|e| {
-            let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
-            rusqlite::Error::SqliteFailure(code, Some(format!("{}: {e}", self.path.display())))
-        })
+        private().map_err(|e| cannot_open(&self.path, &e))
     }
 
     /// Opens the file and its tables; whatever is wrong with it is an error here.
@@ -117,6 +120,31 @@ impl Place {
         let db = Db::new(conn);
         db.get("side", NAME_OF_IDENTITY)?;
         Ok(db)
+    }
+
+    /// A database for what there is much of for a while: nobody else sees it, and it goes when it is closed.
+    pub(super) fn scratch(&self) -> rusqlite::Result<Db> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!("-aside{}", MADE.fetch_add(1, Ordering::Relaxed)));
+        let other = Self {
+            path: path.into(),
+            ..self.clone()
+        };
+        // What an earlier run left under that name, if it was killed just then.
+        let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        let removed = std::fs::remove_file(&other.path);
+        if let Err(error) = removed.or_else(|e| if gone(&e) { Ok(()) } else { Err(e) }) {
+            return Err(cannot_open(&other.path, &error));
+        }
+        other.make_private()?;
+        let conn = other.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        conn.pragma_update(None, "journal_mode", "OFF")?;
+        conn.pragma_update(None, "synchronous", "OFF")?;
+        conn.execute_batch("CREATE TABLE aside(key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID;")?;
+        std::fs::remove_file(&other.path).map_err(|e| cannot_open(&other.path, &e))?;
+        Ok(Db::new(conn))
     }
 
     /// Removes the file with its companions.
@@ -229,6 +257,39 @@ impl Db {
                 Ok((key, Row::from(row.get_ref(1)?.as_blob()?)))
             })
             .optional()
+    }
+
+    /// Puts rows into a scratch database, over those that it has.
+    pub(super) fn put_aside<'a>(
+        &self,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a Row>)>,
+    ) -> rusqlite::Result<()> {
+        let transaction = self.conn.unchecked_transaction()?;
+        {
+            let sql = "INSERT OR REPLACE INTO aside(key, value) VALUES (?1, ?2)";
+            let mut put = transaction.prepare_cached(sql)?;
+            for (key, value) in rows {
+                put.execute(params![key, value.map(|value| &value[..])])?;
+            }
+        }
+        transaction.commit()
+    }
+
+    /// Up to `limit` rows of a scratch database from `from` on, ascending.
+    pub(super) fn aside(
+        &self,
+        from: &[u8],
+        limit: usize,
+    ) -> rusqlite::Result<Vec<(RowKey, Option<Row>)>> {
+        let sql = "SELECT key, value FROM aside WHERE key >= ?1 ORDER BY key LIMIT ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![from, limit], |row| {
+            let key = RowKey::from(row.get_ref(0)?.as_blob()?);
+            let value = row.get_ref(1)?.as_blob_or_null()?;
+            Ok((key, value.map(Row::from)))
+        })?;
+        rows.collect()
     }
 
     /// Writes everything in one transaction; with `clear`, both tables are emptied first, except

@@ -1,6 +1,6 @@
 //! How a commit becomes an object and is believed again: signed inside, sealed outside.
 
-use super::Commit;
+use super::{Commit, Decided};
 use crate::lane::Head;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_MAX, FORMAT_VERSION};
@@ -161,6 +161,27 @@ impl CheckedCommit {
     /// What it says.
     pub fn commit(&self) -> &Arc<Commit> {
         &self.commit
+    }
+
+    /// The same without what happened and which segments that needs: for whoever only asks where it stands and what it says of
+    /// others, while many wait.
+    pub(crate) fn outline(&self) -> Self {
+        let all = &*self.commit;
+        let commit = Commit {
+            control: all.control.clone(),
+            heads: all.heads.clone(),
+            verdicts: all.verdicts.clone(),
+            closes: all.closes.clone(),
+            decided: Decided::default(),
+            segments: Vec::new(),
+            ops: Vec::new(),
+            ..*all
+        };
+        Self {
+            head: self.head,
+            commit: Arc::new(commit),
+            len: self.len,
+        }
     }
 
     /// Rebuilds what was checked before it was put into the (authenticated) local cache.

@@ -1,12 +1,15 @@
 //! The folded state with what is needed to fold it otherwise: the log of commits above the floor, each with
 //! what stood before it, and the operations that are not published yet, on top. Synchronous; no network.
 
+mod changes;
+mod rewind;
 mod saved;
 
+use super::fetch::Waiting;
 use super::graph::{Graph, Lane};
 use super::standing::Standing;
 use crate::apply::{Outcome, apply};
-use crate::cache::{CachedRows, Layer, Snapshot};
+use crate::cache::{CachedRows, Layer};
 use crate::commit::{CheckedCommit, CheckpointRef, Commit};
 use crate::lane::Head;
 use crate::op::Op;
@@ -14,23 +17,27 @@ use crate::order::OrderKey;
 use crate::rows::{Rows, RowsError};
 use crate::state;
 use crate::undo::{Frame, Recorder};
+use changes::Changes;
 use skrin_base::wire::Writer;
 use skrin_base::{DeviceId, Ino, LaneId, Name, RoomId, SegmentInfo};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub(super) use rewind::Rewind;
+
 /// Frames of this many Lamport steps are kept even below the floor, so that the digest at a floor that another device
 /// chose a little earlier can still be computed.
 const KEPT_BELOW_FLOOR: u64 = 64;
 
-/// Rows are written whenever this many bytes came together while a state is made anew.
-const RELIEF_BYTES: usize = 16 << 20;
 /// From so many pending operations on they are taken from the state, and put back on it, in parts with writing in between.
 /// Few in tests, so that random programs go that way.
 const PENDING_MANY: usize = if cfg!(test) { 3 } else { 4096 };
+/// So many operations are folded, or taken out to be folded again, before that is written in parts, in tests, so that random
+/// programs go that way.
+const TESTED_MANY: usize = 8;
 /// The same for the bytes of rows between two writes.
-const PENDING_RELIEF: usize = if cfg!(test) { 500 } else { RELIEF_BYTES };
+const TESTED_RELIEF: usize = 500;
 
 /// Inodes and names that a difference lists.
 const DIFF_MAX: usize = 1 << 16;
@@ -93,11 +100,8 @@ impl MergeDiff {
         self.inodes.is_empty() && self.entries.is_empty() && !self.everything
     }
 
-    fn from_frame(frame: &Frame, rows: &dyn Rows, commits: usize) -> Result<Self, RowsError> {
-        let mut diff = Self {
-            commits,
-            ..Self::default()
-        };
+    fn from_frame(frame: &Frame, rows: &dyn Rows) -> Result<Self, RowsError> {
+        let mut diff = Self::default();
         for (key, before) in frame.rows() {
             if rows.get(key)? == *before {
                 continue;
@@ -258,94 +262,131 @@ impl Core {
         self.rows.unflushed() + self.unsaved_ops * LOGGED_OP
     }
 
-    /// Folds commits in at their places and takes void ones out, with the pending operations on top as before.
-    /// Operations of own commits that became void are pending again.
+    /// Folds commits in at their places, with the pending operations on top as before.
     pub(super) fn merge(
         &mut self,
-        add: Vec<CheckedCommit>,
+        add: Vec<Waiting>,
+        open: impl Fn(&Waiting) -> Result<CheckedCommit, RowsError>,
+    ) -> Result<MergeDiff, MergeError> {
+        let step = |waiting: Waiting| (self.key_of(waiting.outline()), Some(waiting));
+        let steps = add.into_iter().map(step).collect();
+        self.refold(steps, &BTreeSet::new(), open)
+    }
+
+    /// Takes out commits that became void, with the pending operations on top as before. Operations of own ones are pending again.
+    pub(super) fn take_out(&mut self, void: &BTreeSet<OrderKey>) -> Result<MergeDiff, MergeError> {
+        self.refold(BTreeMap::new(), void, |waiting| {
+            Err(RowsError::Cache(format!("{} is new", waiting.head())))
+        })
+    }
+
+    /// Goes back to before the first commit that is new or void, and folds what comes after. Of many commits one is in memory at a
+    /// time. What is `None` among the steps, the log has.
+    fn refold(
+        &mut self,
+        mut steps: BTreeMap<OrderKey, Option<Waiting>>,
         void: &BTreeSet<OrderKey>,
+        open: impl Fn(&Waiting) -> Result<CheckedCommit, RowsError>,
     ) -> Result<MergeDiff, MergeError> {
         if self.broken {
             return Err(broken().into());
         }
-        let commits = add.len();
-        let add: BTreeMap<OrderKey, CheckedCommit> = add
-            .into_iter()
-            .map(|checked| (self.key_of(&checked), checked))
-            .collect();
-        let Some(first) = add.keys().chain(void).min().copied() else {
+        let Some(first) = steps.keys().chain(void).min().copied() else {
             return Ok(MergeDiff::default());
         };
         if !self.can_undo_to(&first) {
             return Err(MergeError::TooDeep);
         }
         self.broken = true;
-        let diff = self.refold(first, add, void, commits)?;
-        self.broken = false;
-        Ok(diff)
-    }
-
-    fn refold(
-        &mut self,
-        first: OrderKey,
-        mut fold: BTreeMap<OrderKey, CheckedCommit>,
-        void: &BTreeSet<OrderKey>,
-        commits: usize,
-    ) -> Result<MergeDiff, RowsError> {
+        let commits = steps.len();
+        let mut changes = Changes::default();
         let pending = self.all_pending()?;
         self.pending.clear();
+        for (_, frame) in pending.iter().rev() {
+            changes.record(&mut self.rows, |rows| frame.revert(rows))?;
+        }
+        let mut again = self.take_back_all(void)?;
+        let new = steps.values().flatten().map(Waiting::ops).sum();
         let later: Vec<OrderKey> = self.log.range(first..).map(|(key, _)| *key).collect();
-        let mut frames = Vec::new();
-        let mut again: Vec<Arc<Op>> = Vec::new();
-        for key in &later {
-            let (checked, frame) = self.logged(key)?;
-            frames.push(frame);
-            if void.contains(key) {
-                again.extend(self.take_back(&checked));
-            } else {
-                fold.insert(*key, checked);
+        self.undo(later.iter().rev(), new, &mut changes)?;
+        for key in later {
+            match void.contains(&key) {
+                true => self.drop_logged(key),
+                false => drop(steps.entry(key).or_insert(None)),
             }
         }
-        self.dropped.extend(later.iter().copied());
-        self.log.split_off(&first);
-        let mut rows = std::mem::replace(&mut self.rows, CachedRows::in_memory());
-        let mut recorder = Recorder::new(&mut rows);
-        let mut undone = pending
-            .iter()
-            .rev()
-            .map(|(_, frame)| frame)
-            .chain(frames.iter().rev());
-        let result = undone
-            .try_for_each(|frame| frame.revert(&mut recorder))
-            .and_then(|()| self.fold_all(&mut recorder, fold))
-            .and_then(|()| {
-                let pending = pending.into_iter().map(|(op, _)| op);
-                let ops = self.own_in_order(again.into_iter().chain(pending));
-                match self.parked.is_empty() {
-                    true => self.pend_again(&mut recorder, ops),
-                    // All of them go on top in their order, later.
-                    false => {
-                        self.parked.extend(ops);
-                        Ok(())
-                    }
-                }
-            });
-        let frame = recorder.finish();
-        self.rows = rows;
-        result?;
-        MergeDiff::from_frame(&frame, &self.rows, commits)
+        self.redo(steps, open, &mut changes)?;
+        again.extend(pending.into_iter().map(|(op, _)| op));
+        self.pend_again(again, &mut changes)?;
+        self.broken = false;
+        Ok(changes.finish(&self.rows, commits)?)
     }
 
-    fn fold_all(
+    /// Undoes commits of the log, the newest first; so many operations are to be folded besides.
+    fn undo<'a>(
         &mut self,
-        rows: &mut dyn Rows,
-        fold: BTreeMap<OrderKey, CheckedCommit>,
+        commits: impl Iterator<Item = &'a OrderKey>,
+        new: usize,
+        changes: &mut Changes,
     ) -> Result<(), RowsError> {
-        for (key, checked) in fold {
-            let frame = Self::fold_one(rows, checked.commit())?;
-            self.push_logged(key, checked, frame);
+        let many = match cfg!(test) {
+            true => TESTED_MANY,
+            false => self.relief() / LOGGED_OP,
+        };
+        let mut ops = new;
+        if ops >= many {
+            self.begin_in_parts()?;
+        }
+        for key in commits {
+            let (checked, frame) = self.logged(key)?;
+            changes.record(&mut self.rows, |rows| frame.revert(rows))?;
+            ops += checked.commit().ops.len();
+            if ops >= many {
+                self.begin_in_parts()?;
+            }
+            self.relieve()?;
         }
         Ok(())
+    }
+
+    /// Folds commits in their order.
+    fn redo(
+        &mut self,
+        steps: BTreeMap<OrderKey, Option<Waiting>>,
+        open: impl Fn(&Waiting) -> Result<CheckedCommit, RowsError>,
+        changes: &mut Changes,
+    ) -> Result<(), RowsError> {
+        for (key, new) in steps {
+            let checked = match &new {
+                Some(waiting) => open(waiting)?,
+                None => self.logged(&key)?.0,
+            };
+            let commit = checked.commit();
+            let fold = |rows: &mut dyn Rows| Self::fold_one(rows, commit);
+            let frame = changes.record(&mut self.rows, fold)?;
+            if commit.device == self.device {
+                let highest = commit.ops.iter().map(|op| op.id.counter).max();
+                self.note_counter(highest.unwrap_or(0));
+            }
+            self.push_logged(key, checked, frame);
+            self.relieve()?;
+        }
+        Ok(())
+    }
+
+    fn drop_logged(&mut self, key: OrderKey) {
+        self.log.remove(&key);
+        self.dropped.push(key);
+    }
+
+    /// What own void commits of the log said, to be said again.
+    fn take_back_all(&mut self, void: &BTreeSet<OrderKey>) -> Result<Vec<Arc<Op>>, RowsError> {
+        let mut again = Vec::new();
+        for key in void {
+            let (checked, _) = self.logged(key)?;
+            again.extend(self.take_back(&checked));
+        }
+        Ok(again)
     }
 
     /// What an own void commit said, to be said again.
@@ -402,19 +443,22 @@ impl Core {
         Ok(())
     }
 
-    /// Puts operations on top of the state that are not folded.
-    fn pend_again(
-        &mut self,
-        rows: &mut dyn Rows,
-        ops: BTreeMap<u64, Arc<Op>>,
-    ) -> Result<(), RowsError> {
+    /// Puts operations on top of the state that are not folded, or with those that are set aside, which go on top in their order later.
+    fn pend_again(&mut self, ops: Vec<Arc<Op>>, changes: &mut Changes) -> Result<(), RowsError> {
+        let ops = self.own_in_order(ops);
+        if !self.parked.is_empty() {
+            self.parked.extend(ops);
+            return Ok(());
+        }
+        let device = self.device;
         for (counter, op) in ops {
-            if state::is_folded(rows, op.id)? {
+            if state::is_folded(&self.rows, op.id)? {
                 self.unpended.push(counter);
                 self.again.remove(&counter);
                 continue;
             }
-            let (pending, _) = Self::pend(rows, self.device, op)?;
+            let pend = |rows: &mut dyn Rows| Self::pend(rows, device, op);
+            let (pending, _) = changes.record(&mut self.rows, pend)?;
             self.pending.push_back(pending);
         }
         Ok(())
@@ -496,7 +540,12 @@ impl Core {
 
     /// Writes the state, and with it the operations that are held in memory, before it takes too much of that.
     fn relieve_pending(&mut self) -> Result<(), RowsError> {
-        let much = self.rows.unflushed() >= PENDING_RELIEF;
+        let relief = if cfg!(test) {
+            TESTED_RELIEF
+        } else {
+            self.relief()
+        };
+        let much = self.rows.unflushed() >= relief;
         match much && !self.rows.is_flushing() {
             true => self.flush(),
             false => Ok(()),
@@ -660,23 +709,6 @@ impl Core {
         self.dropped.extend(gone.into_keys());
     }
 
-    /// The rows as they were after everything with at most this Lamport time; `None` if that cannot be computed
-    /// any more.
-    pub(super) fn snapshot_at(&self, floor: u64) -> Result<Option<Snapshot>, RowsError> {
-        let from = OrderKey::after(floor);
-        if !self.can_undo_to(&from) || self.broken {
-            return Ok(None);
-        }
-        let mut snapshot = self.rows.snapshot()?;
-        for pending in self.pending.iter().rev() {
-            snapshot.revert(&*self.frame_of(pending)?);
-        }
-        for key in self.log.range(from..).rev().map(|(key, _)| key) {
-            snapshot.revert(&self.logged(key)?.1);
-        }
-        Ok(Some(snapshot))
-    }
-
     /// The places in the log of commits that fit.
     pub(super) fn find_logged(
         &self,
@@ -735,10 +767,15 @@ impl Core {
     /// While the state is made anew, writes rows and log before they take too much memory. What is in the database is not a
     /// state then, and does not say that it is one until `flush`: a crash begins anew.
     pub(super) fn relieve(&mut self) -> Result<(), RowsError> {
-        if !self.anew || self.unflushed() < RELIEF_BYTES || self.rows.is_flushing() {
+        if !self.anew || self.unflushed() < self.relief() || self.rows.is_flushing() {
             return Ok(());
         }
         self.write_part()
+    }
+
+    /// Rows are written whenever this many bytes came together while a state is made anew.
+    fn relief(&self) -> usize {
+        self.rows.budget() / 2
     }
 
     /// Whether what is in the database is no state, until it is written whole.

@@ -2,14 +2,20 @@
 
 use super::Env;
 use super::error::{FindingKind, ReplicaError};
-use crate::commit::{CheckedCommit, Fault, open_commit};
+use super::graph::Graph;
+use super::spool::{Spool, Spooled};
+use crate::commit::{CheckedCommit, Commit, Fault, open_commit};
+use crate::heads::LocalError;
 use crate::lane::{Head, PER_DIRECTORY, parse_commit_file};
+use crate::rows::RowsError;
 use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{Hash32, LaneId};
 use skrin_storage::{ErrorKind, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Requests at once.
 const AT_ONCE: usize = 16;
@@ -21,6 +27,9 @@ const LISTED_AT_MOST: u64 = 65_536;
 const WITHHELD_AFTER: u64 = 120_000_000_000;
 const RETRY_MIN: u64 = 1_000_000_000;
 const RETRY_MAX: u64 = 60_000_000_000;
+/// Commits that wait are kept in memory up to this part of the bound in sum, and on the disk beyond: an operation takes several
+/// times as much in memory. Less in tests, so that random programs go that way.
+const PART: usize = if cfg!(test) { 1024 } else { 32 };
 
 /// A commit that could not be had or believed.
 struct Trouble {
@@ -55,27 +64,115 @@ impl Trouble {
     }
 }
 
+/// A commit that is verified by itself, and waits to be admitted and folded.
+pub(super) struct Waiting {
+    outline: CheckedCommit,
+    ops: usize,
+    /// Where the whole of it is, if `outline` is not that.
+    body: Option<Spooled>,
+}
+
+impl Waiting {
+    /// Its exact name.
+    pub(super) fn head(&self) -> &Head {
+        self.outline.head()
+    }
+
+    /// All but its operations and segments, which may be there or not.
+    pub(super) fn outline(&self) -> &CheckedCommit {
+        &self.outline
+    }
+
+    /// The same.
+    pub(super) fn commit(&self) -> &Arc<Commit> {
+        self.outline.commit()
+    }
+
+    /// How many operations it has.
+    pub(super) fn ops(&self) -> usize {
+        self.ops
+    }
+
+    /// The whole of it, from the disk if it is there.
+    ///
+    /// # Errors
+    /// When that does not give it back; what was admitted cannot be folded then.
+    pub(super) fn open(&self, env: &Env) -> Result<CheckedCommit, RowsError> {
+        let Some(body) = &self.body else {
+            return Ok(self.outline.clone());
+        };
+        let lost = |error: &dyn std::fmt::Display| {
+            RowsError::Cache(format!(
+                "commit {} cannot be read again: {error}",
+                self.head()
+            ))
+        };
+        let bytes = body.read().map_err(|error| lost(&error))?;
+        let opened = open_commit(self.head(), &bytes, &env.keys(), &env.roster.read());
+        opened.map_err(|fault| lost(&fault))
+    }
+}
+
 /// Commits between the storage and the state: fetched and verified, but not folded in yet, and those that are
 /// in trouble.
-#[derive(Default)]
 pub(super) struct Inbox {
     /// Verified by themselves; what they follow may be missing.
-    pub(super) held: BTreeMap<Hash32, CheckedCommit>,
+    pub(super) held: BTreeMap<Hash32, Waiting>,
+    /// Length of those that are in memory.
+    in_memory: usize,
+    /// The most of that.
+    fits: usize,
+    spool: Spool,
     troubles: HashMap<Head, Trouble>,
 }
 
 impl Inbox {
-    /// Puts a verified commit in.
-    pub(super) fn hold(&mut self, checked: CheckedCommit) {
-        self.troubles.remove(checked.head());
-        self.held.insert(checked.head().hash, checked);
+    /// An empty one, which keeps in this directory what does not fit into its part of a bound of memory.
+    pub(super) fn new(dir: &Path, memory: usize) -> Self {
+        Self {
+            held: BTreeMap::new(),
+            in_memory: 0,
+            fits: memory / PART,
+            spool: Spool::new(dir),
+            troubles: HashMap::new(),
+        }
+    }
+
+    /// Puts a verified commit in, which was opened from these bytes.
+    ///
+    /// # Errors
+    /// When many wait, and the disk has no room for it.
+    pub(super) fn hold(&mut self, checked: CheckedCommit, bytes: &[u8]) -> Result<(), LocalError> {
+        let fits = self.in_memory.saturating_add(bytes.len()) <= self.fits;
+        let ops = checked.commit().ops.len();
+        let (outline, body) = match fits {
+            true => (checked, None),
+            false => (checked.outline(), Some(self.spool.keep(bytes)?)),
+        };
+        self.hold_again(Waiting { outline, ops, body });
+        Ok(())
+    }
+
+    /// Puts one back.
+    pub(super) fn hold_again(&mut self, waiting: Waiting) {
+        if waiting.body.is_none() {
+            self.in_memory = self.in_memory.saturating_add(waiting.outline.len());
+        }
+        self.troubles.remove(waiting.head());
+        self.held.insert(waiting.head().hash, waiting);
     }
 
     /// What can be admitted, sorted so that everything comes after what it follows.
-    pub(super) fn take_by_lamport(&mut self) -> Vec<CheckedCommit> {
+    pub(super) fn take_by_lamport(&mut self) -> Vec<Waiting> {
+        self.in_memory = 0;
         let mut all: Vec<_> = std::mem::take(&mut self.held).into_values().collect();
-        all.sort_by_key(|checked| checked.commit().lamport);
+        all.sort_by_key(|waiting| waiting.commit().lamport);
         all
+    }
+
+    /// Gives the room on the disk back that nothing needs any more.
+    pub(super) fn let_go(&mut self) {
+        self.spool.let_go();
     }
 
     /// Keeps an own commit that newer control records may cure.
@@ -144,9 +241,8 @@ impl Inbox {
 
     /// What the valid commits that wait here follow.
     fn named(&self) -> BTreeSet<Head> {
-        let parents = |checked: &CheckedCommit| -> Vec<Head> {
-            super::graph::Graph::parents(checked.commit()).collect()
-        };
+        let parents =
+            |waiting: &Waiting| -> Vec<Head> { Graph::parents(waiting.commit()).collect() };
         self.held.values().flat_map(parents).collect()
     }
 
@@ -169,7 +265,7 @@ impl Inbox {
     }
 
     /// Verifies again what newer control records may have cured.
-    fn try_cured(&mut self, env: &Env) -> Vec<Head> {
+    fn try_cured(&mut self, env: &Env) -> Result<Vec<Head>, LocalError> {
         let kept = self
             .troubles
             .iter()
@@ -177,11 +273,11 @@ impl Inbox {
         let mut follow = Vec::new();
         for (head, bytes) in kept.collect::<Vec<_>>() {
             if let Ok(checked) = open_commit(&head, &bytes, &env.keys(), &env.roster.read()) {
-                follow.extend(super::graph::Graph::parents(checked.commit()));
-                self.hold(checked);
+                follow.extend(Graph::parents(checked.commit()));
+                self.hold(checked, &bytes)?;
             }
         }
-        follow
+        Ok(follow)
     }
 
     fn is_due(&self, head: &Head, now: u64) -> bool {
@@ -226,8 +322,8 @@ impl Inbox {
         };
         match open_commit(&head, &bytes, &env.keys(), &env.roster.read()) {
             Ok(checked) => {
-                let follow = super::graph::Graph::parents(checked.commit()).collect();
-                self.hold(checked);
+                let follow = Graph::parents(checked.commit()).collect();
+                self.hold(checked, &bytes)?;
                 Ok(follow)
             }
             Err(fault) => {
@@ -291,9 +387,9 @@ impl Inbox {
         known: impl Fn(&Head) -> bool,
     ) -> Result<(), ReplicaError> {
         let mut queue: VecDeque<Head> = want.into_iter().collect();
-        queue.extend(self.try_cured(env));
-        for checked in self.held.values() {
-            queue.extend(super::graph::Graph::parents(checked.commit()));
+        queue.extend(self.try_cured(env)?);
+        for waiting in self.held.values() {
+            queue.extend(Graph::parents(waiting.commit()));
         }
         let mut asked = BTreeSet::new();
         let mut running = FuturesUnordered::new();

@@ -245,13 +245,14 @@ impl Replica {
     /// # Errors
     /// When the cache fails.
     pub fn unneeded(&self) -> Result<(Vec<SegmentInfo>, Vec<Sparse>), RowsError> {
-        let snapshot = {
+        let rewind = {
             let core = self.core.lock();
             core.snapshot_at(core.graph.latest())?
         };
-        let Some(snapshot) = snapshot else {
+        let Some(rewind) = rewind else {
             return Ok(<_>::default());
         };
+        let snapshot = rewind.run()?;
         let (mut declared, mut usage) = (Vec::new(), Usage::default());
         snapshot.for_each(|key, row| {
             declared.extend(state::segment_row(&key, &row)?);

@@ -126,7 +126,8 @@ type Encoded<K> = Vec<(K, Vec<u8>)>;
 pub(crate) struct Graph {
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
     nodes: HashMap<Hash32, Node>,
-    places: BTreeMap<(LaneId, u64), BTreeSet<(u64, Hash32)>>,
+    /// By number in their lanes, with their times.
+    places: BTreeSet<(LaneId, u64, u64, Hash32)>,
     /// What the local cache does not have yet.
     dirty_lanes: BTreeSet<LaneId>,
     dirty_nodes: BTreeSet<Hash32>,
@@ -322,8 +323,8 @@ impl Graph {
     }
 
     fn insert_node(&mut self, hash: Hash32, node: Node) {
-        let place = self.places.entry((node.lane, node.seq)).or_default();
-        place.insert((node.lamport, hash));
+        self.places
+            .insert((node.lane, node.seq, node.lamport, hash));
         self.nodes.insert(hash, node);
     }
 
@@ -357,9 +358,18 @@ impl Graph {
 
     /// The commits of a lane that come after a number.
     pub(crate) fn after(&self, lane: LaneId, seq: u64) -> impl Iterator<Item = Hash32> + '_ {
-        let after = (lane, seq.saturating_add(1))..=(lane, u64::MAX);
-        let places = self.places.range(after);
-        places.flat_map(|(_, place)| place.iter().map(|(_, hash)| *hash))
+        let places = self.places_from(lane, seq.saturating_add(1));
+        places.map(|(_, _, _, hash)| *hash)
+    }
+
+    fn places_from(
+        &self,
+        lane: LaneId,
+        seq: u64,
+    ) -> impl Iterator<Item = &(LaneId, u64, u64, Hash32)> {
+        let from = (lane, seq, 0, Hash32([0; 32]));
+        let to = (lane, u64::MAX, u64::MAX, Hash32([u8::MAX; 32]));
+        self.places.range(from..=to)
     }
 
     /// All commits that were admitted here, rather than covered by the checkpoint, with their Lamport times.
@@ -385,11 +395,11 @@ impl Graph {
             // What the checkpoint holds that this graph begins with, it holds with all before; nothing else is known of it.
             return self.is_covered(head);
         };
-        let place = self.places.get(&(head.lane, head.seq));
+        let place = self.places_from(head.lane, head.seq);
+        let place = place.take_while(|(_, seq, _, _)| *seq == head.seq);
         let lane = self.lanes.get(&head.lane);
         let covered_to = lane.and_then(Lane::covered_to);
-        let is_only = place.is_some_and(|place| place.len() == 1)
-            && covered_to.is_none_or(|last| last < head.seq);
+        let is_only = place.take(2).count() == 1 && covered_to.is_none_or(|last| last < head.seq);
         if is_only && self.nodes.contains_key(&head.hash) {
             // The only one with this number is the one that all later ones follow.
             return true;
@@ -531,9 +541,8 @@ impl Graph {
         let covered = lane.covered_to().max(held);
         let seen = named.map(|head| head.seq).chain(covered).max();
         let from = seen.map_or(0, |seq| seq.saturating_add(1));
-        let mut after = self.places.range((id, from)..=(id, u64::MAX));
-        let (_, place) = after.next()?;
-        place.first().map(|(lamport, _)| *lamport)
+        let (_, _, lamport, _) = self.places_from(id, from).next()?;
+        Some(*lamport)
     }
 
     /// Begins with lanes that a checkpoint holds.

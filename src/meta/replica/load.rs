@@ -7,6 +7,7 @@ use super::graph::{Covered, Lane, Tip};
 use super::own::OwnCommits;
 use super::past::Past;
 use super::pull::proposals;
+use super::spool::{Spool, Spooled};
 use super::standing::{Candidate, Reach};
 use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
 use crate::apply::RULE_SET;
@@ -16,6 +17,7 @@ use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
 use crate::heads::HeadsFile;
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use skrin_base::Hash32;
@@ -53,6 +55,7 @@ fn env(config: &ReplicaConfig) -> Env {
         signer: config.signer.clone(),
         clock: config.clock.clone(),
         entropy: config.entropy.clone(),
+        state_dir: config.state_dir.clone(),
         read_only: config.read_only,
         checkpoints: config.checkpoints,
     }
@@ -104,7 +107,7 @@ impl Replica {
         refuting.retain(|reference, _| !core.meta.standing.is_refuted_by(reference, &device));
         let incarnation = heads.incarnation;
         let net = Net {
-            inbox: Inbox::default(),
+            inbox: Inbox::new(&config.state_dir, config.cache_bytes),
             heads,
             own: OwnLane {
                 id: config.keys.lane_id(device, incarnation),
@@ -187,7 +190,7 @@ impl Replica {
                 &self.env.keys(),
                 &self.env.roster.read(),
             ) {
-                Ok(checked) => net.inbox.hold(checked),
+                Ok(checked) => net.inbox.hold(checked, &sealed.bytes)?,
                 Err(fault) if fault.may_be_cured() => {
                     net.inbox
                         .keep(*head, fault, sealed.bytes, self.env.clock.monotonic());
@@ -253,7 +256,7 @@ impl Replica {
             let sealed = self.commits.read(&head)?;
             let keys = self.env.keys();
             match open_commit(&head, &sealed.bytes, &keys, &self.env.roster.read()) {
-                Ok(checked) => net.inbox.hold(checked),
+                Ok(checked) => net.inbox.hold(checked, &sealed.bytes)?,
                 Err(fault) if fault.may_be_cured() => {
                     net.inbox
                         .keep(head, fault, sealed.bytes, self.env.clock.monotonic());
@@ -307,6 +310,7 @@ impl Replica {
     async fn load_from_nothing(&self, net: &mut Net, tips: &[Head]) -> Result<(), ReplicaError> {
         let nothing = super::graph::Graph::default();
         self.fetch_wanted(net, tips, &nothing).await?;
+        let _one = self.flushing.lock();
         let mut core = self.core.lock();
         core.reset()?;
         core.begin();
@@ -359,7 +363,7 @@ impl Replica {
         tips: &[Head],
     ) -> Result<Vec<CheckpointRef>, ReplicaError> {
         let only: BTreeSet<Head> = tips.iter().copied().collect();
-        let mut newest = Inbox::default();
+        let mut newest = Inbox::new(&self.env.state_dir, 0);
         newest
             .fetch(&self.env, tips.to_vec(), |head| !only.contains(head))
             .await?;
@@ -367,13 +371,13 @@ impl Replica {
             .held
             .values()
             .chain(net.inbox.held.values())
-            .flat_map(|checked| {
-                let standing = checked.commit().standing.into_iter();
-                standing.chain(proposals(checked).map(|verdict| verdict.checkpoint))
+            .flat_map(|waiting| {
+                let standing = waiting.commit().standing.into_iter();
+                standing.chain(proposals(waiting.outline()).map(|verdict| verdict.checkpoint))
             })
             .collect();
-        for checked in newest.take_by_lamport() {
-            net.inbox.hold(checked);
+        for waiting in newest.take_by_lamport() {
+            net.inbox.hold_again(waiting);
         }
         named.sort_by_key(|reference| std::cmp::Reverse((reference.floor, reference.name)));
         named.dedup();
@@ -406,25 +410,27 @@ impl Replica {
             let object = self.env.names.checkpoint(&reference.name)?;
             return Err(checkpoint_error(&object, CheckpointFault::Superseded));
         }
-        let mut rows = Vec::new();
+        let (mut spool, mut pages) = (Spool::new(&self.env.state_dir), Vec::new());
         if alone {
             // Nobody looks at the tree yet: rows go straight into the database, so that memory stays bounded.
             self.core.lock().reset()?;
-            let fill = |batch| fill(&mut self.core.lock(), batch);
+            let fill = |_: &[u8], batch| Ok(fill(&mut self.core.lock(), batch)?);
             get_rows(&self.env, &root, fill).await?;
         } else {
-            get_rows(&self.env, &root, |mut batch| {
-                rows.append(&mut batch);
+            let keep = |page: &[u8], _| {
+                pages.push(spool.keep(page)?);
                 Ok(())
-            })
-            .await?;
+            };
+            get_rows(&self.env, &root, keep).await?;
         }
+        // What was being written of the old state must not come after the new one.
+        let _one = self.flushing.lock();
         let mut core = self.core.lock();
         if !alone {
             core.reset()?;
         }
         core.begin();
-        fill(&mut core, rows)?;
+        self.fill_from(&mut core, &root, &pages)?;
         cover(&mut core.graph, &root);
         let standing = std::mem::take(&mut core.meta.standing);
         core.meta.standing = standing.begin(*reference, &root);
@@ -442,6 +448,24 @@ impl Replica {
             return Err(checkpoint_error(&object, CheckpointFault::Superseded));
         }
         Ok(core.rejoin()?)
+    }
+
+    /// Puts in the rows of pages that were checked before.
+    fn fill_from(
+        &self,
+        core: &mut Core,
+        root: &Root,
+        pages: &[Spooled],
+    ) -> Result<(), ReplicaError> {
+        let mut assembler = RowAssembler::default();
+        for (page, kept) in root.pages.iter().zip(pages) {
+            let object = self.env.names.page(&page.name)?;
+            let content = open_page(&kept.read()?, page, &root.epoch, &self.env.keys());
+            let rows = content.and_then(|content| assembler.page(&content));
+            let rows = rows.map_err(|fault| checkpoint_error(&object, fault))?;
+            fill(core, rows)?;
+        }
+        Ok(())
     }
 
     /// The own commit, if any, that is kept here and cannot be admitted yet, because the storage does not show what it
@@ -573,6 +597,15 @@ pub(super) async fn get_page(
     root: &Root,
     page: &PageRef,
 ) -> Result<Vec<u8>, ReplicaError> {
+    Ok(get_sealed_page(env, root, page).await?.1)
+}
+
+/// A page as it lies there, and its content.
+async fn get_sealed_page(
+    env: &Env,
+    root: &Root,
+    page: &PageRef,
+) -> Result<(Bytes, Vec<u8>), ReplicaError> {
     let object = env.names.page(&page.name)?;
     let bytes = match env.store.get(&object, PAGE_LEN).await {
         Err(error) if error.kind() == ErrorKind::Broken => {
@@ -580,24 +613,30 @@ pub(super) async fn get_page(
         }
         other => other?,
     };
-    let content = open_page(&bytes, page, &root.epoch, &env.keys());
-    content.map_err(|fault| checkpoint_error(&object, fault))
+    match open_page(&bytes, page, &root.epoch, &env.keys()) {
+        Ok(content) => Ok((bytes, content)),
+        Err(fault) => Err(checkpoint_error(&object, fault)),
+    }
 }
 
-/// Gets all pages, several at once, and gives their rows on in order; checks count and digest at the end.
+/// Gets all pages, several at once, and gives them and their rows on in order; checks count and digest at the end.
 async fn get_rows(
     env: &Env,
     root: &Root,
-    mut sink: impl FnMut(Vec<(RowKey, Row)>) -> Result<(), RowsError>,
+    mut sink: impl FnMut(&[u8], Vec<(RowKey, Row)>) -> Result<(), ReplicaError>,
 ) -> Result<(), ReplicaError> {
     let mut assembler = RowAssembler::default();
     let pages = stream::iter(&root.pages)
-        .map(|page| async move { (page, get_page(env, root, page).await) });
+        .map(|page| async move { (page, get_sealed_page(env, root, page).await) });
     let mut pages = pages.buffered(PAGES_AT_ONCE);
     while let Some((page, content)) = pages.next().await {
         let object = env.names.page(&page.name)?;
-        let rows = assembler.page(&content?);
-        sink(rows.map_err(|fault| checkpoint_error(&object, fault))?)?;
+        let (bytes, content) = content?;
+        let rows = assembler.page(&content);
+        sink(
+            &bytes,
+            rows.map_err(|fault| checkpoint_error(&object, fault))?,
+        )?;
     }
     let object = env.names.checkpoint(&root.name)?;
     let finished = assembler.finish();

@@ -1,12 +1,11 @@
 //! Making a checkpoint: fix the state at the floor, cut it into pages, put those that are new, then the root.
 
-use super::core::Core;
+use super::core::{Core, Rewind};
 use super::error::ReplicaError;
 use super::load::get_root;
 use super::publish::Proposal;
 use super::{Env, Replica};
 use crate::apply::RULE_SET;
-use crate::cache::Snapshot;
 use crate::checkpoint::{
     CoveredLane, DigestOfRows, PageContent, PageRef, Paginator, Root, seal_page, seal_root,
 };
@@ -28,7 +27,7 @@ const PAGES_WAITING: usize = 8;
 
 /// What is fixed under the lock.
 struct Plan {
-    snapshot: Snapshot,
+    rewind: Rewind,
     floor: u64,
     covered: Vec<CoveredLane>,
     parent: Option<CheckpointRef>,
@@ -75,12 +74,12 @@ impl Replica {
         if floor == 0 || parent.is_some_and(|parent| parent.floor >= floor) {
             return Ok(None);
         }
-        let Some(snapshot) = core.snapshot_at(floor)? else {
+        let Some(rewind) = core.snapshot_at(floor)? else {
             return Ok(None);
         };
         Ok(Some(Plan {
             covered: covered_at(&core, floor),
-            snapshot,
+            rewind,
             floor,
             parent,
         }))
@@ -94,8 +93,8 @@ impl Replica {
             None => HashMap::new(),
         };
         let (send, mut receive) = mpsc::channel(PAGES_WAITING);
-        let snapshot = plan.snapshot;
-        let cutting = blocking(&Handle::current(), move || cut(&snapshot, &send));
+        let rewind = plan.rewind;
+        let cutting = blocking(&Handle::current(), move || cut(rewind, &send));
         let mut pages = Vec::new();
         while let Some(content) = receive.recv().await {
             let page = match reusable.remove(&content.plain_hash()) {
@@ -175,7 +174,8 @@ async fn reusable_pages(
 }
 
 /// Cuts all rows into pages and sends them; ends early if nobody takes them any more.
-fn cut(snapshot: &Snapshot, pages: &mpsc::Sender<PageContent>) -> Result<(u64, Hash32), RowsError> {
+fn cut(rewind: Rewind, pages: &mpsc::Sender<PageContent>) -> Result<(u64, Hash32), RowsError> {
+    let snapshot = rewind.run()?;
     let mut paginator = Paginator::default();
     let mut digest = DigestOfRows::default();
     snapshot.for_each(|key, value| {

@@ -31,8 +31,8 @@ impl Past {
     /// What the commits in the inbox name with numbers that the checkpoint holds, as far as it was not looked up before.
     pub(super) fn question(&self, inbox: &Inbox, graph: &Graph) -> Question {
         let mut lanes: BTreeMap<LaneId, Asked> = BTreeMap::new();
-        for checked in inbox.held.values() {
-            for head in Graph::parents(checked.commit()) {
+        for waiting in inbox.held.values() {
+            for head in Graph::parents(waiting.commit()) {
                 if graph.is_below(&head) && !self.0.contains(&head.hash) {
                     let (ends, named) = (graph.ends_of(head.lane), Vec::new());
                     let lane = lanes.entry(head.lane);

@@ -2,6 +2,7 @@
 
 use super::core::{Core, MergeError};
 use super::error::{FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
+use super::fetch::Waiting;
 use super::graph::{Admitted, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
@@ -21,10 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Commits and operations folded at once before rows are written, so that memory stays bounded when much is new.
-const FOLD_AT_ONCE: (usize, usize) = (256, 4096);
-/// From so many operations on, what is folded in is written in parts. Few in tests, so that random programs go that way.
-const FOLD_MANY: usize = if cfg!(test) { 8 } else { 16_384 };
 /// A commit that no tip shows is asked for by its exact name again after this time.
 const PROBE_EVERY: u64 = 600_000_000_000;
 /// Pause before believing that a commit which was there is gone.
@@ -34,7 +31,7 @@ const ROOT_RETRY_MAX: u64 = 60_000_000_000;
 const SHOWN_MAX: usize = 64;
 
 /// A commit with a Lamport time that is not what it follows gives, and the highest floor when it was looked at.
-type Refused = (u64, CheckedCommit, Fault);
+type Refused = (u64, Waiting, Fault);
 
 impl Replica {
     /// Takes in what others published: one request if there is nothing new. Returns what changed in the tree since
@@ -201,22 +198,26 @@ impl Replica {
 
     /// Admits and folds everything in the inbox whose causal past is known.
     pub(super) fn absorb(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
-        if !core.has_many_pending() || net.inbox.held.is_empty() {
-            return self.absorb_below(net, core);
-        }
-        // Before anything is admitted: the state is written in between.
-        let absorbed = core.park().map_err(MergeError::Rows);
-        let absorbed = absorbed.and_then(|()| self.absorb_below(net, core));
-        let absorbed = absorbed.and_then(|mut diff| {
-            core.rejoin()?;
-            diff.everything = true;
-            Ok(diff)
-        });
+        let is_idle = net.inbox.held.is_empty() && net.roots.is_empty();
+        let absorbed = match core.has_many_pending() && !is_idle {
+            true => self.absorb_parked(net, core),
+            false => self.absorb_below(net, core),
+        };
         if absorbed.is_err() {
-            // What is set aside goes back on top when the state has been folded again.
+            // What was admitted may not be folded, and what is set aside goes back on top when the state has been folded again.
             core.fail();
         }
+        net.inbox.let_go();
         absorbed
+    }
+
+    /// The same with the pending operations set aside before anything is admitted: the state is written in between.
+    fn absorb_parked(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
+        core.park()?;
+        let mut diff = self.absorb_below(net, core)?;
+        core.rejoin()?;
+        diff.everything = true;
+        Ok(diff)
     }
 
     /// The same, and writes the whole state if it had to be written in parts.
@@ -241,22 +242,22 @@ impl Replica {
             self.admit_all(net, core, arrived, (&mut fold, &mut refused), &mut closed)?;
             let highest = core.meta.standing.highest_floor();
             // What a floor that was proposed since then lets in, with those that wait for it.
-            let again = refused.extract_if(.., |(at, checked, _)| {
-                let lamport = checked.commit().lamport;
+            let again = refused.extract_if(.., |(at, waiting, _)| {
+                let lamport = waiting.commit().lamport;
                 *at < lamport && lamport <= highest
             });
-            arrived = again.map(|(_, checked, _)| checked).collect();
+            arrived = again.map(|(_, waiting, _)| waiting).collect();
             // A false time also sorts before what it follows.
             if !arrived.is_empty() || fold.len() > admitted {
                 arrived.extend(net.inbox.take_by_lamport());
-                arrived.sort_by_key(|checked| checked.commit().lamport);
+                arrived.sort_by_key(|waiting| waiting.commit().lamport);
             }
         }
-        for (_, checked, fault) in refused {
-            let object = self.object(checked.head());
+        for (_, waiting, fault) in refused {
+            let object = self.object(waiting.head());
             self.report(FindingKind::Integrity, object, fault.to_string());
             let now = self.env.clock.monotonic();
-            net.inbox.condemn(*checked.head(), fault, now);
+            net.inbox.condemn(*waiting.head(), fault, now);
         }
         if core.meta.standing.highest_floor() > proposed {
             net.inbox.forgive();
@@ -282,7 +283,7 @@ impl Replica {
             return Err(MergeError::TooDeep);
         }
         let void = self.newly_void(core, &closed, stands_now)?;
-        let mut diff = core.merge(Vec::new(), &void)?;
+        let mut diff = core.take_out(&void)?;
         diff.extend(self.fold(core, fold)?);
         core.trim();
         Ok(diff)
@@ -293,19 +294,21 @@ impl Replica {
         &self,
         net: &mut Net,
         core: &mut Core,
-        arrived: Vec<CheckedCommit>,
-        (fold, refused): (&mut Vec<CheckedCommit>, &mut Vec<Refused>),
+        arrived: Vec<Waiting>,
+        (fold, refused): (&mut Vec<Waiting>, &mut Vec<Refused>),
         closed: &mut BTreeSet<LaneId>,
     ) -> Result<(), MergeError> {
-        for checked in arrived {
+        for waiting in arrived {
+            let checked = waiting.outline();
             if core.graph.knows(checked.head()) {
                 continue;
             }
-            if core.contradicts_pending(&checked)? {
+            let is_own = checked.commit().device == self.env.device;
+            if is_own && core.contradicts_pending(&waiting.open(&self.env)?)? {
                 // Folding it would drop what is pending here under the same name. Nothing more is taken in from that
                 // lane and nothing is published, until somebody has decided which copy goes on.
                 self.report_clone(net, checked.head().lane);
-                net.inbox.hold(checked);
+                net.inbox.hold_again(waiting);
                 continue;
             }
             let proposed = core.meta.standing.highest_floor();
@@ -315,16 +318,16 @@ impl Replica {
                 .admit_up_to(checked.head(), checked.commit(), proposed);
             match admitted {
                 Ok(admitted) => {
-                    self.report_older_control(&checked, &control);
-                    self.report_oddities(&checked, &admitted);
-                    self.report_false_time(core, &checked);
+                    self.report_older_control(checked, &control);
+                    self.report_oddities(checked, &admitted);
+                    self.report_false_time(core, checked);
                     closed.extend(admitted.closed);
-                    note_proposals(core, &checked);
-                    self.note_refutations(net, core, &checked);
-                    fold.push(checked);
+                    note_proposals(core, checked);
+                    self.note_refutations(net, core, checked);
+                    fold.push(waiting);
                 }
-                Err(Refusal::Missing(_)) => net.inbox.hold(checked),
-                Err(Refusal::Bad(fault)) => refused.push((proposed, checked, fault)),
+                Err(Refusal::Missing(_)) => net.inbox.hold_again(waiting),
+                Err(Refusal::Bad(fault)) => refused.push((proposed, waiting, fault)),
             }
         }
         Ok(())
@@ -350,36 +353,17 @@ impl Replica {
         Ok(void)
     }
 
-    fn fold(&self, core: &mut Core, admitted: Vec<CheckedCommit>) -> Result<MergeDiff, MergeError> {
-        let (void, mut fold): (Vec<_>, Vec<_>) =
-            admitted.into_iter().partition(|c| core.is_void(c));
-        let mut diff = MergeDiff::default();
-        fold.sort_by_key(|checked| core.key_of(checked));
-        let ops = |checked: &CheckedCommit| checked.commit().ops.len();
-        if fold.iter().map(ops).sum::<usize>() >= FOLD_MANY {
-            core.begin_in_parts()?;
+    fn fold(&self, core: &mut Core, admitted: Vec<Waiting>) -> Result<MergeDiff, MergeError> {
+        let is_void = |waiting: &Waiting| core.is_void(waiting.outline());
+        let (void, fold): (Vec<_>, Vec<_>) = admitted.into_iter().partition(is_void);
+        for waiting in &fold {
+            core.meta.ops_since += waiting.ops() as u64;
+            core.meta.bytes_since += waiting.outline().len() as u64;
         }
-        while !fold.is_empty() {
-            let mut sum = 0;
-            let few = fold.iter().take(FOLD_AT_ONCE.0).take_while(|checked| {
-                sum += ops(checked);
-                sum <= FOLD_AT_ONCE.1
-            });
-            let at_once = few.count().max(1);
-            let rest = fold.split_off(at_once);
-            for checked in &fold {
-                core.meta.ops_since += checked.commit().ops.len() as u64;
-                core.meta.bytes_since += checked.len() as u64;
-                if checked.commit().device == self.env.device {
-                    let highest = checked.commit().ops.iter().map(|op| op.id.counter).max();
-                    core.note_counter(highest.unwrap_or(0));
-                }
-            }
-            diff.extend(core.merge(fold, &BTreeSet::new())?);
-            fold = rest;
-            core.relieve()?;
-        }
-        core.publish_again(&void)?;
+        let diff = core.merge(fold, |waiting| waiting.open(&self.env))?;
+        let own = void.iter().filter(|c| c.commit().device == self.env.device);
+        let own = own.map(|waiting| waiting.open(&self.env));
+        core.publish_again(&own.collect::<Result<Vec<_>, _>>()?)?;
         Ok(diff)
     }
 
@@ -446,8 +430,8 @@ impl Replica {
     /// void is known when the commits are folded.
     pub(super) async fn fetch_roots(&self, net: &mut Net) -> Result<(), ReplicaError> {
         let mut wanted: BTreeMap<CheckpointRef, Hash32> = BTreeMap::new();
-        for checked in net.inbox.held.values() {
-            wanted.extend(proposals(checked).map(|v| (v.checkpoint, v.digest)));
+        for waiting in net.inbox.held.values() {
+            wanted.extend(proposals(waiting.outline()).map(|v| (v.checkpoint, v.digest)));
         }
         {
             let core = self.core.lock();
@@ -528,11 +512,12 @@ impl Replica {
         reference: &CheckpointRef,
         digest: Hash32,
     ) -> Result<bool, ReplicaError> {
-        let snapshot = self.core.lock().snapshot_at(reference.floor)?;
-        let Some(snapshot) = snapshot else {
+        let rewind = self.core.lock().snapshot_at(reference.floor)?;
+        let Some(rewind) = rewind else {
             return Ok(false);
         };
         let computed = blocking(&Handle::current(), move || {
+            let snapshot = rewind.run()?;
             let mut rows = DigestOfRows::default();
             snapshot.for_each(|key, value| {
                 rows.row(&key, &value);
@@ -784,11 +769,8 @@ pub(super) fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
 }
 
 /// Lets what the checkpoints that stand now say of the ends of lanes count. Returns the lanes that end earlier.
-fn hold_what_stands(
-    core: &mut Core,
-    fold: &[CheckedCommit],
-) -> Result<BTreeSet<LaneId>, MergeError> {
-    let arrived: BTreeSet<Hash32> = fold.iter().map(|checked| checked.head().hash).collect();
+fn hold_what_stands(core: &mut Core, fold: &[Waiting]) -> Result<BTreeSet<LaneId>, MergeError> {
+    let arrived: BTreeSet<Hash32> = fold.iter().map(|waiting| waiting.head().hash).collect();
     let held = core.meta.standing.held();
     let mut earlier = BTreeSet::new();
     for (lane, before) in core.graph.hold(&held) {
@@ -815,7 +797,7 @@ fn hold_what_stands(
 /// between the floors of the checkpoint that stood and of the one that stands now.
 fn voids_too_deep(
     core: &Core,
-    fold: &[CheckedCommit],
+    fold: &[Waiting],
     closed: &BTreeSet<LaneId>,
     range: Option<(u64, u64)>,
 ) -> bool {
@@ -823,7 +805,7 @@ fn voids_too_deep(
         return false;
     }
     let (graph, undoable_from) = (&core.graph, core.meta.undoable_from);
-    let arrived: BTreeSet<Hash32> = fold.iter().map(|checked| checked.head().hash).collect();
+    let arrived: BTreeSet<Hash32> = fold.iter().map(|waiting| waiting.head().hash).collect();
     let chain: Vec<&Candidate> = core.meta.standing.chain().collect();
     let is_below = |head: &Head, lamport: u64| {
         let above = chain.iter().find(|c| lamport <= c.reference.floor);

@@ -280,13 +280,14 @@ impl Replica {
 
     /// Digest of the state without the pending operations, if it is whole.
     fn folded_digest(&self) -> Result<Option<Hash32>, RowsError> {
-        let snapshot = {
+        let rewind = {
             let core = self.core.lock();
             core.snapshot_at(core.graph.latest())?
         };
-        let Some(snapshot) = snapshot else {
+        let Some(rewind) = rewind else {
             return Ok(None);
         };
+        let snapshot = rewind.run()?;
         let mut digest = DigestOfRows::default();
         snapshot.for_each(|key, value| {
             digest.row(&key, &value);

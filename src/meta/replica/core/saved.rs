@@ -103,7 +103,7 @@ impl Core {
         let unsaved = &mut self.unsaved;
         for key in self.dropped.drain(..) {
             if !self.log.contains_key(&key) {
-                unsaved.insert(prefixed(side::LOG, key.as_bytes()), None);
+                unsaved.insert(log_key(&key), None);
             }
         }
         for counter in self.unpended.drain(..) {
@@ -112,7 +112,7 @@ impl Core {
         for (key, logged) in self.log.iter_mut().filter(|(_, logged)| logged.dirty) {
             if let Some((checked, frame)) = &logged.held {
                 let value = encode_logged(checked, frame);
-                unsaved.insert(prefixed(side::LOG, key.as_bytes()), Some(value));
+                unsaved.insert(log_key(key), Some(value));
             }
             (logged.dirty, logged.saving) = (false, true);
         }
@@ -141,7 +141,7 @@ impl Core {
 
     /// A commit of the log from the database.
     pub(super) fn saved_log(&self, key: &OrderKey) -> Result<(CheckedCommit, Frame), RowsError> {
-        let row = self.rows.side(&prefixed(side::LOG, key.as_bytes()))?;
+        let row = self.rows.side(&log_key(key))?;
         let row = row.ok_or_else(broken)?;
         decode_logged(&row).map_err(|e| state::damaged(key.as_bytes(), &e))
     }
@@ -242,6 +242,10 @@ fn decode_all<K: Decode, V: Decode>(rows: &[(RowKey, Row)]) -> Option<Vec<(K, V)
     rows.iter().map(decode).collect()
 }
 
+pub(super) fn log_key(key: &OrderKey) -> RowKey {
+    prefixed(side::LOG, key.as_bytes())
+}
+
 fn encode_logged(checked: &CheckedCommit, frame: &Frame) -> Row {
     let mut w = Writer::default();
     checked.head().encode(&mut w);
@@ -250,7 +254,7 @@ fn encode_logged(checked: &CheckedCommit, frame: &Frame) -> Row {
     w.into_bytes().into()
 }
 
-fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
+pub(super) fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
     let mut r = Reader::new(row);
     let head = Head::decode(&mut r)?;
     let commit = Arc::new(Commit::decode(&mut r)?);
@@ -259,7 +263,7 @@ fn decode_logged(row: &[u8]) -> Result<(CheckedCommit, Frame), WireError> {
     Ok((CheckedCommit::from_cache(head, commit), frame))
 }
 
-fn pending_key(counter: u64) -> RowKey {
+pub(super) fn pending_key(counter: u64) -> RowKey {
     prefixed(side::PENDING, &counter.to_be_bytes())
 }
 
@@ -271,7 +275,7 @@ fn encode_pending(op: &Op, frame: &Frame, again: bool) -> Row {
     w.into_bytes().into()
 }
 
-fn decode_pending(row: &[u8]) -> Result<(Arc<Op>, Frame, bool), WireError> {
+pub(super) fn decode_pending(row: &[u8]) -> Result<(Arc<Op>, Frame, bool), WireError> {
     let mut r = Reader::new(row);
     let again = r.bool()?;
     let op = Arc::new(Op::decode(&mut r)?);

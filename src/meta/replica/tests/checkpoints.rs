@@ -118,6 +118,8 @@ async fn a_checkpoint_whose_proposing_commit_is_damaged_is_begun_with_all_the_sa
     };
     let mut rows = 0;
     floor
+        .run()
+        .unwrap()
         .for_each(|_, _| {
             rows += 1;
             Ok::<_, RowsError>(())

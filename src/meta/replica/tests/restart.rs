@@ -120,6 +120,38 @@ async fn a_crash_while_very_much_is_folded_in_begins_anew_and_loses_nothing() {
     assert_eq!((device.digest(), device.pending()), (expected, 5));
 }
 
+/// What was admitted must not count as taken in before it is folded.
+#[tokio::test]
+async fn a_storage_that_goes_away_when_the_state_has_to_be_folded_again_hides_nothing() {
+    let vault = Vault::new(17);
+    let mut rng = Rng(17);
+    let (mut device, mut other) = (vault.open(0).await, vault.open(1).await);
+    let mut late = vault.open(2).await;
+    late.act(&mut rng);
+    late.faults
+        .add(Rule::new(Failure::Before(Transient)).on(Verb::Put));
+    assert!(late.publish().await.unwrap_err().is_transient());
+    for _ in 0..70 {
+        other.act(&mut rng);
+        other.publish().await.unwrap();
+    }
+    device.replica().pull().await.unwrap();
+    late.faults.clear();
+    late.publish().await.unwrap();
+    // The lane is fetched from its tip; then the tips are listed again, to fold everything.
+    let tips = Rule::new(Failure::Before(Transient)).on(Verb::List);
+    let tips = tips.named(|name| name.ends_with("tips")).after(1);
+    device.faults.add(tips);
+    assert!(device.replica().pull().await.unwrap_err().is_transient());
+    assert_eq!(device.faults.fired(), 1);
+    device.faults.clear();
+    assert!(device.replica().pull().await.unwrap().everything);
+    assert_eq!(device.digest(), vault.fresh_digest().await);
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    assert_eq!(device.digest(), vault.fresh_digest().await);
+}
+
 #[tokio::test]
 async fn a_device_opens_offline_with_its_cache_and_goes_on() {
     let vault = Vault::new(12);
