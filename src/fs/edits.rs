@@ -56,6 +56,7 @@ impl Fs {
             None => Some(Start {
                 inode: state.inode.as_ref().clone(),
                 extents: state.content.stored_extents(state.inode.size),
+                xattrs: state.attributes.xattrs.clone(),
             }),
         };
         let edits = Edits {
@@ -204,6 +205,7 @@ impl Fs {
         inode.size = start.inode.size;
         let mut state = FileState::new(inode, content);
         state.base = base;
+        state.attributes.xattrs = start.xattrs;
         // What was shared before the first edit was noted is told by nobody else.
         state.shares = true;
         for Edits {

@@ -4,11 +4,13 @@ use crate::content::Content;
 use crate::error::FsError;
 use crate::types::{HandleId, NodeId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use skrin_base::limits::XATTRS_TOLD_MAX;
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_data::{Gain, Lsn, ReadAhead};
-use skrin_meta::NamedKey;
 use skrin_meta::replica::holds_tree;
-use skrin_meta::state::{Inode, Link};
+use skrin_meta::rows::{Rows, RowsError};
+use skrin_meta::state::{self, Inode, Link};
+use skrin_meta::{Attributes, NamedKey};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -92,6 +94,37 @@ pub(crate) struct Change {
 /// Nanoseconds for which a time that the kernel set is that of what it still writes.
 const SAID_FOR: i64 = 1_000_000_000;
 
+/// What a write says of the file, with those extended attributes that it carries.
+pub(crate) fn attributes_of(inode: &Inode, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Attributes {
+    Attributes {
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        btime: inode.btime,
+        xattrs,
+    }
+}
+
+/// The extended attributes of an inode that a write carries: what finds room, in the order of names.
+pub(crate) fn attributes_to_tell(
+    rows: &dyn Rows,
+    ino: Ino,
+    inode: &Inode,
+) -> Result<Attributes, RowsError> {
+    if inode.xattrs == 0 {
+        return Ok(attributes_of(inode, Vec::new()));
+    }
+    let mut room = XATTRS_TOLD_MAX;
+    let mut xattrs = Vec::new();
+    for (name, value) in state::xattrs(rows, ino)? {
+        if let Some(left) = room.checked_sub(name.len() + value.len()) {
+            room = left;
+            xattrs.push((name.into_vec(), value.to_vec()));
+        }
+    }
+    Ok(attributes_of(inode, xattrs))
+}
+
 /// What an open file holds in memory.
 pub(crate) struct FileState {
     /// Contents: those of the branch that was opened, with the changes made here.
@@ -100,6 +133,8 @@ pub(crate) struct FileState {
     pub(crate) base: OpId,
     /// Attributes as of opening, for a file whose inode another device removed.
     pub(crate) inode: Arc<Inode>,
+    /// Attributes as the tree had them last, for whoever has to make the file again.
+    pub(crate) attributes: Attributes,
     /// A place at which the file was known.
     pub(crate) place: Option<Link>,
     /// Modification time of the changes that the tree does not have.
@@ -157,6 +192,7 @@ impl FileState {
         Self {
             content,
             base: inode.version,
+            attributes: attributes_of(&inode, Vec::new()),
             place: inode.links.first().cloned(),
             mtime: None,
             set_mtime: None,

@@ -1,8 +1,8 @@
 //! Operations (docs/format/operations.md, section 1): what a device says that it did, naming what it saw.
 
 use skrin_base::limits::{
-    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, RELOCATED_SLOTS_MAX, SEGMENT_SLOTS_MAX,
-    SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX,
+    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, RELOCATED_SLOTS_MAX, RUNS_TOLD_MAX,
+    SEGMENT_SLOTS_MAX, SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_TOLD_MAX,
 };
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
@@ -10,8 +10,8 @@ use std::fmt;
 
 /// Extents in one operation: `OP_MAX` divided by the length of a stored extent.
 const EXTENTS_MAX: usize = OP_MAX / 61;
-/// File keys that one operation may introduce.
-const NEW_KEYS_MAX: usize = 16;
+/// File keys that one operation may introduce: those of a file of `RUNS_TOLD_MAX` runs, and as many new ones.
+pub const NEW_KEYS_MAX: usize = 2 * RUNS_TOLD_MAX;
 
 /// A place in the tree: an entry of that id and name in that directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,6 +133,21 @@ pub enum Body {
     },
 }
 
+/// What a file was beside its contents, for whoever has to make it again from a write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    /// Permission bits, with set-uid, set-gid and sticky: 12 bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When it was made.
+    pub btime: Timestamp,
+    /// Extended attributes, access control lists among them, in the order of names: `XATTRS_TOLD_MAX` bytes in all.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// What was seen at a name that a rename replaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
@@ -238,6 +253,8 @@ pub enum OpKind {
         body: Body,
         /// A place at which the writer knew the file: it is made again there if it is gone.
         place: Place,
+        /// And as what.
+        attributes: Attributes,
     },
     /// An extended attribute gets a value.
     SetXattr {
@@ -422,6 +439,46 @@ impl Decode for NewNode {
     }
 }
 
+impl Encode for Attributes {
+    fn encode(&self, w: &mut Writer) {
+        w.u16(self.mode);
+        w.u32(self.uid);
+        w.u32(self.gid);
+        self.btime.encode(w);
+        w.count(self.xattrs.len());
+        for (name, value) in &self.xattrs {
+            w.bytes(name);
+            w.bytes(value);
+        }
+    }
+}
+
+impl Decode for Attributes {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let (mode, uid, gid) = (mode(r)?, r.u32()?, r.u32()?);
+        let btime = Timestamp::decode(r)?;
+        let count = r.count("extended attributes", XATTRS_TOLD_MAX, 9)?;
+        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(count);
+        let mut len = 0;
+        for _ in 0..count {
+            let name = xattr_name(r)?;
+            let value = r.bytes("value of an extended attribute", XATTRS_TOLD_MAX)?;
+            len += name.len() + value.len();
+            if len > XATTRS_TOLD_MAX || xattrs.last().is_some_and(|(last, _)| *last >= name) {
+                return Err(WireError::Value("extended attributes of a file"));
+            }
+            xattrs.push((name, value.to_vec()));
+        }
+        Ok(Self {
+            mode,
+            uid,
+            gid,
+            btime,
+            xattrs,
+        })
+    }
+}
+
 impl Encode for Body {
     fn encode(&self, w: &mut Writer) {
         match self {
@@ -574,6 +631,7 @@ impl Encode for OpKind {
                 keys,
                 body,
                 place,
+                attributes,
             } => {
                 w.u8(tag::WRITE);
                 ino.encode(w);
@@ -583,6 +641,7 @@ impl Encode for OpKind {
                 w.list(keys);
                 body.encode(w);
                 place.encode(w);
+                attributes.encode(w);
             }
             Self::SetXattr { ino, name, value } => {
                 w.u8(tag::SET_XATTR);
@@ -656,6 +715,7 @@ fn decode_write(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
         r.list("new file keys", NEW_KEYS_MAX)?,
     );
     let (body, place) = (Body::decode(r)?, Place::decode(r)?);
+    let attributes = Attributes::decode(r)?;
     let fits = match &body {
         Body::Inline(bytes) => bytes.len() as u64 == size,
         Body::Extents { .. } => size <= FILE_LEN_MAX,
@@ -671,6 +731,7 @@ fn decode_write(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
         keys,
         body,
         place,
+        attributes,
     })
 }
 

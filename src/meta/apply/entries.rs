@@ -92,7 +92,14 @@ fn detach(
 }
 
 /// Lets go of an inode that has no place any more.
-fn bury(rows: &mut dyn Rows, ino: Ino, mut inode: Inode, last: Link) -> Result<(), RowsError> {
+fn bury(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    mut inode: Inode,
+    last: Link,
+) -> Result<(), RowsError> {
+    state::remember(rows, ino, &inode, op.id)?;
     state::delete_contents(rows, ino)?;
     rows.delete(&state::inode_key(ino))?;
     if inode.kind == Kind::Dir {
@@ -147,7 +154,7 @@ fn remove_seen(
     }
     let last = detach(rows, op, ino, &mut inode, at)?;
     if inode.links.is_empty() {
-        bury(rows, ino, inode, last)?;
+        bury(rows, op, ino, inode, last)?;
     }
     Ok(Outcome::Applied)
 }
@@ -203,7 +210,7 @@ impl Standing {
     ) -> Result<(Link, Option<ConflictCopy>), RowsError> {
         let copy = state::conflict_copy(rows, self.ino, self.link.entry)?;
         let last = detach(rows, op, self.ino, &mut self.inode, 0)?;
-        bury(rows, self.ino, self.inode, last)?;
+        bury(rows, op, self.ino, self.inode, last)?;
         Ok((self.link, copy))
     }
 }

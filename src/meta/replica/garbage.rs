@@ -468,7 +468,7 @@ impl<'a> Survey<'a> {
         })?;
         let later = self.all.admitted.values();
         for checked in later.filter(|c| !self.covers(base, c)) {
-            below.name_commit(checked.commit());
+            below.name_commit(checked.commit(), &rows)?;
             let ops = checked.commit().ops.iter();
             let made = ops.filter(|op| matches!(op.kind, OpKind::Snapshot { .. }));
             snapshots.extend(made.map(|op| op.id));
@@ -506,20 +506,27 @@ struct Below {
 }
 
 impl Below {
-    /// What a commit's operations name.
-    fn name_commit(&mut self, commit: &Commit) {
+    /// What a commit's operations name, and what they leave out because the rows below remember it.
+    fn name_commit(&mut self, commit: &Commit, rows: &MemoryRows) -> Result<(), RowsError> {
         for op in &commit.ops {
             match &op.kind {
                 OpKind::Write {
-                    body: Body::Extents { list, .. },
+                    body: Body::Extents { full, list },
+                    base,
                     ..
-                } => list.iter().for_each(|extent| self.usage.name(extent)),
+                } => {
+                    list.iter().for_each(|extent| self.usage.name(extent));
+                    if !full && let Some(list) = state::extents_of_version(rows, *base)? {
+                        list.iter().for_each(|extent| self.usage.name(extent));
+                    }
+                }
                 OpKind::Relocate { host, .. } => {
                     self.hosts.insert(*host);
                 }
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// Of nothing that is needed the only place that counted below is in a dead object.

@@ -9,8 +9,8 @@ use skrin_base::{
 };
 use skrin_meta::check::{Finding, check};
 use skrin_meta::{
-    Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen, SlotRun, apply,
-    state,
+    Attributes, Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen,
+    SlotRun, apply, state,
 };
 
 use std::collections::BTreeMap;
@@ -251,6 +251,13 @@ impl World {
             keys: vec![key],
             body,
             place,
+            attributes: Attributes {
+                mode: 0o640,
+                uid: 1000,
+                gid: 1000,
+                btime: Timestamp(2),
+                xattrs: vec![(b"user.a".to_vec(), b"b".to_vec())],
+            },
         }
     }
 }

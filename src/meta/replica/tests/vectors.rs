@@ -314,6 +314,7 @@ fn conflicts_text() -> String {
         keys: Vec::new(),
         body: crate::op::Body::Inline(bytes.to_vec()),
         place: place(n, text),
+        attributes: crate::testing::a_plain_file(),
     };
     // The file that was made last takes the name from what its device saw there.
     let save = |(n, ino), seen: (u8, u64, OpId)| OpKind::Rename {
