@@ -233,7 +233,7 @@ impl Fs {
     /// Another device changed or removed an inode: what is noted of an open file of it is told soon, so that what each of them saw stays
     /// apart.
     pub(crate) fn tell_edits(&self, ino: Ino) {
-        let files = self.files.with_open(|open| open(ino));
+        let files = self.files.with_open(|open| open.of(ino));
         for file in files {
             if file.noted().is_some()
                 && let Err(error) = self.flush_file(&file)

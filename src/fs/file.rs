@@ -249,6 +249,25 @@ struct Entry {
     handles: usize,
 }
 
+/// The open files, of which none is opened or closed meanwhile.
+pub(crate) struct OpenFiles<'a>(&'a HashMap<NodeId, Entry>);
+
+impl OpenFiles<'_> {
+    /// Those of an inode.
+    pub(crate) fn of(&self, ino: Ino) -> Vec<Arc<OpenFile>> {
+        let direct = self.0.get(&NodeId(ino.0)).into_iter();
+        let aliases = self.0.values().filter(|e| e.file.node.is_alias());
+        let all = direct.chain(aliases).filter(|e| e.file.ino == ino);
+        all.map(|e| Arc::clone(&e.file)).collect()
+    }
+
+    /// Those that somebody writes.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &OpenFile> {
+        let files = self.0.values().map(|e| &*e.file);
+        files.filter(|file| file.writers.load(Ordering::Acquire) > 0)
+    }
+}
+
 /// The files that are open, and those that are closed but not yet told to the tree.
 #[derive(Default)]
 pub(crate) struct Files {
@@ -322,18 +341,9 @@ impl Files {
         self.table().get(&node).map(|e| Arc::clone(&e.file))
     }
 
-    /// Runs `act` while no file is opened or closed, with the open files of the inode.
-    pub(crate) fn with_open<T>(
-        &self,
-        act: impl FnOnce(&dyn Fn(Ino) -> Vec<Arc<OpenFile>>) -> T,
-    ) -> T {
-        let open = self.table();
-        act(&|ino| {
-            let direct = open.get(&NodeId(ino.0)).into_iter();
-            let aliases = open.values().filter(|e| e.file.node.is_alias());
-            let all = direct.chain(aliases).filter(|e| e.file.ino == ino);
-            all.map(|e| Arc::clone(&e.file)).collect()
-        })
+    /// Runs `act` while no file is opened or closed.
+    pub(crate) fn with_open<T>(&self, act: impl FnOnce(&OpenFiles<'_>) -> T) -> T {
+        act(&OpenFiles(&self.table()))
     }
 
     /// All open files.
