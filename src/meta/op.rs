@@ -5,13 +5,16 @@ use skrin_base::limits::{
     SEGMENT_SLOTS_MAX, SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_TOLD_MAX,
 };
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
+use skrin_base::{DeviceId, EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
 use std::fmt;
 
 /// Extents in one operation: `OP_MAX` divided by the length of a stored extent.
 const EXTENTS_MAX: usize = OP_MAX / 61;
 /// File keys that one operation may introduce: those of a file of `RUNS_TOLD_MAX` runs, and as many new ones.
 pub const NEW_KEYS_MAX: usize = 2 * RUNS_TOLD_MAX;
+
+/// Runs of versions that one operation forgets.
+pub const VERSION_RUNS_MAX: usize = 4096;
 
 /// A place in the tree: an entry of that id and name in that directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -170,6 +173,17 @@ pub struct SlotRun {
     pub at: u32,
 }
 
+/// Versions that operations of one device made, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VersionRun {
+    /// The device.
+    pub device: DeviceId,
+    /// The first counter.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+}
+
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OpKind {
@@ -305,6 +319,11 @@ pub enum OpKind {
         /// So many seconds back; 0 is for ever.
         seconds: u64,
     },
+    /// Nobody starts from these versions any more: what they held need not be remembered.
+    ForgetVersions {
+        /// Which.
+        runs: Vec<VersionRun>,
+    },
     /// An operation that this version does not know and may ignore; kept as it is.
     Unknown {
         /// Its tag, 0x80 or above.
@@ -381,6 +400,28 @@ impl Decode for SlotRun {
         match run.count > 0 && fits {
             true => Ok(run),
             false => Err(WireError::Value("slots")),
+        }
+    }
+}
+
+impl Encode for VersionRun {
+    fn encode(&self, w: &mut Writer) {
+        self.device.encode(w);
+        w.u64(self.first);
+        w.u64(self.last);
+    }
+}
+
+impl Decode for VersionRun {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let run = Self {
+            device: DeviceId::decode(r)?,
+            first: r.u64()?,
+            last: r.u64()?,
+        };
+        match run.first <= run.last {
+            true => Ok(run),
+            false => Err(WireError::Value("versions")),
         }
     }
 }
@@ -532,6 +573,7 @@ mod tag {
     pub(super) const FORGET_SNAPSHOT: u8 = 12;
     pub(super) const RELOCATE: u8 = 13;
     pub(super) const RETENTION: u8 = 14;
+    pub(super) const FORGET_VERSIONS: u8 = 15;
     /// From here on a reader may ignore what it does not know.
     pub(super) const OPTIONAL: u8 = 0x80;
 }
@@ -683,6 +725,10 @@ impl Encode for OpKind {
                 w.u8(tag::RETENTION);
                 w.u64(*seconds);
             }
+            Self::ForgetVersions { runs } => {
+                w.u8(tag::FORGET_VERSIONS);
+                w.list(runs);
+            }
             Self::Unknown { tag, body } => {
                 w.u8(*tag);
                 w.bytes(body);
@@ -797,6 +843,9 @@ impl Decode for OpKind {
             },
             tag::RELOCATE => decode_relocate(r)?,
             tag::RETENTION => Self::Retention { seconds: r.u64()? },
+            tag::FORGET_VERSIONS => Self::ForgetVersions {
+                runs: r.list("forgotten versions", VERSION_RUNS_MAX)?,
+            },
             tag if tag >= tag::OPTIONAL => Self::Unknown {
                 tag,
                 body: r.bytes("unknown operation", OP_MAX)?.to_vec(),
@@ -813,7 +862,7 @@ impl Decode for OpKind {
 
 impl Op {
     /// As it stands in a commit of `device`, whose id is not repeated.
-    pub fn encode_in_commit(&self, device: skrin_base::DeviceId, w: &mut Writer) {
+    pub fn encode_in_commit(&self, device: DeviceId, w: &mut Writer) {
         if self.id.device == device {
             w.u8(0);
         } else {
@@ -829,10 +878,7 @@ impl Op {
     ///
     /// # Errors
     /// Whatever is not the canonical encoding.
-    pub fn decode_in_commit(
-        device: skrin_base::DeviceId,
-        r: &mut Reader<'_>,
-    ) -> Result<Self, WireError> {
+    pub fn decode_in_commit(device: DeviceId, r: &mut Reader<'_>) -> Result<Self, WireError> {
         let device = match r.option()? {
             Some(same) if same == device => return Err(WireError::Value("device of an operation")),
             Some(other) => other,

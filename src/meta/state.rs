@@ -32,8 +32,8 @@ pub use inode::{Inode, Link};
 pub(crate) use relocations::{copied_row, put_copied_run};
 pub use relocations::{copied_runs, copies, for_each_copied_run};
 
-pub(crate) use superseded::{Held, Old, held_by_version, remember};
-pub use superseded::{extents_of_version, may_tell_part};
+pub(crate) use superseded::{Held, Old, forget_versions, held_by_version, remember};
+pub use superseded::{extents_of_version, for_each_remembered, may_tell_part};
 
 use crate::op::Kind;
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -504,7 +504,7 @@ fn version_key(version: OpId) -> Vec<u8> {
 }
 
 /// The inode in which a forked version lives as the newest.
-pub(crate) fn fork_of(rows: &dyn Rows, version: OpId) -> Result<Option<Ino>, RowsError> {
+pub fn fork_of(rows: &dyn Rows, version: OpId) -> Result<Option<Ino>, RowsError> {
     read(rows, &version_key(version))
 }
 

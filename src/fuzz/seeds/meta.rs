@@ -13,7 +13,9 @@ use skrin_meta::commit::{CheckpointRef, Commit, Decided, Opinion, Verdict};
 use skrin_meta::heads::{Heads, SeenHead};
 use skrin_meta::lane::Head;
 use skrin_meta::state::{Entry, Inode, Link};
-use skrin_meta::{Attributes, Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun};
+use skrin_meta::{
+    Attributes, Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun, VersionRun,
+};
 
 const DIR: Ino = Ino(1000);
 const FILE: Ino = Ino(1001);
@@ -179,6 +181,13 @@ fn all_kinds() -> Vec<OpKind> {
                 device: DEVICE,
                 counter: 2,
             },
+        },
+        OpKind::ForgetVersions {
+            runs: vec![VersionRun {
+                device: DEVICE,
+                first: 2,
+                last: 4,
+            }],
         },
         OpKind::Relocate {
             segment: SegmentId([3; 16]),

@@ -2,13 +2,15 @@
 //! rest (docs/format/operations.md, section 4; docs/adr/0009). Remembered of versions with more than `RUNS_TOLD_MAX` runs only: who
 //! starts from one with fewer tells the whole file.
 
-use super::{BATCH, SUPERSEDED, after_prefix, decode, extents, inode, key, read, write};
-use crate::op::{Kind, NamedKey};
-use crate::rows::{Rows, RowsError};
+use super::{
+    BATCH, SUPERSEDED, after_prefix, damaged, decode, extents, for_each, inode, key, read, write,
+};
+use crate::op::{Kind, NamedKey, VersionRun};
+use crate::rows::{RowKey, Rows, RowsError};
 use crate::state::{Inode, KEYS_MAX};
 use skrin_base::limits::{BLOCK_LEN, RUNS_TOLD_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{Extent, Ino, OpId};
+use skrin_base::{DeviceId, Extent, Ino, OpId};
 use std::collections::BTreeMap;
 
 /// Extents in one row.
@@ -303,4 +305,43 @@ pub fn may_tell_part(rows: &dyn Rows, ino: Ino, version: OpId) -> Result<bool, R
         }
     }
     Ok(false)
+}
+
+/// Visits every version that is remembered, in the order of devices and counters.
+///
+/// # Errors
+/// Of the rows and of `visit`.
+pub fn for_each_remembered(
+    rows: &dyn Rows,
+    mut visit: impl FnMut(OpId) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
+    for_each(rows, &[SUPERSEDED], |key, _| {
+        let bad = |_| damaged(key, &WireError::Value("key of a version"));
+        let mut r = Reader::new(key.get(1..).unwrap_or_default());
+        let device = DeviceId(r.array().map_err(bad)?);
+        let counter = u64::from_be_bytes(r.array().map_err(bad)?);
+        match r.rest().is_empty() {
+            true => visit(OpId { device, counter }),
+            false => Ok(()),
+        }
+    })
+}
+
+/// Remembers nothing of these versions any more.
+pub(crate) fn forget_versions(rows: &mut dyn Rows, run: &VersionRun) -> Result<(), RowsError> {
+    let version = |counter| OpId {
+        device: run.device,
+        counter,
+    };
+    let mut from = superseded_key(version(run.first));
+    let to = after_prefix(&superseded_key(version(run.last)));
+    loop {
+        let batch = rows.scan(&from, &to, BATCH)?;
+        let keys: Vec<RowKey> = batch.into_iter().map(|(key, _)| key).collect();
+        keys.iter().try_for_each(|key| rows.delete(key))?;
+        match keys.last() {
+            Some(last) if keys.len() == BATCH => from = last.to_vec(),
+            _ => return Ok(()),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use skrin_base::{
 use skrin_meta::check::{Finding, check};
 use skrin_meta::{
     Attributes, Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen,
-    SlotRun, apply, state,
+    SlotRun, VersionRun, apply, state,
 };
 
 use std::collections::BTreeMap;
@@ -95,7 +95,14 @@ impl World {
 
     fn kind(&mut self, rng: &mut Rng, id: OpId) -> OpKind {
         let known = rng.pick(&self.places);
-        match (rng.below(13), known) {
+        match (rng.below(14), known) {
+            (13, _) => OpKind::ForgetVersions {
+                runs: vec![VersionRun {
+                    device: id.device,
+                    first: rng.below(id.counter),
+                    last: id.counter,
+                }],
+            },
             (12, _) => relocation(rng),
             (0..=2, _) | (_, None) => self.create(rng, id),
             (3, Some((_, ino, _))) => {

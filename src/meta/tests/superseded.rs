@@ -13,8 +13,8 @@ use skrin_base::{
 };
 use skrin_meta::check::check;
 use skrin_meta::{
-    Attributes, Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen, apply,
-    state,
+    Attributes, Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen,
+    VersionRun, apply, state,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +59,8 @@ struct World {
     held: BTreeMap<OpId, Vec<Block>>,
     /// How many operations told only a part.
     parts: usize,
+    /// How many versions were forgotten.
+    forgotten: usize,
 }
 
 fn device(n: u8) -> Device {
@@ -96,6 +98,7 @@ impl World {
             log: Vec::new(),
             held: BTreeMap::new(),
             parts: 0,
+            forgotten: 0,
         }
     }
 
@@ -422,7 +425,34 @@ impl World {
     }
 }
 
-fn run(seed: u64) -> usize {
+/// Everybody knows everything and starts from nothing older: what was followed by another version need not be remembered.
+fn forget(world: &mut World) {
+    for at in (0..world.devices.len()).chain(0..world.devices.len()) {
+        world.publish(at, false);
+    }
+    let remembered = |world: &World| {
+        let mut runs = Vec::new();
+        state::for_each_remembered(&world.devices[0].rows, |version| {
+            let OpId { device, counter } = version;
+            let (first, last) = (counter, counter);
+            runs.push(VersionRun {
+                device,
+                first,
+                last,
+            });
+            Ok(())
+        })
+        .unwrap();
+        runs
+    };
+    let runs = remembered(world);
+    world.forgotten += runs.len();
+    world.act(0, OpKind::ForgetVersions { runs });
+    assert_eq!(remembered(world), []);
+    world.publish(0, false);
+}
+
+fn run(seed: u64) -> World {
     let mut world = World::new(seed, 2 + (seed % 2) as u8);
     world.put(0);
     world.publish(0, false);
@@ -430,7 +460,10 @@ fn run(seed: u64) -> usize {
         world.pull(at);
     }
     let late = seed % 3 == 0;
-    for _ in 0..60 {
+    for step in 0..60 {
+        if step == 30 && seed % 4 < 2 {
+            forget(&mut world);
+        }
         let at = world.rng.below(world.devices.len() as u64) as usize;
         match world.rng.below(8) {
             0 => world.publish(at, late),
@@ -443,14 +476,16 @@ fn run(seed: u64) -> usize {
     }
     world.pull(0);
     world.judge(seed);
-    world.parts
+    world
 }
 
 #[test]
 fn a_version_holds_what_its_device_saw_whatever_others_did_meanwhile() {
-    let seeds = std::env::var("SKRIN_SEEDS")
-        .ok()
-        .map(|n| n.parse().unwrap());
-    let parts: usize = (0..seeds.unwrap_or(40)).map(run).sum();
+    let seeds = std::env::var("SKRIN_SEEDS");
+    let seeds = seeds.ok().map_or(40, |n| n.parse().unwrap());
+    let worlds = (0..seeds).map(run);
+    let counts = worlds.map(|world| (world.parts, world.forgotten));
+    let (parts, forgotten) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert!(parts > 100, "only {parts} told a part");
+    assert!(forgotten > 50, "only {forgotten} were forgotten");
 }
