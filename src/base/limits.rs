@@ -33,6 +33,12 @@ pub const SEGMENT_SLOTS_MAX: usize = 65_536;
 /// Blocks from the beginning of a segment that may be relocated: the table of a longer one does not fit into a slot.
 pub const RELOCATED_SLOTS_MAX: usize = 2048;
 
+/// A version with more runs of blocks than this is remembered when it is no longer the newest, and a write that starts from it may
+/// tell only what it changed. One that starts from a version with fewer tells the whole file.
+pub const RUNS_TOLD_MAX: usize = 64;
+/// Bytes of extended attributes that a write carries, for whoever has to make the file again.
+pub const XATTRS_TOLD_MAX: usize = 4 * 1024;
+
 /// Largest sealed commit that a reader accepts.
 pub const COMMIT_MAX: usize = 16 * 1024 * 1024;
 /// Operations in one commit.

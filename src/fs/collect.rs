@@ -6,9 +6,10 @@ use crate::error::FsError;
 use crate::poll::until_stopped;
 use skrin_base::{CopiedRun, Copies, SegmentId, SegmentInfo};
 use skrin_data::DataError;
+use skrin_meta::op::VERSION_RUNS_MAX;
 use skrin_meta::replica::{Garbage, GarbageRules, Needed, Sparse};
 use skrin_meta::usage::Located;
-use skrin_meta::{OpKind, SlotRun, state};
+use skrin_meta::{OpKind, SlotRun, VersionRun, state};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -127,7 +128,18 @@ impl Fs {
             }
         }
         self.repack(sparse, &mut collected).await?;
+        self.forget_versions(&garbage.remembered).await?;
         Ok(collected)
+    }
+
+    /// Lets all devices forget versions from which nobody starts any more.
+    async fn forget_versions(&self, versions: &[VersionRun]) -> Result<(), FsError> {
+        for runs in versions.chunks(VERSION_RUNS_MAX) {
+            let runs = runs.to_vec();
+            self.commit(|_| Ok(OpKind::ForgetVersions { runs }))?;
+            while self.publish_next(true).await?.is_some() {}
+        }
+        Ok(())
     }
 
     /// Copies together what is needed of segments of which little is. No file changes by it, and nothing is deleted before all devices know.

@@ -2,16 +2,15 @@
 
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::OpenFile;
+use crate::file::OpenFiles;
 use crate::ops::{check_free, dir_of, entry_of, inode_of, name_of};
 use crate::past::put_contents;
 use crate::pin::path_of;
-use crate::types::{NodeId, RenameMode};
+use crate::types::RenameMode;
 use skrin_base::{EntryId, Ino, Name, OpId, Timestamp};
-use skrin_meta::replica::MergeDiff;
+use skrin_meta::replica::{MergeDiff, TreeGuard};
 use skrin_meta::state::{self, Cause, ConflictCopy, Inode, Link};
 use skrin_meta::{Kind, Rows};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// A path from the root, name by name.
@@ -145,13 +144,22 @@ fn path_at(rows: &dyn Rows, link: &Link) -> Result<Path, FsError> {
 }
 
 /// Refuses to change what somebody writes. What was closed was told before.
-fn check_closed(pair: &Pair, open: &dyn Fn(Ino) -> Vec<Arc<OpenFile>>) -> Result<(), FsError> {
+fn check_closed(fs: &Fs, pair: &Pair, open: &OpenFiles<'_>) -> Result<(), FsError> {
+    const IN_USE: FsError = FsError::InUse("it is open for writing");
     // Who had the document open when it was forked still writes to the copy.
     let inodes = pair.places().map(|placed| placed.ino);
-    for file in inodes.chain([pair.of.other]).flat_map(open) {
+    for file in inodes.chain([pair.of.other]).flat_map(|ino| open.of(ino)) {
         let busy = || file.state.lock().content.is_modified() && file.gone.lock().is_none();
         if file.writers.load(Ordering::Acquire) > 0 || busy() {
-            return Err(FsError::InUse("it is open for writing"));
+            return Err(IN_USE);
+        }
+    }
+    // So does who had another copy open, of which this is one.
+    for file in open.written() {
+        let state = file.state.lock();
+        let lives = state::fork_of(&fs.replica.tree(), state.base)?;
+        if pair.places().any(|placed| Some(placed.ino) == lives) {
+            return Err(IN_USE);
         }
     }
     Ok(())
@@ -219,9 +227,13 @@ impl Fs {
         }
         let mut all = Vec::new();
         for pair in Pair::all(&tree)? {
-            let copy = self.side(&tree, &pair.copy)?;
+            let Some(copy) = self.side(&tree, &pair.copy)? else {
+                let name = String::from_utf8_lossy(pair.copy.link.name.as_bytes());
+                tracing::warn!(%name, "a conflict copy lies too deep to be listed");
+                continue;
+            };
             let document = pair.document.as_ref();
-            let document = document.map(|d| self.side(&tree, d)).transpose()?;
+            let document = document.map(|d| self.side(&tree, d)).transpose()?.flatten();
             let document_is = document.iter().any(|d| d.path.starts_with(below));
             if !document_is && !copy.path.starts_with(below) {
                 continue;
@@ -240,16 +252,21 @@ impl Fs {
         Ok(all)
     }
 
-    fn side(&self, rows: &dyn Rows, placed: &Placed) -> Result<Side, FsError> {
+    /// `None` if it lies so deep that it has no path.
+    fn side(&self, rows: &dyn Rows, placed: &Placed) -> Result<Option<Side>, FsError> {
         let inode = &placed.inode;
-        Ok(Side {
-            path: path_at(rows, &placed.link)?,
+        let path = match path_at(rows, &placed.link) {
+            Err(FsError::NotFound) => return Ok(None),
+            path => path?,
+        };
+        Ok(Some(Side {
+            path,
             kind: inode.kind,
             size: inode.size,
             mtime: inode.mtime,
             version: inode.version,
             device: self.device_name(rows, inode.version)?,
-        })
+        }))
     }
 
     fn place_of(&self, rows: &dyn Rows, path: &[Vec<u8>]) -> Result<Link, FsError> {
@@ -332,21 +349,31 @@ impl Fs {
         })
     }
 
+    /// All copies go, or none where one of them may not.
     fn keep_document(&self, pairs: &[Pair]) -> Result<Kept, FsError> {
         let document = pairs.iter().find_map(|pair| pair.document.as_ref());
         let document = document.ok_or(FsError::NoConflict)?;
-        let (path, gone) = {
-            let tree = self.replica.tree();
-            let gone = pairs.iter().map(|pair| path_at(&tree, &pair.copy.link));
-            let gone = gone.collect::<Result<Vec<_>, FsError>>()?;
-            (path_at(&tree, &document.link)?, gone)
-        };
-        // All or none, as far as that can be known before.
         if pairs.iter().any(|pair| pair.copy.inode.kind == Kind::Dir) {
             return Err(FsError::IsDirectory);
         }
+        let (path, gone) = self.files.with_open(|open| {
+            for pair in pairs {
+                check_closed(self, pair, open)?;
+            }
+            let mut tree = self.replica.tree();
+            for pair in pairs {
+                check_unchanged(&tree, pair)?;
+            }
+            let gone = pairs.iter().map(|pair| path_at(&tree, &pair.copy.link));
+            let gone = gone.collect::<Result<Vec<_>, FsError>>()?;
+            let path = path_at(&tree, &document.link)?;
+            for pair in pairs {
+                self.take_away(&mut tree, open, &pair.copy)?;
+            }
+            Ok::<_, FsError>((path, gone))
+        })?;
         for pair in pairs {
-            self.take(pair, None)?;
+            self.tell_chosen(pair)?;
         }
         Ok(Kept {
             document: path,
@@ -356,19 +383,28 @@ impl Fs {
         })
     }
 
+    fn take_away(
+        &self,
+        tree: &mut TreeGuard<'_>,
+        open: &OpenFiles<'_>,
+        copy: &Placed,
+    ) -> Result<(), FsError> {
+        let place = (copy.link.dir, copy.link.name.clone());
+        self.unlink_open(tree, open, place, |ino, _| ino == copy.ino)
+    }
+
     /// Takes the copy away, after its contents became those of the document, if that is asked for: its blocks are named there, and no byte moves.
     fn take(&self, pair: &Pair, contents: Option<&Placed>) -> Result<(), FsError> {
         let Pair { copy, .. } = pair;
         self.files.with_open(|open| {
-            check_closed(pair, open)?;
+            check_closed(self, pair, open)?;
             let mut tree = self.replica.tree();
             check_unchanged(&tree, pair)?;
             if let Some(document) = contents {
                 let extents = state::extents(&tree, copy.ino, 0, u64::MAX)?;
                 put_contents(self, &mut tree, document.ino, extents, &copy.inode)?;
             }
-            let place = (copy.link.dir, copy.link.name.clone());
-            self.unlink_open(&mut tree, open, place, |ino, _| ino == copy.ino)
+            self.take_away(&mut tree, open, copy)
         })?;
         self.tell_chosen(pair)
     }
@@ -376,35 +412,31 @@ impl Fs {
     /// What is no file, or has no document any more, gets the name. Its new place.
     fn take_name(&self, pair: &Pair, document: Option<&Placed>) -> Result<Link, FsError> {
         let from = &pair.copy.link;
-        let target = {
-            let tree = self.replica.tree();
-            match document {
-                Some(document) => document.link.clone(),
+        let is_dir = |placed: &Placed| placed.inode.kind == Kind::Dir;
+        if document.is_some_and(|d| is_dir(d) || is_dir(&pair.copy)) {
+            return Err(FsError::IsDirectory);
+        }
+        // Looked at and done in one: nobody can save in between.
+        let target = self.files.with_open(|open| {
+            check_closed(self, pair, open)?;
+            let mut tree = self.replica.tree();
+            check_unchanged(&tree, pair)?;
+            let (target, mode) = match document {
+                Some(document) => (document.link.clone(), RenameMode::Replace),
                 None => {
                     // Where the directory is gone, beside the copy; that is the same one else.
                     let dir = state::resolve_alias(&tree, pair.of.dir)?;
                     let dir = dir_of(&tree, dir).map_or(from.dir, |(dir, _)| dir);
                     check_free(&tree, dir, &pair.of.name)?;
                     let (name, entry) = (pair.of.name.clone(), from.entry);
-                    Link { dir, name, entry }
+                    (Link { dir, name, entry }, RenameMode::NoReplace)
                 }
-            }
-        };
-        self.files.with_open(|open| {
-            check_closed(pair, open)?;
-            check_unchanged(&self.replica.tree(), pair)
+            };
+            let old = (from.dir, from.name.clone());
+            let new = (target.dir, target.name.clone());
+            self.rename_open(&mut tree, open, old, new, mode)?;
+            Ok::<_, FsError>(target)
         })?;
-        let is_dir = |placed: &Placed| placed.inode.kind == Kind::Dir;
-        if document.is_some_and(|d| is_dir(d) || is_dir(&pair.copy)) {
-            return Err(FsError::IsDirectory);
-        }
-        let mode = match document {
-            Some(_) => RenameMode::Replace,
-            None => RenameMode::NoReplace,
-        };
-        let (dir, to_dir) = (NodeId(from.dir.0), NodeId(target.dir.0));
-        let (name, to_name) = (from.name.as_bytes(), target.name.as_bytes());
-        self.rename(dir, name, to_dir, to_name, mode)?;
         self.tell_chosen(pair)?;
         Ok(Link {
             entry: from.entry,

@@ -8,15 +8,13 @@ pub(crate) use edits::{Edits, Part, Start};
 pub(crate) use extents::{ExtentMap, Ranges};
 
 use crate::error::FsError;
-use skrin_base::limits::{BLOCK_LEN, INLINE_MAX};
+use skrin_base::limits::{BLOCK_LEN, INLINE_MAX, RUNS_TOLD_MAX};
 use skrin_base::{Content as Held, Extent, Stored};
 use skrin_meta::Body;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 const BLOCK: u64 = BLOCK_LEN as u64;
-/// Up to so many extents an operation names all of a file, so that it stands on its own.
-const FULL_MAX: usize = 64;
 /// Extents in one operation; more are cut into several.
 const OP_EXTENTS_MAX: usize = 16 * 1024;
 
@@ -31,6 +29,39 @@ pub(crate) fn stored_bytes(extents: &[Extent], size: u64) -> u64 {
     let end = |block: u64| size.min(block.saturating_mul(BLOCK));
     let lens = held.map(|e| end(e.end()).saturating_sub(end(e.first_block)));
     lens.fold(0, u64::saturating_add)
+}
+
+/// What a write may leave out, as the others know it.
+pub(crate) enum Known {
+    /// Whatever it does not change.
+    All,
+    /// The version that it starts from will not be remembered, and the write has to stand on its own. These are the extents of that
+    /// version, if there are any.
+    Few(Vec<Extent>),
+}
+
+/// Extents of a file of `blocks` blocks with others over them.
+pub(crate) fn laid_over(below: Vec<Extent>, list: &[Extent], blocks: u64) -> Vec<Extent> {
+    let mut all = ExtentMap::load(below, blocks);
+    for extent in list {
+        match extent.content {
+            Held::Hole => all.cut(extent.first_block, extent.end()),
+            Held::Lost | Held::Stored(_) => all.put(*extent),
+        }
+    }
+    all.list(0, blocks)
+}
+
+/// Changes as bodies of operations; without any, the length may have changed.
+fn parts_of(list: &[Extent]) -> Vec<Body> {
+    let part = |list: &[Extent]| Body::Extents {
+        full: false,
+        list: list.to_vec(),
+    };
+    match list.is_empty() {
+        true => vec![part(list)],
+        false => list.chunks(OP_EXTENTS_MAX).map(part).collect(),
+    }
 }
 
 /// Stores one block of the file and tells where it went.
@@ -558,7 +589,11 @@ impl Content {
     ///
     /// # Errors
     /// Those of the sealer; nothing is lost and it may be tried again.
-    pub(crate) fn prepare(&mut self, sealer: &mut dyn Sealer) -> Result<Vec<Body>, FsError> {
+    pub(crate) fn prepare(
+        &mut self,
+        sealer: &mut dyn Sealer,
+        known: Known,
+    ) -> Result<Vec<Body>, FsError> {
         if !self.modified {
             return Ok(Vec::new());
         }
@@ -571,22 +606,34 @@ impl Content {
         }
         self.seal_dirty(sealer)?;
         let end = blocks(self.size);
-        if self.extents.len() <= FULL_MAX {
-            let list = self.extents.list(0, end);
-            return Ok(vec![Body::Extents { full: true, list }]);
+        let whole = |list| Body::Extents { full: true, list };
+        if self.extents.len() <= RUNS_TOLD_MAX {
+            return Ok(vec![whole(self.extents.list(0, end))]);
         }
+        let below = match known {
+            Known::All => return Ok(parts_of(&self.changed_extents(end))),
+            Known::Few(below) => below,
+        };
+        let list = self.extents.list(0, end);
+        if list.len() <= OP_EXTENTS_MAX {
+            return Ok(vec![whole(list)]);
+        }
+        let list = match below.is_empty() {
+            true => list,
+            false => self.changed_extents(end),
+        };
+        let (first, rest) = list.split_at(list.len().min(OP_EXTENTS_MAX));
+        let mut bodies = vec![whole(laid_over(below, first, end))];
+        bodies.extend(parts_of(rest).into_iter().filter(|_| !rest.is_empty()));
+        Ok(bodies)
+    }
+
+    /// The extents of what changed.
+    fn changed_extents(&self, end: u64) -> Vec<Extent> {
         let changed = self.changed.iter();
-        let list: Vec<Extent> = changed
+        changed
             .flat_map(|(from, to)| self.extents.list(from, to.min(end)))
-            .collect();
-        if list.is_empty() {
-            return Ok(vec![Body::Extents { full: false, list }]);
-        }
-        let parts = list.chunks(OP_EXTENTS_MAX).map(|part| Body::Extents {
-            full: false,
-            list: part.to_vec(),
-        });
-        Ok(parts.collect())
+            .collect()
     }
 
     /// The whole contents if the file is to live in the metadata.

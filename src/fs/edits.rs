@@ -56,6 +56,7 @@ impl Fs {
             None => Some(Start {
                 inode: state.inode.as_ref().clone(),
                 extents: state.content.stored_extents(state.inode.size),
+                xattrs: state.attributes.xattrs.clone(),
             }),
         };
         let edits = Edits {
@@ -204,6 +205,7 @@ impl Fs {
         inode.size = start.inode.size;
         let mut state = FileState::new(inode, content);
         state.base = base;
+        state.attributes.xattrs = start.xattrs;
         // What was shared before the first edit was noted is told by nobody else.
         state.shares = true;
         for Edits {
@@ -231,7 +233,7 @@ impl Fs {
     /// Another device changed or removed an inode: what is noted of an open file of it is told soon, so that what each of them saw stays
     /// apart.
     pub(crate) fn tell_edits(&self, ino: Ino) {
-        let files = self.files.with_open(|open| open(ino));
+        let files = self.files.with_open(|open| open.of(ino));
         for file in files {
             if file.noted().is_some()
                 && let Err(error) = self.flush_file(&file)

@@ -4,11 +4,13 @@ use crate::content::Content;
 use crate::error::FsError;
 use crate::types::{HandleId, NodeId};
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use skrin_base::limits::XATTRS_TOLD_MAX;
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_data::{Gain, Lsn, ReadAhead};
-use skrin_meta::NamedKey;
 use skrin_meta::replica::holds_tree;
-use skrin_meta::state::{Inode, Link};
+use skrin_meta::rows::{Rows, RowsError};
+use skrin_meta::state::{self, Inode, Link};
+use skrin_meta::{Attributes, NamedKey};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -103,6 +105,37 @@ pub(crate) fn written_at(set: Option<Timestamp>, now: Timestamp) -> Timestamp {
     said.unwrap_or(now)
 }
 
+/// What a write says of the file, with those extended attributes that it carries.
+pub(crate) fn attributes_of(inode: &Inode, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Attributes {
+    Attributes {
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        btime: inode.btime,
+        xattrs,
+    }
+}
+
+/// The extended attributes of an inode that a write carries: what finds room, in the order of names.
+pub(crate) fn attributes_to_tell(
+    rows: &dyn Rows,
+    ino: Ino,
+    inode: &Inode,
+) -> Result<Attributes, RowsError> {
+    if inode.xattrs == 0 {
+        return Ok(attributes_of(inode, Vec::new()));
+    }
+    let mut room = XATTRS_TOLD_MAX;
+    let mut xattrs = Vec::new();
+    for (name, value) in state::xattrs(rows, ino)? {
+        if let Some(left) = room.checked_sub(name.len() + value.len()) {
+            room = left;
+            xattrs.push((name.into_vec(), value.to_vec()));
+        }
+    }
+    Ok(attributes_of(inode, xattrs))
+}
+
 /// What an open file holds in memory.
 pub(crate) struct FileState {
     /// Contents: those of the branch that was opened, with the changes made here.
@@ -111,6 +144,8 @@ pub(crate) struct FileState {
     pub(crate) base: OpId,
     /// Attributes as of opening, for a file whose inode another device removed.
     pub(crate) inode: Arc<Inode>,
+    /// Attributes as the tree had them last, for whoever has to make the file again.
+    pub(crate) attributes: Attributes,
     /// A place at which the file was known.
     pub(crate) place: Option<Link>,
     /// Modification time of the changes that the tree does not have.
@@ -168,6 +203,7 @@ impl FileState {
         Self {
             content,
             base: inode.version,
+            attributes: attributes_of(&inode, Vec::new()),
             place: inode.links.first().cloned(),
             mtime: None,
             set_mtime: None,
@@ -217,6 +253,25 @@ pub(crate) struct Handle {
 struct Entry {
     file: Arc<OpenFile>,
     handles: usize,
+}
+
+/// The open files, of which none is opened or closed meanwhile.
+pub(crate) struct OpenFiles<'a>(&'a HashMap<NodeId, Entry>);
+
+impl OpenFiles<'_> {
+    /// Those of an inode.
+    pub(crate) fn of(&self, ino: Ino) -> Vec<Arc<OpenFile>> {
+        let direct = self.0.get(&NodeId(ino.0)).into_iter();
+        let aliases = self.0.values().filter(|e| e.file.node.is_alias());
+        let all = direct.chain(aliases).filter(|e| e.file.ino == ino);
+        all.map(|e| Arc::clone(&e.file)).collect()
+    }
+
+    /// Those that somebody writes.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &OpenFile> {
+        let files = self.0.values().map(|e| &*e.file);
+        files.filter(|file| file.writers.load(Ordering::Acquire) > 0)
+    }
 }
 
 /// The files that are open, and those that are closed but not yet told to the tree.
@@ -292,18 +347,9 @@ impl Files {
         self.table().get(&node).map(|e| Arc::clone(&e.file))
     }
 
-    /// Runs `act` while no file is opened or closed, with the open files of the inode.
-    pub(crate) fn with_open<T>(
-        &self,
-        act: impl FnOnce(&dyn Fn(Ino) -> Vec<Arc<OpenFile>>) -> T,
-    ) -> T {
-        let open = self.table();
-        act(&|ino| {
-            let direct = open.get(&NodeId(ino.0)).into_iter();
-            let aliases = open.values().filter(|e| e.file.node.is_alias());
-            let all = direct.chain(aliases).filter(|e| e.file.ino == ino);
-            all.map(|e| Arc::clone(&e.file)).collect()
-        })
+    /// Runs `act` while no file is opened or closed.
+    pub(crate) fn with_open<T>(&self, act: impl FnOnce(&OpenFiles<'_>) -> T) -> T {
+        act(&OpenFiles(&self.table()))
     }
 
     /// All open files.

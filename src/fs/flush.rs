@@ -1,13 +1,13 @@
 //! From open files to the tree: sealing blocks, and the operations that name them.
 
-use crate::content::{Content, Missing, Sealer};
+use crate::content::{Content, Known, Missing, Sealer};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::{FileState, OpenFile};
+use crate::file::{FileState, OpenFile, attributes_to_tell};
 use crate::ops::inode_of;
 use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
 use skrin_data::{Block, BlockRead, BlockRef, FileKey, Gain, Room};
-use skrin_meta::op::Place;
+use skrin_meta::op::{NEW_KEYS_MAX, Place};
 use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Inode};
 use skrin_meta::{Body, NamedKey, OpKind};
@@ -25,9 +25,6 @@ const REST: u64 = 1_000_000_000;
 const UNNAMED_MAX: u64 = 64 << 20;
 /// And the part of the journal that they may take: what no operation names cannot be uploaded, and never makes room.
 const UNNAMED_PART: u64 = 16;
-
-/// Keys in one operation, as the format bounds them.
-const KEYS_TOLD_MAX: usize = 16;
 
 /// Seals blocks of one file under one key.
 struct FileSealer<'a> {
@@ -151,7 +148,9 @@ impl Fs {
         if told || self.options.read_only {
             return Ok(());
         }
-        let mut bodies = self.with_sealer(file, state, |s, sealer| s.content.prepare(sealer))?;
+        let known = self.known_of(file, state)?;
+        let mut bodies =
+            self.with_sealer(file, state, |s, sealer| s.content.prepare(sealer, known))?;
         let last = bodies.pop();
         for body in bodies {
             self.tell(file, state, body, None)?;
@@ -171,6 +170,31 @@ impl Fs {
         Ok(())
     }
 
+    /// What the others know of the version that the file started from, whatever becomes of that meanwhile.
+    fn known_of(&self, file: &OpenFile, state: &FileState) -> Result<Known, FsError> {
+        let tree = self.replica.tree();
+        if state::may_tell_part(&tree, file.ino, state.base)? {
+            return Ok(Known::All);
+        }
+        let inode = state::inode(&tree, file.ino)?;
+        Ok(Known::Few(match inode {
+            Some(inode) if inode.version == state.base => {
+                state::extents(&tree, file.ino, 0, u64::MAX)?
+            }
+            _ => Vec::new(),
+        }))
+    }
+
+    /// Takes note of the attributes that the tree has, as long as it has the file.
+    pub(crate) fn note_attributes(&self, file: &OpenFile) -> Result<(), FsError> {
+        let mut state = file.state.lock();
+        let tree = self.replica.tree();
+        if let Some(inode) = state::inode(&tree, file.ino)? {
+            state.attributes = attributes_to_tell(&tree, file.ino, &inode)?;
+        }
+        Ok(())
+    }
+
     /// One operation with new contents.
     fn tell(
         &self,
@@ -186,6 +210,7 @@ impl Fs {
             return Ok(());
         }
         if let Some(inode) = state::inode(&tree, file.ino)? {
+            state.attributes = attributes_to_tell(&tree, file.ino, &inode)?;
             state.place = inode.links.first().cloned().or(state.place.take());
         }
         let place = state.place.as_ref().ok_or(FsError::NotFound)?;
@@ -202,6 +227,7 @@ impl Fs {
                 name: place.name.clone(),
                 entry: place.entry,
             },
+            attributes: state.attributes.clone(),
         };
         state.base = self.execute_settling(&mut tree, kind, settles)?;
         self.nodes.believe(file.node, state.base);
@@ -398,7 +424,7 @@ fn keys_to_tell(state: &FileState, body: &Body) -> Vec<NamedKey> {
                 continue;
             };
             let known = keys.iter().any(|k| k.id == stored.key);
-            if !known && keys.len() < KEYS_TOLD_MAX {
+            if !known && keys.len() < NEW_KEYS_MAX {
                 keys.extend(state.inode.key(stored.key).cloned());
             }
         }

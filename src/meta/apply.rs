@@ -89,6 +89,12 @@ pub fn apply(rows: &mut dyn Rows, op: &Op) -> Result<Outcome, RowsError> {
             state::put_retention(rows, *seconds, op.id)?;
             Ok(Outcome::Applied)
         }
+        OpKind::ForgetVersions { runs } => {
+            for run in runs {
+                state::forget_versions(rows, run)?;
+            }
+            Ok(Outcome::Applied)
+        }
         OpKind::Unknown { .. } => Ok(Outcome::Void("unknown optional operation")),
     }
 }

@@ -17,7 +17,9 @@ pub mod undo;
 pub mod usage;
 
 pub use apply::{Outcome, RULE_SET, apply};
-pub use op::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun};
+pub use op::{
+    Attributes, Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun, VersionRun,
+};
 pub use rows::{MemoryRows, Row, RowKey, Rows, RowsError};
 
 #[cfg(test)]

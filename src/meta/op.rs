@@ -1,17 +1,20 @@
 //! Operations (docs/format/operations.md, section 1): what a device says that it did, naming what it saw.
 
 use skrin_base::limits::{
-    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, RELOCATED_SLOTS_MAX, SEGMENT_SLOTS_MAX,
-    SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX,
+    FILE_LEN_MAX, INLINE_MAX, LABEL_MAX, OP_MAX, RELOCATED_SLOTS_MAX, RUNS_TOLD_MAX,
+    SEGMENT_SLOTS_MAX, SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_TOLD_MAX,
 };
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
+use skrin_base::{DeviceId, EntryId, Extent, Ino, KeyId, Name, OpId, SegmentId, Timestamp};
 use std::fmt;
 
 /// Extents in one operation: `OP_MAX` divided by the length of a stored extent.
 const EXTENTS_MAX: usize = OP_MAX / 61;
-/// File keys that one operation may introduce.
-const NEW_KEYS_MAX: usize = 16;
+/// File keys that one operation may introduce: those of a file of `RUNS_TOLD_MAX` runs, and as many new ones.
+pub const NEW_KEYS_MAX: usize = 2 * RUNS_TOLD_MAX;
+
+/// Runs of versions that one operation forgets.
+pub const VERSION_RUNS_MAX: usize = 4096;
 
 /// A place in the tree: an entry of that id and name in that directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,6 +136,21 @@ pub enum Body {
     },
 }
 
+/// What a file was beside its contents, for whoever has to make it again from a write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attributes {
+    /// Permission bits, with set-uid, set-gid and sticky: 12 bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// When it was made.
+    pub btime: Timestamp,
+    /// Extended attributes, access control lists among them, in the order of names: `XATTRS_TOLD_MAX` bytes in all.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// What was seen at a name that a rename replaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
@@ -153,6 +171,17 @@ pub struct SlotRun {
     pub count: u32,
     /// First slot in the host.
     pub at: u32,
+}
+
+/// Versions that operations of one device made, one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VersionRun {
+    /// The device.
+    pub device: DeviceId,
+    /// The first counter.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
 }
 
 /// What happened.
@@ -238,6 +267,8 @@ pub enum OpKind {
         body: Body,
         /// A place at which the writer knew the file: it is made again there if it is gone.
         place: Place,
+        /// And as what.
+        attributes: Attributes,
     },
     /// An extended attribute gets a value.
     SetXattr {
@@ -287,6 +318,11 @@ pub enum OpKind {
     Retention {
         /// So many seconds back; 0 is for ever.
         seconds: u64,
+    },
+    /// Nobody starts from these versions any more: what they held need not be remembered.
+    ForgetVersions {
+        /// Which.
+        runs: Vec<VersionRun>,
     },
     /// An operation that this version does not know and may ignore; kept as it is.
     Unknown {
@@ -368,6 +404,28 @@ impl Decode for SlotRun {
     }
 }
 
+impl Encode for VersionRun {
+    fn encode(&self, w: &mut Writer) {
+        self.device.encode(w);
+        w.u64(self.first);
+        w.u64(self.last);
+    }
+}
+
+impl Decode for VersionRun {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let run = Self {
+            device: DeviceId::decode(r)?,
+            first: r.u64()?,
+            last: r.u64()?,
+        };
+        match run.first <= run.last {
+            true => Ok(run),
+            false => Err(WireError::Value("versions")),
+        }
+    }
+}
+
 fn decode_relocate(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
     let (segment, host) = (SegmentId::decode(r)?, SegmentId::decode(r)?);
     let table_slot = r.u32()?;
@@ -419,6 +477,46 @@ impl Decode for NewNode {
             return Err(WireError::Value("target of a symbolic link"));
         }
         Ok(node)
+    }
+}
+
+impl Encode for Attributes {
+    fn encode(&self, w: &mut Writer) {
+        w.u16(self.mode);
+        w.u32(self.uid);
+        w.u32(self.gid);
+        self.btime.encode(w);
+        w.count(self.xattrs.len());
+        for (name, value) in &self.xattrs {
+            w.bytes(name);
+            w.bytes(value);
+        }
+    }
+}
+
+impl Decode for Attributes {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let (mode, uid, gid) = (mode(r)?, r.u32()?, r.u32()?);
+        let btime = Timestamp::decode(r)?;
+        let count = r.count("extended attributes", XATTRS_TOLD_MAX, 9)?;
+        let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(count);
+        let mut len = 0;
+        for _ in 0..count {
+            let name = xattr_name(r)?;
+            let value = r.bytes("value of an extended attribute", XATTRS_TOLD_MAX)?;
+            len += name.len() + value.len();
+            if len > XATTRS_TOLD_MAX || xattrs.last().is_some_and(|(last, _)| *last >= name) {
+                return Err(WireError::Value("extended attributes of a file"));
+            }
+            xattrs.push((name, value.to_vec()));
+        }
+        Ok(Self {
+            mode,
+            uid,
+            gid,
+            btime,
+            xattrs,
+        })
     }
 }
 
@@ -475,6 +573,7 @@ mod tag {
     pub(super) const FORGET_SNAPSHOT: u8 = 12;
     pub(super) const RELOCATE: u8 = 13;
     pub(super) const RETENTION: u8 = 14;
+    pub(super) const FORGET_VERSIONS: u8 = 15;
     /// From here on a reader may ignore what it does not know.
     pub(super) const OPTIONAL: u8 = 0x80;
 }
@@ -574,6 +673,7 @@ impl Encode for OpKind {
                 keys,
                 body,
                 place,
+                attributes,
             } => {
                 w.u8(tag::WRITE);
                 ino.encode(w);
@@ -583,6 +683,7 @@ impl Encode for OpKind {
                 w.list(keys);
                 body.encode(w);
                 place.encode(w);
+                attributes.encode(w);
             }
             Self::SetXattr { ino, name, value } => {
                 w.u8(tag::SET_XATTR);
@@ -624,6 +725,10 @@ impl Encode for OpKind {
                 w.u8(tag::RETENTION);
                 w.u64(*seconds);
             }
+            Self::ForgetVersions { runs } => {
+                w.u8(tag::FORGET_VERSIONS);
+                w.list(runs);
+            }
             Self::Unknown { tag, body } => {
                 w.u8(*tag);
                 w.bytes(body);
@@ -656,6 +761,7 @@ fn decode_write(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
         r.list("new file keys", NEW_KEYS_MAX)?,
     );
     let (body, place) = (Body::decode(r)?, Place::decode(r)?);
+    let attributes = Attributes::decode(r)?;
     let fits = match &body {
         Body::Inline(bytes) => bytes.len() as u64 == size,
         Body::Extents { .. } => size <= FILE_LEN_MAX,
@@ -671,6 +777,7 @@ fn decode_write(r: &mut Reader<'_>) -> Result<OpKind, WireError> {
         keys,
         body,
         place,
+        attributes,
     })
 }
 
@@ -736,6 +843,9 @@ impl Decode for OpKind {
             },
             tag::RELOCATE => decode_relocate(r)?,
             tag::RETENTION => Self::Retention { seconds: r.u64()? },
+            tag::FORGET_VERSIONS => Self::ForgetVersions {
+                runs: r.list("forgotten versions", VERSION_RUNS_MAX)?,
+            },
             tag if tag >= tag::OPTIONAL => Self::Unknown {
                 tag,
                 body: r.bytes("unknown operation", OP_MAX)?.to_vec(),
@@ -752,7 +862,7 @@ impl Decode for OpKind {
 
 impl Op {
     /// As it stands in a commit of `device`, whose id is not repeated.
-    pub fn encode_in_commit(&self, device: skrin_base::DeviceId, w: &mut Writer) {
+    pub fn encode_in_commit(&self, device: DeviceId, w: &mut Writer) {
         if self.id.device == device {
             w.u8(0);
         } else {
@@ -768,10 +878,7 @@ impl Op {
     ///
     /// # Errors
     /// Whatever is not the canonical encoding.
-    pub fn decode_in_commit(
-        device: skrin_base::DeviceId,
-        r: &mut Reader<'_>,
-    ) -> Result<Self, WireError> {
+    pub fn decode_in_commit(device: DeviceId, r: &mut Reader<'_>) -> Result<Self, WireError> {
         let device = match r.option()? {
             Some(same) if same == device => return Err(WireError::Value("device of an operation")),
             Some(other) => other,

@@ -11,6 +11,8 @@
 //! | `T` | inode | an inode that was removed, so that a late edit can revive it |
 //! | `A` | inode | the directory that this one became part of |
 //! | `V` | version | the inode in which a forked version lives |
+//! | `B` | version | what followed a version that is no longer the newest |
+//! | `B` | version, part | extents that it had and that what followed does not have |
 //! | `O` | device | ranges of operation counters that were folded |
 //! | `D` | device | its label |
 //! | `C` | inode, entry id | why this entry has a conflict name |
@@ -21,6 +23,7 @@
 mod copies;
 mod inode;
 mod relocations;
+mod superseded;
 
 pub use copies::{Cause, ConflictCopy, conflict_copy, for_each_conflict_copy};
 pub(crate) use copies::{MARK, forget_conflict_copy, put_conflict_copy};
@@ -28,6 +31,9 @@ pub(crate) use inode::KEYS_MAX;
 pub use inode::{Inode, Link};
 pub(crate) use relocations::{copied_row, put_copied_run};
 pub use relocations::{copied_runs, copies, for_each_copied_run};
+
+pub(crate) use superseded::{Held, Old, forget_versions, held_by_version, remember};
+pub use superseded::{extents_of_version, for_each_remembered, may_tell_part};
 
 use crate::op::Kind;
 use crate::rows::{Row, RowKey, Rows, RowsError};
@@ -43,6 +49,7 @@ pub(crate) const COPIED: u8 = b'M';
 pub(crate) const TOMBSTONE: u8 = b'T';
 pub(crate) const ALIAS: u8 = b'A';
 pub(crate) const VERSION: u8 = b'V';
+pub(crate) const SUPERSEDED: u8 = b'B';
 pub(crate) const FOLDED: u8 = b'O';
 pub(crate) const LABEL: u8 = b'D';
 pub(crate) const SNAPSHOT: u8 = b'N';
@@ -276,6 +283,17 @@ pub fn extents(rows: &dyn Rows, ino: Ino, from: u64, to: u64) -> Result<Vec<Exte
     }
 }
 
+/// Up to `limit` extents of `ino` that begin at block `from` or behind it.
+fn extents_from(
+    rows: &dyn Rows,
+    ino: Ino,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<Extent>, RowsError> {
+    let batch = rows.scan(&extent_key(ino, from), &extent_key(ino, u64::MAX), limit)?;
+    batch.iter().map(|(key, row)| decode(key, row)).collect()
+}
+
 /// The last extent that begins before `block`.
 fn extent_before(rows: &dyn Rows, ino: Ino, block: u64) -> Result<Option<Extent>, RowsError> {
     let found = rows.last(&extent_key(ino, 0), &extent_key(ino, block))?;
@@ -486,7 +504,7 @@ fn version_key(version: OpId) -> Vec<u8> {
 }
 
 /// The inode in which a forked version lives as the newest.
-pub(crate) fn fork_of(rows: &dyn Rows, version: OpId) -> Result<Option<Ino>, RowsError> {
+pub fn fork_of(rows: &dyn Rows, version: OpId) -> Result<Option<Ino>, RowsError> {
     read(rows, &version_key(version))
 }
 

@@ -212,6 +212,28 @@ fn known(rows: &dyn Rows) -> Vec<Known> {
     all
 }
 
+/// What a write says of a file without extended attributes.
+pub(crate) fn attributes_of(inode: &state::Inode) -> crate::op::Attributes {
+    crate::op::Attributes {
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        btime: inode.btime,
+        xattrs: Vec::new(),
+    }
+}
+
+/// What a write says of a file of one user.
+pub(crate) fn a_plain_file() -> crate::op::Attributes {
+    crate::op::Attributes {
+        mode: 0o640,
+        uid: 1000,
+        gid: 1000,
+        btime: Timestamp(1_790_000_000_000_000_000),
+        xattrs: Vec::new(),
+    }
+}
+
 /// What a program could do to this tree, as the file system would say it.
 pub(crate) fn random_op(rows: &dyn Rows, rng: &mut Rng, id: OpId) -> Op {
     let all = known(rows);
@@ -236,6 +258,7 @@ pub(crate) fn random_op(rows: &dyn Rows, rng: &mut Rng, id: OpId) -> Op {
                 keys: Vec::new(),
                 body: crate::op::Body::Inline(bytes),
                 place: one.place.clone(),
+                attributes: attributes_of(&one.inode),
             }
         }
         (6, Some(one)) => OpKind::Remove {

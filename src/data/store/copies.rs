@@ -19,6 +19,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Copies of a table that are tried before the segment itself is: a member may have named thousands of places where it is not.
+const TABLES_TRIED_FIRST: usize = 3;
+/// And at most in all.
+const TABLES_TRIED: usize = 32;
+
 /// Blocks of a segment that were copied to another one, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relocation {
@@ -65,19 +70,39 @@ impl Inner {
         info: &SegmentInfo,
         copies: Option<&Copies>,
     ) -> Result<Answer, DataError> {
+        let mut all = copies.map(first_of_each_host).unwrap_or_default();
+        all.truncate(TABLES_TRIED);
+        let after = all.split_off(all.len().min(TABLES_TRIED_FIRST));
+        let failed = match self.any_copied_table(info, copies, &all).await {
+            Ok(table) => return Ok(table),
+            Err(failed) => failed,
+        };
+        let itself = self.get_range(info.id, info.table_offset..info.object_len);
+        match (itself.await, failed) {
+            (Err(DataError::Missing(_)), Some(error)) => {
+                let found = self.any_copied_table(info, copies, &after).await;
+                // What should be there says more than what need not be.
+                found.map_err(|last| last.unwrap_or(error))
+            }
+            (itself, _) => itself,
+        }
+    }
+
+    /// The first copy of a table that is one; else what is wrong with the last of them, if there are any.
+    async fn any_copied_table(
+        self: &Arc<Self>,
+        info: &SegmentInfo,
+        copies: Option<&Copies>,
+        runs: &[CopiedRun],
+    ) -> Result<Answer, Option<DataError>> {
         let mut failed = None;
-        for run in copies.iter().flat_map(|copies| first_of_each_host(copies)) {
-            match self.copied_table(info, copies, &run).await {
+        for run in runs {
+            match self.copied_table(info, copies, run).await {
                 Ok(table) => return Ok(table),
                 Err(error) => failed = Some(error),
             }
         }
-        let itself = self.get_range(info.id, info.table_offset..info.object_len);
-        match (itself.await, failed) {
-            // What should be there says more than what need not be.
-            (Err(DataError::Missing(_)), Some(error)) => Err(error),
-            (itself, _) => itself,
-        }
+        Err(failed)
     }
 
     async fn copied_table(
@@ -444,13 +469,19 @@ fn slots_of(run: &CopiedRun) -> impl Iterator<Item = (u32, u32)> {
     (run.first_slot..run.end()).zip(run.host_slot..)
 }
 
-/// One run for each copy of the table.
+/// One run for each copy of the table, those first with which most blocks lie.
 fn first_of_each_host(copies: &Copies) -> Vec<CopiedRun> {
-    let tables = copies.runs.iter();
-    let tables: BTreeMap<_, _> = tables
-        .map(|run| ((run.host, run.table_slot), *run))
-        .collect();
-    tables.into_values().collect()
+    let mut tables: BTreeMap<_, (u64, CopiedRun)> = BTreeMap::new();
+    for run in &copies.runs {
+        let (blocks, first) = tables
+            .entry((run.host, run.table_slot))
+            .or_insert((0, *run));
+        *blocks += u64::from(run.count);
+        *first = *run;
+    }
+    let mut tables: Vec<(u64, CopiedRun)> = tables.into_values().collect();
+    tables.sort_by_key(|(blocks, _)| std::cmp::Reverse(*blocks));
+    tables.into_iter().map(|(_, run)| run).collect()
 }
 
 /// Slots in order, joined where no more than `gap` bytes are between them.

@@ -3,7 +3,7 @@
 //! then on what changes of it.
 
 use super::{BLOCK, Content, Resident, blocks};
-use skrin_base::limits::{BLOCK_LEN, INLINE_MAX};
+use skrin_base::limits::{BLOCK_LEN, INLINE_MAX, XATTRS_TOLD_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{Extent, Ino, OpId, Timestamp};
 use skrin_meta::state::Inode;
@@ -20,6 +20,8 @@ pub(crate) struct Start {
     pub(crate) inode: Inode,
     /// All its extents.
     pub(crate) extents: Vec<Extent>,
+    /// Extended attributes, as far as a write carries them.
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Bytes of one block.
@@ -128,14 +130,26 @@ impl Encode for Start {
     fn encode(&self, w: &mut Writer) {
         self.inode.encode(w);
         w.list(&self.extents);
+        w.count(self.xattrs.len());
+        for (name, value) in &self.xattrs {
+            w.bytes(name);
+            w.bytes(value);
+        }
     }
 }
 
 impl Decode for Start {
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+        let (inode, extents) = (Inode::decode(r)?, r.list("extents", Edits::LEN_MAX)?);
+        let n = r.count("extended attributes", XATTRS_TOLD_MAX, 8)?;
+        let xattr = |r: &mut Reader<'_>| {
+            let mut bytes = || r.bytes("extended attribute", XATTRS_TOLD_MAX);
+            Ok((bytes()?.to_vec(), bytes()?.to_vec()))
+        };
         Ok(Self {
-            inode: Inode::decode(r)?,
-            extents: r.list("extents", Edits::LEN_MAX)?,
+            inode,
+            extents,
+            xattrs: (0..n).map(|_| xattr(r)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -199,6 +213,7 @@ mod tests {
             start: Some(Start {
                 inode: Inode::root(),
                 extents: Vec::new(),
+                xattrs: vec![(b"user.a".to_vec(), b"b".to_vec())],
             }),
             size: 100,
             mtime: Timestamp(5),

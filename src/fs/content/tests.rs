@@ -131,7 +131,7 @@ fn random_edits_read_as_a_plain_array_does_and_survive_reloading() {
                 }
                 6 => content.seal_dirty(&mut shelf).unwrap(),
                 _ => {
-                    let bodies = content.prepare(&mut shelf).unwrap();
+                    let bodies = content.prepare(&mut shelf, Known::All).unwrap();
                     tree.apply(content.size(), bodies);
                     content.committed();
                     assert_eq!(content.dirty_bytes(), 0, "seed {seed} step {step}");
@@ -161,7 +161,7 @@ fn by_seeking(content: &Content) -> u64 {
 fn a_block_that_was_cut_reads_as_zeros_when_the_file_grows_again() {
     let (mut shelf, mut content) = (Shelf::default(), Content::default());
     shelf.write(&mut content, 0, &[7; 70_000]);
-    content.prepare(&mut shelf).unwrap();
+    content.prepare(&mut shelf, Known::All).unwrap();
     content.committed();
     shelf.resize(&mut content, 66_000);
     shelf.resize(&mut content, 70_000);
@@ -185,13 +185,13 @@ fn a_tiny_file_is_told_whole_and_a_larger_one_by_its_extents() {
     let (mut shelf, mut content) = (Shelf::default(), Content::default());
     shelf.write(&mut content, 0, b"hello");
     assert_eq!(
-        content.prepare(&mut shelf).unwrap(),
+        content.prepare(&mut shelf, Known::All).unwrap(),
         vec![Body::Inline(b"hello".to_vec())]
     );
     content.committed();
-    assert_eq!(content.prepare(&mut shelf).unwrap(), vec![]);
+    assert_eq!(content.prepare(&mut shelf, Known::All).unwrap(), vec![]);
     shelf.write(&mut content, 5, &[1; 3000]);
-    let bodies = content.prepare(&mut shelf).unwrap();
+    let bodies = content.prepare(&mut shelf, Known::All).unwrap();
     assert!(matches!(&bodies[..], [Body::Extents { full: true, list }] if list.len() == 1));
     assert_eq!(shelf.0[0].len(), 3005);
 }
@@ -214,10 +214,10 @@ fn a_very_fragmented_file_is_told_by_its_changes_only() {
     for n in (0..200u64).rev() {
         shelf.write(&mut content, n * BLOCK, &[1; BLOCK_LEN]);
     }
-    content.prepare(&mut shelf).unwrap();
+    content.prepare(&mut shelf, Known::All).unwrap();
     content.committed();
     shelf.write(&mut content, 50 * BLOCK, &[2; BLOCK_LEN]);
-    let bodies = content.prepare(&mut shelf).unwrap();
+    let bodies = content.prepare(&mut shelf, Known::All).unwrap();
     assert!(matches!(&bodies[..], [Body::Extents { full: false, list }] if list.len() == 1));
 }
 

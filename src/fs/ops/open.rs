@@ -1,6 +1,6 @@
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::{FileState, OpenFile};
+use crate::file::{FileState, OpenFile, attributes_to_tell};
 use crate::leases::process_of;
 use crate::types::{HandleId, NodeId, OpenMode};
 use skrin_meta::Kind;
@@ -57,7 +57,11 @@ impl Fs {
                 self.nodes.outdate(ino);
                 return Err(FsError::Stale);
             }
-            Ok(OpenFile::new(node, ino, FileState::new(inode, content)))
+            let mut state = FileState::new(inode, content);
+            if state.inode.xattrs > 0 {
+                state.attributes = attributes_to_tell(&self.replica.tree(), ino, &state.inode)?;
+            }
+            Ok(OpenFile::new(node, ino, state))
         })
     }
 

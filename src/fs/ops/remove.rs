@@ -2,7 +2,7 @@ use super::xattr::attributes;
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::{Gone, OpenFile};
+use crate::file::{Gone, OpenFile, OpenFiles};
 use crate::hold::is_passing;
 use crate::leases::is_lock;
 use crate::types::NodeId;
@@ -110,7 +110,7 @@ impl Fs {
     pub(crate) fn unlink_open(
         &self,
         tree: &mut TreeGuard<'_>,
-        open: &dyn Fn(Ino) -> Vec<Arc<OpenFile>>,
+        open: &OpenFiles<'_>,
         (dir, name): (Ino, Name),
         is_meant: impl FnOnce(Ino, &Inode) -> bool,
     ) -> Result<(), FsError> {
@@ -123,7 +123,7 @@ impl Fs {
         if !is_meant(ino, &inode) {
             return Err(FsError::NotFound);
         }
-        let survivors = Survivors::of(open(ino), tree, ino, &inode)?;
+        let survivors = Survivors::of(open.of(ino), tree, ino, &inode)?;
         let removal = removal(dir, name.clone(), &entry, &inode);
         let counter = self.execute(tree, removal)?.counter;
         if survivors.is_some() {

@@ -2,10 +2,12 @@ use super::remove::{Survivors, version_seen};
 use super::{dir_of, entry_of, inode_of, name_of};
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::file::OpenFiles;
 use crate::hold::is_passing;
 use crate::types::{NodeId, RenameMode};
 use skrin_base::{Ino, Name};
 use skrin_meta::op::{Place, Seen};
+use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Entry, Inode};
 use skrin_meta::{Kind, OpKind, Rows};
 
@@ -120,65 +122,70 @@ impl Fs {
         if mode == RenameMode::Exchange {
             self.flush_before_rename(to_dir, &to_name)?;
         }
-        self.rename_in_tree((dir, &name), (to_dir, &to_name), mode)?;
+        let from = (self.nodes.ino(dir), name.clone());
+        let into = (self.nodes.ino(to_dir), to_name);
+        self.files.with_open(|open| {
+            let mut tree = self.replica.tree();
+            self.rename_open(&mut tree, open, from, into, mode)
+        })?;
         if let Some(to) = &to {
             self.drop_local(to);
         }
         self.drop_hidden(dir, &name)
     }
 
-    fn rename_in_tree(
+    /// The same for who holds the table of open files and the tree, and has told the tree what is moved.
+    pub(crate) fn rename_open(
         &self,
-        (dir, name): (NodeId, &Name),
-        (to_dir, to_name): (NodeId, &Name),
+        tree: &mut TreeGuard<'_>,
+        open: &OpenFiles<'_>,
+        (dir, name): (Ino, Name),
+        (to_dir, to_name): (Ino, Name),
         mode: RenameMode,
     ) -> Result<(), FsError> {
-        self.files.with_open(|open| {
-            let mut tree = self.replica.tree();
-            let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
-            let (to_dir, _) = dir_of(&tree, self.nodes.ino(to_dir))?;
-            let moved = Found::find(&tree, dir, name)?.ok_or(FsError::NotFound)?;
-            let there = Found::find(&tree, to_dir, to_name)?;
-            let there = match (there, mode) {
-                (Some(there), RenameMode::Exchange) => {
-                    let op = exchange(&tree, &moved, &there)?;
-                    self.leases.forget(moved.entry.ino);
-                    self.leases.forget(there.entry.ino);
-                    return self.execute(&mut tree, op).map(drop);
-                }
-                (None, RenameMode::Exchange) => return Err(FsError::NotFound),
-                (Some(_), RenameMode::NoReplace) => return Err(FsError::Exists),
-                // Two names of one inode: nothing happens, says POSIX.
-                (Some(there), _) if there.entry.ino == moved.entry.ino => return Ok(()),
-                (there, _) => there,
-            };
-            check_no_cycle(&tree, &moved, to_dir)?;
-            if let Some(there) = &there {
-                check_replace(&tree, &moved, there)?;
+        let (dir, _) = dir_of(tree, dir)?;
+        let (to_dir, _) = dir_of(tree, to_dir)?;
+        let moved = Found::find(tree, dir, &name)?.ok_or(FsError::NotFound)?;
+        let there = Found::find(tree, to_dir, &to_name)?;
+        let there = match (there, mode) {
+            (Some(there), RenameMode::Exchange) => {
+                let op = exchange(tree, &moved, &there)?;
+                self.leases.forget(moved.entry.ino);
+                self.leases.forget(there.entry.ino);
+                return self.execute(tree, op).map(drop);
             }
-            let replaced = there.as_ref().map(|t| t.entry.ino);
-            let survivors = match &there {
-                Some(t) => Survivors::of(open(t.entry.ino), &tree, t.entry.ino, &t.inode)?,
-                None => None,
-            };
-            let movement = movement(&moved, to_dir, to_name, there.as_ref());
-            let counter = self.execute(&mut tree, movement)?.counter;
-            self.holds.name_taken(to_dir, to_name, counter);
-            if !moved.is_dir() && !is_passing(name.as_bytes()) {
-                self.holds
-                    .name_left(dir, name, counter, self.clock.monotonic());
-            }
-            self.leases.forget(moved.entry.ino);
-            if let Some(ino) = replaced.filter(|_| survivors.is_some()) {
-                self.holds.file_told(ino, counter);
-                self.leases.forget(ino);
-                self.drop_locals_in(ino);
-            }
-            match (survivors, replaced) {
-                (Some(s), Some(ino)) => s.detach(&tree, ino, self),
-                _ => Ok(()),
-            }
-        })
+            (None, RenameMode::Exchange) => return Err(FsError::NotFound),
+            (Some(_), RenameMode::NoReplace) => return Err(FsError::Exists),
+            // Two names of one inode: nothing happens, says POSIX.
+            (Some(there), _) if there.entry.ino == moved.entry.ino => return Ok(()),
+            (there, _) => there,
+        };
+        check_no_cycle(tree, &moved, to_dir)?;
+        if let Some(there) = &there {
+            check_replace(tree, &moved, there)?;
+        }
+        let replaced = there.as_ref().map(|t| t.entry.ino);
+        let survivors = match &there {
+            Some(t) => Survivors::of(open.of(t.entry.ino), tree, t.entry.ino, &t.inode)?,
+            None => None,
+        };
+        let movement = movement(&moved, to_dir, &to_name, there.as_ref());
+        let counter = self.execute(tree, movement)?.counter;
+        self.holds.name_taken(to_dir, &to_name, counter);
+        if !moved.is_dir() && !is_passing(name.as_bytes()) {
+            self.holds
+                .name_left(dir, &name, counter, self.clock.monotonic());
+        }
+        self.leases.forget(moved.entry.ino);
+        if let Some(ino) = replaced.filter(|_| survivors.is_some()) {
+            self.holds.file_told(ino, counter);
+            self.leases.forget(ino);
+            self.drop_locals_in(ino);
+        }
+        match (survivors, replaced) {
+            (Some(s), Some(ino)) => s.detach(tree, ino, self),
+            _ => Ok(()),
+        }
     }
 
     /// A file that is renamed while changes of it are only in memory is told to the tree first: otherwise a crash could leave the new

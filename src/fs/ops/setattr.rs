@@ -83,9 +83,12 @@ impl Fs {
         let kept = |gone: &mut Gone| gone.change(&change, now);
         match told {
             // The kernel tells times of a file when its last name is gone already.
-            Err(FsError::NotFound) if self.nodes.with_removed(node, kept).is_some() => Ok(()),
-            told => told.map(drop),
+            Err(FsError::NotFound) if self.nodes.with_removed(node, kept).is_some() => {}
+            told => told.map(drop)?,
         }
+        self.files
+            .get(node)
+            .map_or(Ok(()), |file| self.note_attributes(&file))
     }
 
     /// What an open file keeps for itself until it is told to the tree: its modification time if it has changes, everything if it has no

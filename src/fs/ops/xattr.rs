@@ -306,6 +306,7 @@ impl Fs {
         for change in plan(&inode, &attributes(&tree, ino, &inode)?)? {
             self.execute(&mut tree, change.operation(ino))?;
         }
-        Ok(())
+        drop(tree);
+        file.map_or(Ok(()), |file| self.note_attributes(&file))
     }
 }

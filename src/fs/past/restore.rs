@@ -2,15 +2,17 @@
 //! replaced stays in the history, so that a restore can itself be taken back.
 
 use super::{Then, When};
+use crate::content::laid_over;
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::file::attributes_to_tell;
 use crate::leases::is_lock;
 use crate::ops::xattr::attributes;
 use crate::ops::{dir_of, inode_of, name_of};
 use crate::types::{NodeId, RenameMode};
-use skrin_base::limits::BLOCK_LEN;
+use skrin_base::limits::{BLOCK_LEN, RUNS_TOLD_MAX};
 use skrin_base::{Content, Extent, Ino, KeyId, Name, OpId};
-use skrin_meta::op::{NewNode, Place};
+use skrin_meta::op::{NEW_KEYS_MAX, NewNode, Place};
 use skrin_meta::replica::{MergeDiff, TreeGuard};
 use skrin_meta::state::{self, Inode};
 use skrin_meta::{Body, Kind, NamedKey, OpKind, Rows};
@@ -20,7 +22,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 const TELL_AFTER: usize = 4096;
 /// Extents and keys of one operation.
 const OP_EXTENTS_MAX: usize = 16 * 1024;
-const OP_KEYS_MAX: usize = 16;
+const OP_KEYS_MAX: usize = NEW_KEYS_MAX - RUNS_TOLD_MAX;
 /// Entries of a directory read at once.
 const BATCH: usize = 512;
 
@@ -545,7 +547,14 @@ pub(crate) fn put_contents(
     }
     let bodies = match &inode.inline {
         Some(bytes) => vec![(Body::Inline(bytes.clone()), inode.size)],
-        None => parts(extents, inode.size, there.size),
+        None => {
+            // Of a version that will not be remembered, nothing may be left out.
+            let below = match state::may_tell_part(tree, now, there.version)? {
+                true => None,
+                false => Some(state::extents(tree, now, 0, u64::MAX)?),
+            };
+            parts(extents, inode.size, there.size, below)
+        }
     };
     let mut base = there.version;
     for (body, size) in bodies {
@@ -569,13 +578,14 @@ fn put_part(
         base,
         size,
         mtime: inode.mtime,
-        keys: keys_of(&body, inode),
+        keys: keys_of(&body, [inode, &there]),
         body,
         place: Place {
             dir: link.dir,
             name: link.name.clone(),
             entry: link.entry,
         },
+        attributes: attributes_to_tell(tree, now, &there)?,
     };
     fs.execute(tree, kind)
 }
@@ -606,18 +616,23 @@ fn key_of(extent: &Extent) -> Option<KeyId> {
 }
 
 /// The keys that an operation has to bring along.
-fn keys_of(body: &Body, inode: &Inode) -> Vec<NamedKey> {
+fn keys_of(body: &Body, inodes: [&Inode; 2]) -> Vec<NamedKey> {
     let Body::Extents { list, .. } = body else {
         return Vec::new();
     };
     let named: BTreeSet<KeyId> = list.iter().filter_map(key_of).collect();
-    let keys = named.into_iter().filter_map(|id| inode.key(id));
-    keys.cloned().collect()
+    let key = |id| inodes.iter().find_map(|inode| inode.key(id));
+    named.into_iter().filter_map(key).cloned().collect()
 }
 
 /// All extents of a file as the bodies of operations, each with the length of the file behind it. Of several, each replaces
-/// what is in its range, and only the last one shortens, so that the file is whole at every step.
-fn parts(extents: Vec<Extent>, size: u64, there: u64) -> Vec<(Body, u64)> {
+/// what is in its range, and only the last one shortens, so that the file is whole at every step. The first one names what is `below` it, too.
+fn parts(
+    extents: Vec<Extent>,
+    size: u64,
+    there: u64,
+    mut below: Option<Vec<Extent>>,
+) -> Vec<(Body, u64)> {
     let mut lists: Vec<Vec<Extent>> = vec![Vec::new()];
     let mut keys = BTreeSet::new();
     for extent in extents {
@@ -641,7 +656,13 @@ fn parts(extents: Vec<Extent>, size: u64, there: u64) -> Vec<(Body, u64)> {
             true => size,
             false => there.max(end),
         };
-        (Body::Extents { full, list }, size)
+        match below.take().filter(|_| !full) {
+            Some(below) => {
+                let list = laid_over(below, &list, size.div_ceil(BLOCK_LEN as u64));
+                (Body::Extents { full: true, list }, size)
+            }
+            None => (Body::Extents { full, list }, size),
+        }
     };
     lists.into_iter().enumerate().map(body).collect()
 }

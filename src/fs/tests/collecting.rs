@@ -244,6 +244,70 @@ fn a_device_that_has_not_confirmed_holds_back_everything_and_is_named() {
     }
 }
 
+/// Writes a little into many blocks of a file that are no neighbours.
+fn scatter(fs: &Fs, handle: HandleId, seed: u64, blocks: std::ops::Range<u64>) {
+    for block in blocks {
+        let data = body(seed + block, 4096);
+        fs.write(handle, block * 2 * 65_536, &data).unwrap();
+    }
+}
+
+fn remembered(device: &Opened) -> usize {
+    let mut count = 0;
+    skrin_meta::state::for_each_remembered(&device.replica.tree(), |_| {
+        count += 1;
+        Ok(())
+    })
+    .unwrap();
+    count
+}
+
+#[test]
+fn what_a_large_file_was_is_remembered_until_nobody_starts_from_it() {
+    let world = World::new(12);
+    let (device, other) = (world.mount(0), world.mount(1));
+    write(&device.fs, b"f", b"x");
+    let handle = open(&device.fs, b"f", true);
+    scatter(&device.fs, handle, 1, 0..100);
+    device.fs.release(handle).unwrap();
+    device.fs.sync(|_| ()).unwrap();
+    other.fs.poll().unwrap();
+    write(&other.fs, b"note", b"x");
+    device.fs.poll().unwrap();
+    let edits = open(&other.fs, b"f", true);
+    // One replaces most of it, and then removes it; the other changes one block of what it has open.
+    let handle = open(&device.fs, b"f", true);
+    scatter(&device.fs, handle, 1000, 0..90);
+    device.fs.release(handle).unwrap();
+    device.fs.sync(|_| ()).unwrap();
+    device.fs.unlink(NodeId::ROOT, b"f").unwrap();
+    device.fs.sync(|_| ()).unwrap();
+    assert_eq!(remembered(&device), 2);
+    let done = world.collect(&[&device]);
+    assert_eq!((done.freed, remembered(&device)), (0, 2), "{done:?}");
+    scatter(&other.fs, edits, 2000, 40..41);
+    other.fs.release(edits).unwrap();
+    other.fs.sync(|_| ()).unwrap();
+    device.fs.poll().unwrap();
+    let whole = |device: &Opened| {
+        let handle = open(&device.fs, b"f", false);
+        for block in 0..100 {
+            let seed = if block == 40 { 2000 } else { 1 };
+            let read = device.fs.read(handle, block * 2 * 65_536, 4096).unwrap();
+            assert!(read[..] == body(seed + block, 4096), "block {block}");
+        }
+        device.fs.release(handle).unwrap();
+    };
+    whole(&device);
+    let done = world.collect(&[&device, &other]);
+    assert_eq!((done.kept, remembered(&device)), (0, 0), "{done:?}");
+    let fresh = world.mount(2);
+    whole(&fresh);
+    for opened in [device, other, fresh] {
+        opened.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
+}
+
 fn names(fs: &Fs) -> Vec<Vec<u8>> {
     let listed = fs.readdir(NodeId::ROOT, 2, 100, false).unwrap();
     let names = listed.iter().map(|entry| entry.name.to_vec());

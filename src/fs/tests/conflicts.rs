@@ -361,6 +361,103 @@ fn an_edit_that_nobody_knew_of_when_somebody_chose_is_not_lost() {
 }
 
 #[test]
+fn a_copy_that_is_saved_by_renaming_stays_a_copy() {
+    let world = World::in_conflict(30, b"anna's", b"bob's");
+    let [a, b] = &world.devices[..] else { panic!() };
+    let copy = world.copy();
+    for text in [b"first save", b"again save"] {
+        a.save(&copy, text);
+        world.meet();
+        assert_eq!(world.copy(), copy);
+        assert_eq!(b.conflicts(), a.conflicts());
+        let found = check(&a.0.replica.tree(), true).unwrap();
+        assert!(found.is_empty(), "{found:?}");
+    }
+    b.keep(&copy).unwrap();
+    world.meet();
+    assert_eq!(a.read("doc.txt"), b"again save");
+    assert_eq!(a.names(), ["doc.txt"]);
+    world.end();
+}
+
+#[test]
+fn a_copy_of_a_copy_is_not_chosen_while_who_made_it_still_writes_to_it() {
+    let world = World::in_conflict(31, b"anna's", b"bob's");
+    let [a, b] = &world.devices[..] else { panic!() };
+    let copy = world.copy();
+    let handle = b.fs().open_node(b.node(&copy), WRITE).unwrap();
+    b.fs().write(handle, 0, b"mine").unwrap();
+    b.fs().flush(handle).unwrap();
+    a.put(&copy, b"anna's too");
+    world.meet();
+    let copies = b.conflicts().into_iter().map(|c| c.copy.path);
+    let copies: Vec<String> = copies
+        .map(|path| String::from_utf8(path.join(&b'/')).unwrap())
+        .collect();
+    let [second] = &copies.iter().filter(|c| **c != copy).collect::<Vec<_>>()[..] else {
+        panic!("{copies:?}")
+    };
+    assert!(matches!(b.keep(second), Err(FsError::InUse(_))));
+    b.fs().release(handle).unwrap();
+    b.keep(second).unwrap();
+    world.meet();
+    assert_eq!(a.read("doc.txt"), b"mines");
+    world.end();
+}
+
+#[test]
+fn of_the_copies_of_a_document_all_go_or_none() {
+    for open in [0, 1] {
+        let world = World::new(32, 3);
+        world.devices[0].put("doc.txt", b"old");
+        world.meet();
+        for (n, device) in world.devices.iter().enumerate() {
+            device.put("doc.txt", &[b'0' + n as u8]);
+        }
+        world.meet();
+        let a = &world.devices[0];
+        let before = a.conflicts();
+        assert_eq!(before.len(), 2);
+        let copy = &before[open].copy.path;
+        let node = find(a.fs(), copy).unwrap().node;
+        let handle = a.fs().open_node(node, WRITE).unwrap();
+        assert!(matches!(a.keep("doc.txt"), Err(FsError::InUse(_))));
+        assert_eq!(a.conflicts(), before);
+        a.fs().release(handle).unwrap();
+        a.keep("doc.txt").unwrap();
+        assert_eq!(a.names(), ["doc.txt"]);
+        world.end();
+    }
+}
+
+#[test]
+fn a_copy_that_lies_too_deep_for_a_path_does_not_hide_the_others() {
+    let world = World::in_conflict(33, b"anna's", b"bob's");
+    let [a, b] = &world.devices[..] else { panic!() };
+    let mut dir = NodeId::ROOT;
+    for _ in 0..4_200 {
+        dir = a.fs().mkdir(dir, b"d", 0o755, &CALLER).unwrap().node;
+    }
+    let write = |device: &Device, text: &[u8]| {
+        let made = device
+            .fs()
+            .create(dir, b"deep", 0o644, false, REWRITE, &CALLER);
+        let handle = made.unwrap().1;
+        device.fs().write(handle, 0, text).unwrap();
+        device.fs().release(handle).unwrap();
+    };
+    write(a, b"old");
+    world.meet();
+    write(a, b"anna's");
+    write(b, b"bob's");
+    world.meet();
+    assert_eq!(a.fs().conflict_count().unwrap(), 2);
+    assert_eq!(a.conflicts().len(), 1);
+    assert_eq!(b.conflicts(), a.conflicts());
+    world.end();
+}
+
+#[test]
 fn a_copy_without_a_document_gets_its_name_and_so_does_a_symbolic_link() {
     let world = World::in_conflict(8, b"anna's", b"bob's");
     let a = &world.devices[0];

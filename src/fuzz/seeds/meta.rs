@@ -13,7 +13,9 @@ use skrin_meta::commit::{CheckpointRef, Commit, Decided, Opinion, Verdict};
 use skrin_meta::heads::{Heads, SeenHead};
 use skrin_meta::lane::Head;
 use skrin_meta::state::{Entry, Inode, Link};
-use skrin_meta::{Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun};
+use skrin_meta::{
+    Attributes, Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun, VersionRun,
+};
 
 const DIR: Ino = Ino(1000);
 const FILE: Ino = Ino(1001);
@@ -65,6 +67,13 @@ fn write(base: u64, size: u64, body: Body) -> OpKind {
         }],
         body,
         place: place(DIR, "file", FILE.0 as u8),
+        attributes: Attributes {
+            mode: 0o640,
+            uid: 1000,
+            gid: 1000,
+            btime: Timestamp(2),
+            xattrs: vec![(b"user.a".to_vec(), b"b".to_vec())],
+        },
     }
 }
 
@@ -172,6 +181,13 @@ fn all_kinds() -> Vec<OpKind> {
                 device: DEVICE,
                 counter: 2,
             },
+        },
+        OpKind::ForgetVersions {
+            runs: vec![VersionRun {
+                device: DEVICE,
+                first: 2,
+                last: 4,
+            }],
         },
         OpKind::Relocate {
             segment: SegmentId([3; 16]),

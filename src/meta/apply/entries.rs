@@ -92,7 +92,14 @@ fn detach(
 }
 
 /// Lets go of an inode that has no place any more.
-fn bury(rows: &mut dyn Rows, ino: Ino, mut inode: Inode, last: Link) -> Result<(), RowsError> {
+fn bury(
+    rows: &mut dyn Rows,
+    op: &Op,
+    ino: Ino,
+    mut inode: Inode,
+    last: Link,
+) -> Result<(), RowsError> {
+    state::remember(rows, ino, &inode, op.id)?;
     state::delete_contents(rows, ino)?;
     rows.delete(&state::inode_key(ino))?;
     if inode.kind == Kind::Dir {
@@ -147,7 +154,7 @@ fn remove_seen(
     }
     let last = detach(rows, op, ino, &mut inode, at)?;
     if inode.links.is_empty() {
-        bury(rows, ino, inode, last)?;
+        bury(rows, op, ino, inode, last)?;
     }
     Ok(Outcome::Applied)
 }
@@ -203,7 +210,7 @@ impl Standing {
     ) -> Result<(Link, Option<ConflictCopy>), RowsError> {
         let copy = state::conflict_copy(rows, self.ino, self.link.entry)?;
         let last = detach(rows, op, self.ino, &mut self.inode, 0)?;
-        bury(rows, self.ino, self.inode, last)?;
+        bury(rows, op, self.ino, self.inode, last)?;
         Ok((self.link, copy))
     }
 }
@@ -274,7 +281,7 @@ pub(super) fn rename(
 }
 
 /// Removes what the rename saw at its target, if it is as it was seen: there, or under the conflict name that it has now. That place is
-/// returned: a document that is saved again and again by renaming has one conflict copy, not one for each time.
+/// returned with the row of a conflict copy: a document that is saved again and again by renaming has one, not one for each time.
 fn make_room(
     rows: &mut dyn Rows,
     op: &Op,
@@ -291,8 +298,13 @@ fn make_room(
     if seen_ino == ino || kind == Kind::Dir && !same {
         return Ok(None);
     }
+    let copy = state::conflict_copy(rows, seen_ino, seen.entry)?;
     if same && remove_seen(rows, op, seen.entry, seen_ino, seen.version)? == Outcome::Applied {
-        return Ok(None);
+        // Who saves a conflict copy by renaming saves a conflict copy.
+        let (name, entry) = (to.name.clone(), seen.entry);
+        let place = Link { dir, name, entry };
+        let copy = copy.filter(|_| kind != Kind::Dir);
+        return Ok(copy.map(|copy| (place, Some(copy))));
     }
     let standing = match Standing::fork(rows, seen.version)? {
         None if !same => Standing::copy(rows, seen, (dir, to.name))?,

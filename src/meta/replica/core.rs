@@ -840,23 +840,7 @@ impl Core {
     /// Whether others have published operations that the open lane of this device does not name yet.
     pub(super) fn holds_floor(&self) -> bool {
         let own = self.own_open_lane();
-        own.is_some_and(|(id, lane)| self.is_behind(id, lane))
-    }
-
-    /// Whether others have published operations that a lane does not name, as far as they are in memory.
-    pub(super) fn is_behind(&self, id: LaneId, lane: &Lane) -> bool {
-        let Some(tip) = lane.tip() else {
-            return false;
-        };
-        let named = |head: &Head| {
-            let mut named = tip.named.iter();
-            named.any(|named| named.lane == head.lane && named.seq >= head.seq)
-        };
-        let mut held = self.log.values().filter_map(|logged| logged.held.as_ref());
-        held.any(|(checked, _)| {
-            let head = checked.head();
-            head.lane != id && !checked.commit().ops.is_empty() && !named(head)
-        })
+        own.is_some_and(|(id, lane)| self.graph.is_behind(id, lane))
     }
 
     /// Whether nothing waits to be published that was made up to this counter, after the first operations.

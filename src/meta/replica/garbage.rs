@@ -11,12 +11,12 @@ use super::standing::Candidate;
 use crate::checkpoint::DigestOfRows;
 use crate::commit::{CheckedCommit, CheckpointRef, Commit, Opinion};
 use crate::heads::date;
-use crate::op::{Body, OpKind};
+use crate::op::{Body, OpKind, VersionRun};
 use crate::rows::{MemoryRows, RowsError};
 use crate::state;
 use crate::usage::{Located, Usage};
 use skrin_base::limits::BLOCK_LEN;
-use skrin_base::{Copies, DeviceId, Hash32, LaneId, SegmentId, SegmentInfo, Timestamp};
+use skrin_base::{Copies, DeviceId, Hash32, LaneId, OpId, SegmentId, SegmentInfo, Timestamp};
 use skrin_crypto::SEAL_OVERHEAD;
 use skrin_storage::disk::blocking;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -115,6 +115,8 @@ pub struct Garbage {
     pub relocated: BTreeMap<SegmentId, Vec<Located>>,
     /// Segments that little is needed of, the emptiest first.
     pub sparse: Vec<Sparse>,
+    /// Versions that are remembered though nobody starts from them any more.
+    pub remembered: Vec<VersionRun>,
     /// Numbers of this device's lanes that were given up: if an upload reached the storage before a crash, no commit says so.
     pub given_up: Vec<SegmentId>,
     /// What keeps the rest.
@@ -208,6 +210,7 @@ impl Replica {
                 Ok(below) => {
                     garbage.base = Some(base.reference);
                     garbage.holds = holds;
+                    garbage.remembered = self.still_remembered(&below.remembered)?;
                     below.find_dead(&survey, &keep.objects, &mut garbage);
                     below.find_sparse(self, &keep.objects, &mut garbage)?;
                 }
@@ -237,6 +240,28 @@ impl Replica {
         let ids = numbers.map(|(lane, number)| keys.segment_id(lane, number));
         ids.filter(|id| !declared.contains(id) && !keep.contains(id))
             .collect()
+    }
+
+    /// Those of some versions that the tree remembers, as runs without gaps: what is between may be followed by another one meanwhile.
+    fn still_remembered(&self, below: &BTreeSet<OpId>) -> Result<Vec<VersionRun>, RowsError> {
+        let mut runs: Vec<VersionRun> = Vec::new();
+        state::for_each_remembered(&self.tree(), |version| {
+            let OpId { device, counter } = version;
+            let (first, last) = (counter, counter);
+            match runs.last_mut() {
+                _ if !below.contains(&version) => {}
+                Some(run) if run.device == device && run.last.checked_add(1) == Some(counter) => {
+                    run.last = counter;
+                }
+                _ => runs.push(VersionRun {
+                    device,
+                    first,
+                    last,
+                }),
+            }
+            Ok(())
+        })?;
+        Ok(runs)
     }
 
     /// The segments that the tree as it is published does not need, and those of which it needs little: what collecting can gain at most.
@@ -469,7 +494,7 @@ impl<'a> Survey<'a> {
         })?;
         let later = self.all.admitted.values();
         for checked in later.filter(|c| !self.covers(base, c)) {
-            below.name_commit(checked.commit());
+            below.name_commit(checked.commit(), &rows)?;
             let ops = checked.commit().ops.iter();
             let made = ops.filter(|op| matches!(op.kind, OpKind::Snapshot { .. }));
             snapshots.extend(made.map(|op| op.id));
@@ -491,6 +516,10 @@ impl<'a> Survey<'a> {
             Ok(())
         })?;
         below.usage.locate_by(&rows)?;
+        state::for_each_remembered(&rows, |version| {
+            below.remembered.insert(version);
+            Ok(())
+        })?;
         Ok(Ok(below))
     }
 }
@@ -504,23 +533,32 @@ struct Below {
     hosts: BTreeSet<SegmentId>,
     /// Segments that were declared below, if their names are those of their authors and numbers.
     declared: Vec<SegmentInfo>,
+    /// Versions that others had followed by then.
+    remembered: BTreeSet<OpId>,
 }
 
 impl Below {
-    /// What a commit's operations name.
-    fn name_commit(&mut self, commit: &Commit) {
+    /// What a commit's operations name, and what they leave out because the rows below remember it.
+    fn name_commit(&mut self, commit: &Commit, rows: &MemoryRows) -> Result<(), RowsError> {
         for op in &commit.ops {
             match &op.kind {
                 OpKind::Write {
-                    body: Body::Extents { list, .. },
+                    body: Body::Extents { full, list },
+                    base,
                     ..
-                } => list.iter().for_each(|extent| self.usage.name(extent)),
+                } => {
+                    list.iter().for_each(|extent| self.usage.name(extent));
+                    if !full && let Some(list) = state::extents_of_version(rows, *base)? {
+                        list.iter().for_each(|extent| self.usage.name(extent));
+                    }
+                }
                 OpKind::Relocate { host, .. } => {
                     self.hosts.insert(*host);
                 }
                 _ => {}
             }
         }
+        Ok(())
     }
 
     /// Of nothing that is needed the only place that counted below is in a dead object.

@@ -59,6 +59,8 @@ pub(crate) struct Lane {
     held: Option<(u64, Option<u64>)>,
     /// The ends of the lane in the checkpoint that this graph begins with: one for each branch.
     pub(crate) covered: Vec<Covered>,
+    /// The highest number of a commit with operations that was admitted here.
+    said: Option<u64>,
 }
 
 impl Lane {
@@ -72,6 +74,7 @@ impl Lane {
             closes: BTreeSet::new(),
             held: None,
             covered: Vec::new(),
+            said: None,
         }
     }
 
@@ -274,6 +277,8 @@ impl Graph {
         };
         if let Some(lane) = self.lanes.get_mut(&head.lane) {
             lane.tips.push(tip);
+            let said = (!commit.ops.is_empty()).then_some(head.seq);
+            lane.said = lane.said.max(said);
         }
         self.insert_node(
             head.hash,
@@ -472,6 +477,22 @@ impl Graph {
             }
         }
         heads
+    }
+
+    /// Whether others have published operations that a lane does not name.
+    pub(crate) fn is_behind(&self, id: LaneId, lane: &Lane) -> bool {
+        let Some(tip) = lane.tip() else {
+            return false;
+        };
+        let knows = |other: &LaneId, said: u64| {
+            let mut named = tip.named.iter();
+            named.any(|named| named.lane == *other && named.seq >= said)
+        };
+        self.lanes.iter().any(|(other, lane)| {
+            let is_covered = |said| lane.covered_to().is_some_and(|last| last >= said);
+            let said = lane.said.filter(|said| !is_covered(*said));
+            *other != id && said.is_some_and(|said| !knows(other, said))
+        })
     }
 
     /// The highest number that is known of a lane.
@@ -735,6 +756,7 @@ impl Encode for Lane {
             }
         }
         w.list(&self.covered);
+        w.option(self.said.as_ref());
     }
 }
 
@@ -754,6 +776,7 @@ impl Decode for Lane {
                 false => None,
             },
             covered: r.list("covered ends of a lane", LOCAL_MAX)?,
+            said: r.option()?,
         })
     }
 }

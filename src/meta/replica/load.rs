@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 7;
+const CACHE_VERSION: u32 = 9;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -125,6 +125,7 @@ impl Replica {
             refuting,
             roots: Vec::new(),
             root_retries: BTreeMap::new(),
+            looked: None,
             past: Past::default(),
             undelivered: MergeDiff::default(),
             waiting: None,

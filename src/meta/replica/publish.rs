@@ -155,7 +155,7 @@ impl Replica {
 
     /// Lanes of others that have been waited for so long that they are closed: the floor cannot rise, so that nothing is pruned or deleted.
     /// Whoever comes back goes on in a new lane. The time is counted by the clock of this device alone, so that
-    /// clocks that differ close nothing.
+    /// clocks that differ close nothing, and without its jumps.
     fn silent(&self, net: &Net) -> BTreeSet<LaneId> {
         let until = self.env.clock.now().0.saturating_sub(SILENT_AFTER);
         let lanes = net.heads.lanes.iter();

@@ -26,6 +26,8 @@ use tokio::runtime::Handle;
 const PROBE_EVERY: u64 = 600_000_000_000;
 /// Pause before believing that a commit which was there is gone.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
+/// More nanoseconds than this do not pass at once, unless the monotonic clock says so.
+const JUMP_MAX: i64 = 86_400_000_000_000;
 const ROOT_RETRY_MAX: u64 = 60_000_000_000;
 /// Lanes that are looked at to say of when a storage is that went back.
 const SHOWN_MAX: usize = 64;
@@ -115,6 +117,7 @@ impl Replica {
     }
 
     pub(super) async fn pull_with(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        self.notice_jump(net);
         self.finish_sealing(net).await?;
         let tips = self.list_tips(net).await?;
         let remembered = net.heads.lanes.values().map(|seen| seen.head);
@@ -713,6 +716,25 @@ impl Replica {
         Ok(())
     }
 
+    /// A clock that is put forward makes nobody silent: between two looks no more time counts than a day, or than passed on the monotonic
+    /// clock, which stands still while the machine sleeps.
+    fn notice_jump(&self, net: &mut Net) {
+        let (now, monotonic) = (self.env.clock.now(), self.env.clock.monotonic());
+        let Some((then, before)) = net.looked.replace((now, monotonic)) else {
+            return;
+        };
+        let passed = i64::try_from(monotonic.saturating_sub(before)).unwrap_or(i64::MAX);
+        let counted = passed.max(JUMP_MAX);
+        let jump = now.0.saturating_sub(then.0).saturating_sub(counted);
+        let awaited = net.heads.lanes.values_mut();
+        for since in awaited
+            .filter_map(|seen| seen.awaited.as_mut())
+            .filter(|_| jump > 0)
+        {
+            since.0 = since.0.saturating_add(jump);
+        }
+    }
+
     /// The ends of all lanes, and since when they are waited for, which those that stand where they stood before go on to be.
     fn seen(&self, core: &Core, before: &Heads) -> Vec<(LaneId, SeenHead)> {
         let now = self.env.clock.now();
@@ -726,7 +748,7 @@ impl Replica {
             let known = before.lanes.get(id).filter(|known| known.head == head);
             let awaited = known.and_then(|known| known.awaited);
             let is_open = lane.closed.is_none();
-            let behind = || (is_open && core.is_behind(*id, lane)).then_some(now);
+            let behind = || (is_open && core.graph.is_behind(*id, lane)).then_some(now);
             let seen = SeenHead {
                 head,
                 lamport: tip.lamport,

@@ -151,7 +151,7 @@ impl Device {
         let mut tree = self.replica.as_ref().unwrap().tree();
         let op = Op {
             id: tree.next_op_id().unwrap(),
-            time: skrin_base::Timestamp(1_790_000_000_000_000_000),
+            time: Timestamp(1_790_000_000_000_000_000),
             kind: random_relocation(rng),
         };
         self.journal.push(op.clone());

@@ -9,8 +9,8 @@ use skrin_base::{
 };
 use skrin_meta::check::{Finding, check};
 use skrin_meta::{
-    Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen, SlotRun, apply,
-    state,
+    Attributes, Body, Kind, MemoryRows, NamedKey, NewNode, Op, OpKind, Outcome, Place, Seen,
+    SlotRun, VersionRun, apply, state,
 };
 
 use std::collections::BTreeMap;
@@ -95,7 +95,14 @@ impl World {
 
     fn kind(&mut self, rng: &mut Rng, id: OpId) -> OpKind {
         let known = rng.pick(&self.places);
-        match (rng.below(13), known) {
+        match (rng.below(14), known) {
+            (13, _) => OpKind::ForgetVersions {
+                runs: vec![VersionRun {
+                    device: id.device,
+                    first: rng.below(id.counter),
+                    last: id.counter,
+                }],
+            },
             (12, _) => relocation(rng),
             (0..=2, _) | (_, None) => self.create(rng, id),
             (3, Some((_, ino, _))) => {
@@ -251,6 +258,13 @@ impl World {
             keys: vec![key],
             body,
             place,
+            attributes: Attributes {
+                mode: 0o640,
+                uid: 1000,
+                gid: 1000,
+                btime: Timestamp(2),
+                xattrs: vec![(b"user.a".to_vec(), b"b".to_vec())],
+            },
         }
     }
 }

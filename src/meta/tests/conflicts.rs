@@ -9,7 +9,9 @@
 use skrin_base::{DeviceId, EntryId, Ino, Name, OpId, Timestamp};
 use skrin_meta::check::check;
 use skrin_meta::state::Cause;
-use skrin_meta::{Body, Kind, MemoryRows, NewNode, Op, OpKind, Outcome, Place, Seen, apply, state};
+use skrin_meta::{
+    Attributes, Body, Kind, MemoryRows, NewNode, Op, OpKind, Outcome, Place, Seen, apply, state,
+};
 use std::collections::BTreeMap;
 
 /// 2026-11-21, noon.
@@ -111,6 +113,13 @@ impl Device {
             keys: Vec::new(),
             body: Body::Inline(text.as_bytes().to_vec()),
             place,
+            attributes: Attributes {
+                mode: inode.mode,
+                uid: inode.uid,
+                gid: inode.gid,
+                btime: inode.btime,
+                xattrs: Vec::new(),
+            },
         });
         assert_eq!(outcome, Outcome::Applied);
     }

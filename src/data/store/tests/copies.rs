@@ -299,3 +299,27 @@ async fn what_is_pinned_is_kept_from_where_it_lies_now() {
     moved.written.check(&store, (0..40).step_by(4)).await;
     assert_eq!(moved.world.counts().ranges, before.ranges);
 }
+
+#[tokio::test]
+async fn a_member_who_names_a_thousand_false_places_costs_a_reader_a_few_requests() {
+    let moved = moved(World::new()).await;
+    let host = moved.host();
+    // One for each slot, of which none has the table.
+    moved.say(|_| {
+        let lie = |slot| CopiedRun {
+            first_slot: slot,
+            count: 1,
+            host,
+            host_slot: 1,
+            table_slot: 2 + slot % 8 + 1000 * (slot / 8),
+        };
+        (0..1600).map(lie).collect()
+    });
+    let store = moved.world.open();
+    let before = moved.world.counts();
+    let read = store.read(vec![moved.written.request(1)]).await.remove(0);
+    assert!(read.is_ok());
+    // The table of the host, three slots of it that are not in it or not the table, the table itself, the block there and here.
+    let requests = moved.world.counts().ranges - before.ranges;
+    assert_eq!(requests, 7);
+}

@@ -205,6 +205,7 @@ fn write(handle: &Handle, id: OpId, full: bool, list: Vec<Extent>) -> Op {
         keys: Vec::new(),
         body: Body::Extents { full, list },
         place: handle.place.clone(),
+        attributes: crate::testing::a_plain_file(),
     };
     let time = Timestamp(1);
     Op { id, time, kind }

@@ -81,7 +81,7 @@ impl Liar {
         let lamport = lie.lamport.unwrap_or(lamport);
         self.said += 1;
         let commit = Commit {
-            time: skrin_base::Timestamp(self.said),
+            time: Timestamp(self.said),
             lane: self.lane(vault),
             incarnation: self.incarnation,
             seq: self.last.map_or(0, |last| last.seq + 1),

@@ -192,3 +192,59 @@ async fn a_device_that_was_taken_for_gone_says_that_it_is_not_also_after_a_resta
     assert!(!devices[0].replica().tree().is_waited_for());
     assert_converged(&devices, 76);
 }
+
+/// A clock that somebody sets.
+struct Wall(Arc<ManualClock>, std::sync::atomic::AtomicU64);
+
+impl Clock for Wall {
+    fn now(&self) -> Timestamp {
+        let ahead = self.1.load(std::sync::atomic::Ordering::SeqCst);
+        Timestamp(self.0.now().0 + ahead as i64)
+    }
+    fn monotonic(&self) -> u64 {
+        self.0.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_forward_by_months_closes_no_lane() {
+    let vault = Vault::new(75);
+    let mut rng = Rng(75);
+    let mut first = vault.open(0).await;
+    say(&mut first, &mut rng).await;
+    let lane = first.replica().own_lane().await;
+    let wall = Arc::new(Wall(vault.clock.clone(), 0.into()));
+    let mut second = vault.device(1);
+    let mut config = vault.config(&second, second.dir.path());
+    config.clock = wall.clone();
+    second.replica = Some(Replica::open(config).await.unwrap());
+    say(&mut second, &mut rng).await;
+    second.replica().pull().await.unwrap();
+    wall.1.store(100 * DAY, std::sync::atomic::Ordering::SeqCst);
+    say(&mut second, &mut rng).await;
+    assert!(is_open(&second, lane));
+    // A day of them counts.
+    vault.clock.advance(6 * DAY - 1);
+    say(&mut second, &mut rng).await;
+    assert!(is_open(&second, lane));
+    vault.clock.advance(DAY);
+    say(&mut second, &mut rng).await;
+    assert!(!is_open(&second, lane));
+}
+
+#[tokio::test]
+async fn a_device_that_was_restarted_knows_who_is_waited_for() {
+    let vault = Vault::new(76);
+    let mut rng = Rng(76);
+    let mut devices = [vault.open(0).await, vault.open(1).await];
+    say(&mut devices[0], &mut rng).await;
+    devices[1].replica().pull().await.unwrap();
+    say(&mut devices[1], &mut rng).await;
+    say(&mut devices[0], &mut rng).await;
+    devices[1].replica().pull().await.unwrap();
+    let holds = |device: &Device| device.replica().tree().is_waited_for();
+    assert!(holds(&devices[1]));
+    devices[1].replica().flush().unwrap();
+    devices[1].open(&vault).await.unwrap();
+    assert!(holds(&devices[1]), "after a restart");
+}

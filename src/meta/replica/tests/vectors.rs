@@ -267,7 +267,7 @@ fn snapshots_text() -> String {
     let mut text = "# Vectors of docs/format/operations.md, operations 11 and 12: name = hex.\n# Each operation, and the digest of the state behind it.\n".to_owned();
     let mut rows = MemoryRows::default();
     for (n, (id, kind)) in (0..).zip(ops) {
-        let time = skrin_base::Timestamp(1_790_000_000_000_000_000 + n);
+        let time = Timestamp(1_790_000_000_000_000_000 + n);
         let op = Op { id, time, kind };
         assert_eq!(
             apply(&mut rows, &op).unwrap() == Outcome::Void("the snapshot is gone"),
@@ -313,10 +313,11 @@ fn conflicts_text() -> String {
         ino: Ino(ino),
         base,
         size: bytes.len() as u64,
-        mtime: skrin_base::Timestamp(1_790_000_000_000_000_000),
+        mtime: Timestamp(1_790_000_000_000_000_000),
         keys: Vec::new(),
         body: crate::op::Body::Inline(bytes.to_vec()),
         place: place(n, text),
+        attributes: crate::testing::a_plain_file(),
     };
     // The file that was made last takes the name from what its device saw there.
     let save = |(n, ino), seen: (u8, u64, OpId)| OpKind::Rename {
@@ -348,7 +349,7 @@ fn conflicts_text() -> String {
     let mut text = "# Vectors of docs/format/operations.md, conflict copies: name = hex.\n# Each operation, and the digest of the state behind it; at the end the rows of conflict copies.\n".to_owned();
     let mut rows = MemoryRows::default();
     for (n, (id, kind)) in (0..).zip(ops) {
-        let time = skrin_base::Timestamp(1_790_000_000_000_000_000 + n);
+        let time = Timestamp(1_790_000_000_000_000_000 + n);
         let op = Op { id, time, kind };
         apply(&mut rows, &op).unwrap();
         writeln!(text, "\nop = {}", hex(&op.to_bytes())).unwrap();
@@ -384,7 +385,7 @@ fn relocations_text() -> String {
                 device: DeviceId([1; 16]),
                 counter: n + 1,
             },
-            time: skrin_base::Timestamp(1_790_000_000_000_000_000 + n as i64),
+            time: Timestamp(1_790_000_000_000_000_000 + n as i64),
             kind: OpKind::Relocate {
                 segment: SegmentId([1; 16]),
                 host: SegmentId([host; 16]),
