@@ -19,7 +19,7 @@ use skrin_base::{
 use skrin_crypto::keys::{
     derive_epoch_commitment, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{DeviceSigner, EpochKey, LocalKey, RoomKeys, Roster, RosterDevice};
+use skrin_crypto::{DeviceSigner, EpochKey, Everybody, LocalKey, RoomKeys, Roster, RosterDevice};
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig, Settled};
 use skrin_meta::{Kind, NewNode, Op, OpKind, Place};
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
@@ -78,7 +78,7 @@ impl Vault {
                 key: signer.public(),
                 person: PersonId([1; 16]),
                 label: "device".to_owned(),
-                revoked: false,
+                cut: None,
             };
             (*id, device)
         };
@@ -86,6 +86,7 @@ impl Vault {
             devices: self.signers.iter().map(device).collect(),
             control_heads: vec![Hash32([5; 32])],
             control: [(Hash32([5; 32]), Vec::new())].into(),
+            rights: Arc::new(Everybody),
         }
     }
 
