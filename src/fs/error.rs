@@ -159,7 +159,7 @@ fn replica_errno(e: &ReplicaError) -> Errno {
     match e {
         e if e.is_full() => Errno::ENOSPC,
         ReplicaError::Store(e) if e.is_transient() => Errno::ETIMEDOUT,
-        ReplicaError::ReadOnly | ReplicaError::Newer => Errno::EROFS,
+        ReplicaError::ReadOnly | ReplicaError::Newer | ReplicaError::Barred(_) => Errno::EROFS,
         ReplicaError::Store(_)
         | ReplicaError::Rows(_)
         | ReplicaError::Local(_)

@@ -125,9 +125,13 @@ impl Replica {
 
     /// The newest commit of each lane that is there, of those that this replica was not led to.
     fn hidden(&self, commits: &BTreeMap<Hash32, CheckedCommit>) -> Vec<Head> {
-        let core = self.core.lock();
+        let (core, cuts) = (self.core.lock(), self.cuts());
         let mut newest: BTreeMap<LaneId, Head> = BTreeMap::new();
-        let heads = commits.values().map(CheckedCommit::head);
+        let may_count = commits.values().filter(|checked| {
+            let (head, device) = (checked.head(), checked.commit().device);
+            !cuts.are_passed(&device, &head.lane, head.seq)
+        });
+        let heads = may_count.map(CheckedCommit::head);
         for head in heads.filter(|head| !core.graph.knows(head)) {
             let known = newest.entry(head.lane).or_insert(*head);
             if head.seq > known.seq {
@@ -320,7 +324,7 @@ fn fold_all(
 ) -> Result<Hash32, RowsError> {
     let commits = in_order(replica.env.names.0, commits.into_values());
     let reaches = roots.iter().map(|(at, root)| (*at, Reach::of(root)));
-    let all = Admission::of(&commits, &reaches.collect());
+    let all = Admission::of(&commits, &reaches.collect(), &replica.cuts());
     for (head, fault) in &all.refused {
         report.problem(ProblemKind::Refused, replica.object(head), fault);
     }
