@@ -144,14 +144,12 @@ impl FsError {
 
     /// Whether this means that bytes of the vault or of the local disk are not as they should be: worth a line in the log.
     pub fn is_fault(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost { .. }
-                | Self::Deadline(_)
-                | Self::Data(_)
-                | Self::Cache(_)
-                | Self::Replica(_)
-        )
+        match self {
+            // It says so to whoever asks, and is told in the status.
+            Self::Replica(e) => !matches!(**e, ReplicaError::Barred(_)),
+            Self::Lost { .. } | Self::Deadline(_) | Self::Data(_) | Self::Cache(_) => true,
+            _ => false,
+        }
     }
 }
 

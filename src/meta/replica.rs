@@ -12,6 +12,7 @@ mod history;
 mod load;
 mod make;
 mod mend;
+mod news;
 mod own;
 mod past;
 mod publish;
@@ -43,7 +44,8 @@ use fetch::Inbox;
 use graph::Cuts;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId};
+use skrin_base::clock::random;
+use skrin_base::{Clock, DeviceId, Entropy, Hash32, KeyId, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
 use standing::Reach;
@@ -170,6 +172,8 @@ struct Net {
     undelivered: MergeDiff,
     /// An own commit that cannot be admitted yet.
     waiting: Option<Head>,
+    /// Control records that tips show and that are not known here.
+    news: news::News,
     cloned: bool,
     /// Whether the control records have not been read from the storage yet.
     control_is_old: bool,
@@ -411,6 +415,19 @@ impl Replica {
     /// The lane that this device writes next: segments that are sealed now bear its name.
     pub async fn own_lane(&self) -> LaneId {
         self.net.lock().await.own.id
+    }
+
+    /// Whether blocks may still be sealed under this file key: nobody who was removed knows it.
+    pub fn is_clean(&self, key: &KeyId) -> bool {
+        self.env.keys().is_clean(key)
+    }
+
+    /// The id of a file key that is drawn now.
+    pub fn draw_key_id(&self) -> KeyId {
+        let mut id: [u8; 16] = random(&*self.env.entropy);
+        let tag = self.env.keys().current_key_tag();
+        id.iter_mut().zip(tag).for_each(|(byte, tag)| *byte = tag);
+        KeyId(id)
     }
 
     /// Why this device may publish nothing, if it may not, as far as the control records are known: reading goes on.

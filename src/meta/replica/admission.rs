@@ -33,6 +33,13 @@ pub(super) fn is_about_the_object(error: &StoreError) -> bool {
     matches!(error.kind(), ErrorKind::Absent | ErrorKind::Broken)
 }
 
+fn kind_of(fault: &Fault) -> ProblemKind {
+    match fault {
+        Fault::NoRight { .. } => ProblemKind::Refused,
+        _ => ProblemKind::Damaged,
+    }
+}
+
 /// Puts commits into the total order.
 pub(super) fn in_order(room: RoomId, commits: impl Iterator<Item = CheckedCommit>) -> InOrder {
     let place = |checked: CheckedCommit| {
@@ -82,7 +89,7 @@ impl Replica {
             let (head, bytes) = next?;
             let checked = match bytes {
                 Ok(bytes) => open_commit(&head, &bytes, &self.env.keys(), &self.env.roster.read())
-                    .map_err(|fault: Fault| (ProblemKind::Damaged, fault.to_string())),
+                    .map_err(|fault: Fault| (kind_of(&fault), fault.to_string())),
                 Err(error) if is_about_the_object(&error) => {
                     Err((ProblemKind::of(&error), error.to_string()))
                 }

@@ -4,6 +4,7 @@ use super::core::{Core, MergeError};
 use super::error::{FindingKind, ReplicaError};
 use super::fetch::Inbox;
 use super::graph::{Covered, Lane, Tip};
+use super::news::News;
 use super::own::OwnCommits;
 use super::past::Past;
 use super::pull::proposals;
@@ -126,6 +127,7 @@ impl Replica {
             past: Past::default(),
             undelivered: MergeDiff::default(),
             waiting: None,
+            news: News::default(),
             cloned: false,
             control_is_old: config.control_is_old,
         };

@@ -10,7 +10,7 @@ use super::{MergeDiff, Net, Replica, barred};
 use crate::checkpoint::DigestOfRows;
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict, open_commit};
 use crate::heads::{Heads, SeenHead};
-use crate::lane::{Head, parse_tip};
+use crate::lane::{Head, parse_control_tip, parse_tip};
 use crate::order::OrderKey;
 use crate::rows::RowsError;
 use skrin_base::limits::COMMIT_MAX;
@@ -59,7 +59,11 @@ impl Replica {
     /// Whether commits wait for newer control records: refresh roster and keys, then pull again.
     pub async fn needs_control(&self) -> bool {
         let net = self.net.lock().await;
-        net.inbox.needs_control() || !self.lost_control(&net, &self.env.roster.read()).is_empty()
+        let roster = self.env.roster.read();
+        let now = self.env.clock.monotonic();
+        net.inbox.needs_control()
+            || !self.lost_control(&net, &roster).is_empty()
+            || net.news.is_due(now, &roster)
     }
 
     /// Judges by other control records from now on, which were just read from the storage.
@@ -80,6 +84,7 @@ impl Replica {
             lost
         };
         self.refuse_lost(None, Vec::new(), &lost)?;
+        net.news.was_read(self.env.clock.monotonic(), &roster);
         *self.barred.lock() = barred(&roster, &self.env.device);
         *self.env.roster.write() = roster;
         *self.env.keys.write() = keys;
@@ -195,6 +200,8 @@ impl Replica {
         let lane = |head: &Head| core.graph.lanes.get(&head.lane);
         let own = |head: &&Head| lane(head).is_some_and(|l| l.device == self.env.device);
         net.own_tips = tips.iter().filter(own).copied().collect();
+        let names = listing.objects.iter().map(|l| l.name.file_name());
+        net.news.see(names.filter_map(parse_control_tip));
         Ok(tips)
     }
 

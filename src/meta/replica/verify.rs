@@ -9,7 +9,7 @@ use super::standing::Reach;
 use crate::checkpoint::{DigestOfRows, Root, RowAssembler};
 use crate::commit::{CheckedCommit, CheckpointRef};
 use crate::lane::Head;
-use crate::lane::parse_tip;
+use crate::lane::{parse_control_tip, parse_tip};
 use crate::rows::{MemoryRows, RowsError};
 use futures_util::stream::{self, StreamExt};
 use skrin_base::{Hash32, LaneId};
@@ -305,7 +305,10 @@ fn verify_tips(
     tips: &[Listed],
     commits: &BTreeMap<Hash32, CheckedCommit>,
 ) {
-    for listed in tips {
+    let of_commits = tips
+        .iter()
+        .filter(|listed| parse_control_tip(listed.name.file_name()).is_none());
+    for listed in of_commits {
         let tip = parse_tip(listed.name.file_name());
         let found = tip.and_then(|tip| commits.get(&tip.hash));
         if tip.is_none() || found.map(CheckedCommit::head) != tip.as_ref() {
