@@ -44,7 +44,6 @@ use fetch::Inbox;
 use graph::Cuts;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use skrin_base::clock::random;
 use skrin_base::{Clock, DeviceId, Entropy, Hash32, KeyId, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
@@ -424,7 +423,7 @@ impl Replica {
 
     /// The id of a file key that is drawn now.
     pub fn draw_key_id(&self) -> KeyId {
-        let mut id: [u8; 16] = random(&*self.env.entropy);
+        let mut id: [u8; 16] = skrin_base::clock::random(&*self.env.entropy);
         let tag = self.env.keys().current_key_tag();
         id.iter_mut().zip(tag).for_each(|(byte, tag)| *byte = tag);
         KeyId(id)

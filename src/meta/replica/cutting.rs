@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 pub(super) struct Cutting {
     /// Whether anything may change.
     touched: bool,
+    /// Whether something lies beyond no cut any more that did.
+    pub(super) gone: bool,
     /// What lay beyond cuts before.
     before: BTreeSet<Hash32>,
     /// Commits that were known and lie beyond a cut now.
@@ -50,7 +52,7 @@ impl Cutting {
         }
         core.settle_cuts();
         let moved = core.graph.settle_closes();
-        self.closed = earlier_ends(core, moved, arrived)?;
+        let closed = earlier_ends(core, moved, arrived);
         let now = core.graph.all_cut_off();
         let news = now.difference(&self.before);
         self.void = news.filter(|c| !arrived.contains(*c)).copied().collect();
@@ -59,8 +61,10 @@ impl Cutting {
             let lamport = core.graph.lamport_by_hash(commit);
             lamport.is_some_and(|lamport| lamport < undoable_from)
         };
+        self.gone = !self.before.is_subset(&now);
         // What was void counts again, or what was folded long ago does no more.
-        match self.before.is_subset(&now) && !self.void.iter().any(is_deep) {
+        self.closed = closed?;
+        match !self.gone && !self.void.iter().any(is_deep) {
             true => Ok(()),
             false => Err(MergeError::TooDeep),
         }

@@ -351,7 +351,7 @@ impl Inbox {
         for checked in self.held.values() {
             queue.extend(super::graph::Graph::parents(checked.commit()).map(named));
         }
-        let mut asked = BTreeSet::new();
+        let (mut asked, mut followed) = (BTreeSet::new(), BTreeSet::new());
         let mut running = FuturesUnordered::new();
         let mut failed = None;
         loop {
@@ -373,12 +373,14 @@ impl Inbox {
             let Some((head, is_named, got)) = running.next().await else {
                 break;
             };
+            let is_named = is_named || followed.contains(&head);
             match self.take((env, &cuts), (head, is_named), got, now) {
                 Ok(follow) => {
                     if self.ended.contains_key(&head.lane) {
                         // Something that counts may yet name it.
                         asked.remove(&head);
                     }
+                    followed.extend(follow.iter().copied());
                     queue.extend(follow.into_iter().map(named));
                 }
                 Err(error) => failed = Some(error),

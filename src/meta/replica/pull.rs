@@ -295,7 +295,11 @@ impl Replica {
             .iter()
             .for_each(|root| core.meta.standing.believe(&root.0, &root.2));
         let arrived: BTreeSet<Hash32> = fold.iter().map(|c| c.head().hash).collect();
-        cutting.end(core, &arrived)?;
+        let cut = cutting.end(core, &arrived);
+        if cutting.gone {
+            self.refute_omissions(net, core);
+        }
+        cut?;
         closed.append(&mut cutting.closed);
         self.report_cut_off(core, &cutting.void);
         self.report_omissions(core);
@@ -490,7 +494,9 @@ impl Replica {
 
     /// Checkpoints that leave out what their own proposers had seen: no honest device makes them.
     fn report_omissions(&self, core: &Core) {
-        for bad in core.meta.standing.candidates.iter().filter(|c| c.omits()) {
+        let standing = &core.meta.standing;
+        let bad = standing.candidates.iter().filter(|c| c.omits());
+        for bad in bad.filter(|c| !standing.is_refuted(&c.reference)) {
             let object = self.root_object(&bad.reference);
             let text = "it leaves out commits that its proposer had seen, and would make them void; it never stands";
             self.report(FindingKind::Integrity, object, text.to_owned());

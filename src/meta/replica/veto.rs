@@ -68,6 +68,22 @@ impl Replica {
         }
     }
 
+    /// Refutes what leaves out commits that its proposer had seen beyond a cut that is none any more: who begins with it could not see
+    /// that.
+    pub(super) fn refute_omissions(&self, net: &mut Net, core: &mut Core) {
+        if !self.has_a_say() {
+            return;
+        }
+        let standing = &core.meta.standing;
+        let omitting = standing.candidates.iter().filter(|c| c.omits());
+        let open = omitting.filter(|c| !standing.is_refuted(&c.reference));
+        let open: Vec<CheckpointRef> = open.map(|c| c.reference).collect();
+        for reference in open {
+            let why = "it leaves out commits of a device that was cut off and is not any more";
+            self.refute(net, core, reference, Hash32::default(), why);
+        }
+    }
+
     /// Refutes a checkpoint from now on, and in the next commit.
     pub(super) fn refute(
         &self,
