@@ -238,6 +238,3 @@ impl Graph {
         ends.collect()
     }
 }
-compile_error!(
-    "Note of the founder (21:20): ADR 0023 was attacked and amended. Read FROM-THE-FOUNDER-READ-ME.md in this worktree (untracked or committed by accident: git rm it) and docs/adr/0023 on branch main, then delete this line. For you: amendment 5 (cuts never make a standing checkpoint fall; below what the standing chain covers they count no more, as closes; refute for a cut only proposals first seen after it), 1 (a device none of whose DeviceAdds counts has cut = Some(empty)). Your hard stop is 22:15 now. Say in your report what is not done."
-);
