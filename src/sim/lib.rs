@@ -13,6 +13,7 @@ mod cloud;
 mod many;
 mod oracle;
 mod past;
+mod people;
 mod random;
 mod solo;
 mod trace;
@@ -41,12 +42,17 @@ pub const SCENES: &[Scene] = &[
     },
     Scene {
         name: "many",
-        run: |seed| many::many(seed, 250, false),
+        run: |seed| many::many(seed, 250, Play::Many),
     },
     Scene {
         name: "past",
-        run: |seed| many::many(seed, 200, true),
+        run: |seed| many::many(seed, 200, Play::Past),
+    },
+    Scene {
+        name: "people",
+        run: |seed| many::many(seed, 250, Play::People),
     },
 ];
+use many::Play;
 pub use trace::Counts;
 pub use world::Outcome;

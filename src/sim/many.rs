@@ -5,6 +5,7 @@
 use crate::body::{End, Image};
 use crate::cloud::Weather;
 use crate::past::{self, Past};
+use crate::people;
 use crate::random::{Chance, mix};
 use crate::sut::{self, CALLER};
 use crate::world::{self, Machine, Outcome, World};
@@ -16,10 +17,24 @@ use std::time::Duration;
 
 /// What a line begins with, in bytes.
 const HEAD: usize = 24;
+/// As much as the tree itself holds of a file.
+const INLINE: usize = 2_048;
+/// Devices from this one on are for those who only look.
+const LAST_DEVICE: usize = 10;
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"c.txt", b"d", b"e", b"f.docx"];
 
 /// A line: who wrote it, and which of his it is.
 pub(crate) type Line = (usize, u64);
+
+/// What else happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Play {
+    Many,
+    /// Programs look back, too.
+    Past,
+    /// People remove each other.
+    People,
+}
 
 /// What is known of the lines.
 #[derive(Default)]
@@ -31,8 +46,10 @@ struct Ledger {
     remote: BTreeSet<Line>,
     /// Taken away by a program that had read them.
     removed: BTreeSet<Line>,
-    /// Gone with a disk, before the storage had them.
+    /// Gone with a disk, before the storage had them, or with a removal, before all had them.
     lost: BTreeSet<Line>,
+    /// All devices have had them.
+    settled: BTreeSet<Line>,
 }
 
 /// A device and what its program is about.
@@ -57,13 +74,18 @@ pub(crate) struct Many<'a> {
     fresh: usize,
     /// Where programs look back, too.
     looks_back: bool,
+    /// Where people remove each other: who was removed and did not come back yet.
+    removes: bool,
+    pub(crate) gone: Vec<bool>,
     pub(crate) past: Past,
 }
 
 /// Lets the world of a seed happen.
-pub(crate) fn many(seed: u64, steps: usize, looks_back: bool) -> Outcome {
+pub(crate) fn many(seed: u64, steps: usize, play: Play) -> Outcome {
+    let looks_back = play == Play::Past;
     world::run(seed, |world| {
-        let count = 2 + world.chance.below(2) as usize;
+        let removes = play == Play::People;
+        let count = 2 + usize::from(removes) + world.chance.below(2) as usize;
         let player = |device| Player {
             machine: None,
             image: Image::default(),
@@ -79,6 +101,8 @@ pub(crate) fn many(seed: u64, steps: usize, looks_back: bool) -> Outcome {
             restored: BTreeSet::new(),
             fresh: count,
             looks_back,
+            removes,
+            gone: vec![false; count],
             past: Past::default(),
         };
         if looks_back {
@@ -89,6 +113,10 @@ pub(crate) fn many(seed: u64, steps: usize, looks_back: bool) -> Outcome {
             many.act(who, step);
             if looks_back && world.chance.per_mille(150) {
                 past::act(&mut many, who, step);
+                many.settle_death(who);
+            }
+            if removes && world.chance.per_mille(100) {
+                people::act(&mut many, who);
                 many.settle_death(who);
             }
             if world.chance.per_mille(8) {
@@ -141,10 +169,44 @@ impl Ledger {
 
 impl Many<'_> {
     fn scene(&self) -> &'static str {
-        match self.looks_back {
-            true => "past",
-            false => "many",
+        match (self.looks_back, self.removes) {
+            (true, _) => "past",
+            (_, true) => "people",
+            _ => "many",
         }
+    }
+
+    /// A device that runs.
+    pub(crate) fn machine(&self, who: usize) -> Option<&Machine> {
+        self.players.get(who)?.machine.as_ref()
+    }
+
+    pub(crate) fn device(&self, who: usize) -> usize {
+        self.players[who].device
+    }
+
+    /// Whether there is another device for whoever needs one.
+    pub(crate) fn may_come_back(&self) -> bool {
+        let gone = self.gone.iter().filter(|gone| **gone).count();
+        self.fresh + gone < LAST_DEVICE
+    }
+
+    /// What a removed device wrote and not all have seen may count for nothing.
+    pub(crate) fn lose_unsettled(&mut self, who: usize) {
+        let device = self.players[who].device;
+        let ledger = &mut self.ledger;
+        let mine = ledger.written.keys().filter(|line| line.0 == device);
+        let unsettled = mine.filter(|line| !ledger.settled.contains(line));
+        ledger.lost.extend(unsettled.copied());
+    }
+
+    /// A player goes on with another device.
+    pub(crate) fn begin_anew(&mut self, who: usize, image: Image) {
+        self.lose_unsettled(who);
+        let player = &mut self.players[who];
+        self.world.bodies[player.device].stop();
+        (player.machine, player.image, player.device) = (None, image, self.fresh);
+        self.fresh += 1;
     }
 
     pub(crate) fn fail(&self, what: impl AsRef<str>) -> ! {
@@ -281,6 +343,7 @@ impl Many<'_> {
 
     /// The disk is gone, or an old copy of it comes back: what only it had is gone. A new disk is a new device.
     fn lose_disk(&mut self, who: usize) {
+        let may_come_back = self.may_come_back();
         let player = &mut self.players[who];
         let device = player.device;
         self.world.bodies[device].stop();
@@ -298,7 +361,7 @@ impl Many<'_> {
                 self.restored.insert(device);
                 player.image = backup;
             }
-            None if self.fresh < 10 => {
+            None if may_come_back => {
                 self.world.trace.event("disk lost", device.to_string());
                 self.past.lost_disks += 1;
                 player.image = Image::default();
@@ -437,6 +500,9 @@ impl Many<'_> {
         let id = (device, self.players[who].next);
         self.players[who].next += 1;
         let len = HEAD + [0, 10, 3_000, 70_000, 200_000][self.below(5) as usize];
+        // Contents in segments that only a removed device declares cannot be read any more: people keep short notes.
+        let len = if self.removes { HEAD + len % 40 } else { len };
+        let anew = anew || self.removes && old.len() + len > INLINE;
         self.ledger.written.insert(id, len);
         let mut at = old.len() as u64;
         if anew {
@@ -558,7 +624,11 @@ impl Many<'_> {
     /// All ways are good, all devices run: they come to the same tree, in which everything is.
     pub(crate) fn converge(&mut self) {
         for who in 0..self.players.len() {
+            people::come_back(self, who);
             self.bring_up(who);
+            if let Some(machine) = self.machine(who).filter(|_| self.removes) {
+                self.world.tell(machine);
+            }
         }
         for round in 0.. {
             for who in 0..self.players.len() {
@@ -606,6 +676,9 @@ impl Many<'_> {
             if let Some(fs) = self.fs(who) {
                 past::check(self, &fs);
             }
+            if let Some(machine) = self.machine(who) {
+                people::check(self, machine);
+            }
         }
         let mut found = BTreeSet::new();
         for (path, seen) in tree.iter().filter(|(_, seen)| seen.kind == "file") {
@@ -621,6 +694,7 @@ impl Many<'_> {
             self.fail(gone);
         }
         ledger.remote.extend(ledger.acked.iter().copied());
+        ledger.settled.extend(&ledger.acked);
         self.world
             .trace
             .event("converged", format!("{} lines", found.len()));

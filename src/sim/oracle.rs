@@ -18,6 +18,13 @@ use std::sync::Arc;
 /// The device that only reads, and is new.
 const READER: usize = 11;
 
+fn is_handled(kind: FindingKind) -> bool {
+    matches!(
+        kind,
+        FindingKind::Restored | FindingKind::Refuted | FindingKind::CutOff
+    )
+}
+
 impl World {
     /// Looks at everything on the storage, and at it with the eyes of a new device that has nothing but the keys.
     pub(crate) fn judge(&self, scene: &str, machine: &mut Machine, tree: &Tree) {
@@ -68,9 +75,8 @@ impl World {
         }
         let findings = machine.replica.status().findings;
         // Told to people, and handled: a new lane; of two checkpoints that were proposed at once, one.
-        let (handled, wrong): (Vec<_>, Vec<_>) = findings
-            .into_iter()
-            .partition(|f| matches!(f.kind, FindingKind::Restored | FindingKind::Refuted));
+        let (handled, wrong): (Vec<_>, Vec<_>) =
+            findings.into_iter().partition(|f| is_handled(f.kind));
         handled.iter().for_each(|f| {
             self.trace
                 .event("told and handled", format!("{:?} {}", f.kind, f.object))

@@ -3,16 +3,19 @@
 use crate::body::{Body, Image, Watcher};
 use crate::clock::SimClock;
 use crate::cloud::{Cloud, Link, Weather};
+use crate::people::{Ended, FIRST, People};
 use crate::random::{Chance, mix};
 use crate::trace::{Counts, Trace};
 use parking_lot::RwLock;
 use skrin_base::clock::random;
 use skrin_base::clock::testutil::SeededEntropy;
-use skrin_base::{DeviceId, Entropy, EpochId, Hash32, PersonId, RoomId, VaultId};
+use skrin_base::{DeviceId, Entropy, EpochId, PersonId, RoomId, VaultId};
 use skrin_crypto::keys::{
     derive_epoch_commitment, derive_local_key, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{DeviceSeed, DeviceSigner, Everybody, RoomKeys, Roster, RosterDevice};
+use skrin_crypto::{
+    DeviceSeed, DeviceSigner, EpochKey, RoomKeys, RoomSecret, Roster, RosterDevice,
+};
 use skrin_data::store::DataParts;
 use skrin_data::{DataConfig, DataStore, Finding, Journal, JournalConfig};
 use skrin_fs::{Drive, Fs, FsConfig, FsError, FsOptions, Waits};
@@ -20,6 +23,7 @@ use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig};
 use skrin_storage::disk::watch;
 use skrin_storage::{Retry, RetryPolicy, Store};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -63,8 +67,10 @@ pub(crate) struct World {
     pub(crate) bodies: Vec<Arc<Body>>,
     driver: Arc<Driver>,
     begin: Instant,
-    keys: Arc<RoomKeys>,
+    /// Secrets of the room: its own, and one for each epoch.
+    secrets: (VaultId, RoomId, [u8; 32], Vec<(EpochId, [u8; 32])>),
     devices: Vec<Keys>,
+    pub(crate) people: RefCell<People>,
 }
 
 thread_local! {
@@ -153,9 +159,13 @@ impl World {
         let (vault, room) = (VaultId(random(&entropy)), RoomId(random(&entropy)));
         let secret = make_room_secret(&entropy);
         let key = make_epoch_key(&entropy);
-        let commitment = derive_epoch_commitment(&key, vault, room);
         let epoch = EpochId(random(&entropy));
-        let keys = RoomKeys::new(vault, room, &secret, epoch, key, commitment).unwrap();
+        let later = SeededEntropy::new(mix(seed, "epochs"));
+        let mut epochs = vec![(epoch, *key.expose())];
+        epochs.extend((1..DEVICES).map(|_| {
+            let key = make_epoch_key(&later);
+            (EpochId(random(&later)), *key.expose())
+        }));
         let device = |_| {
             let seed = make_device_seed(&entropy);
             Keys {
@@ -171,28 +181,71 @@ impl World {
             trace,
             driver: Arc::clone(driver),
             begin,
-            keys: Arc::new(keys),
+            secrets: (vault, room, *secret.expose(), epochs),
             devices: (0..DEVICES).map(device).collect(),
+            people: RefCell::default(),
             bodies,
         }
     }
 
-    fn roster(&self) -> Roster {
+    /// What the first so many removals say.
+    pub(crate) fn roster(&self, known: usize) -> Roster {
+        let people = self.people.borrow();
+        let removals = &people.removals[..known];
         let device = |(n, d): (usize, &Keys)| {
             let device = RosterDevice {
                 key: d.signer.public(),
-                person: PersonId([1; 16]),
+                person: PersonId([n as u8; 16]),
                 label: format!("device-{n}"),
-                cut: None,
+                cut: removals.iter().find_map(|r| r.ended.get(&d.id)).cloned(),
             };
             (d.id, device)
         };
+        let mut control = BTreeMap::from([(FIRST, Vec::new())]);
+        let mut head = FIRST;
+        for removal in removals {
+            control.insert(removal.id, vec![head]);
+            head = removal.id;
+        }
+        let ended = removals.iter();
+        let ended = ended.map(|r| (r.id, r.ended.keys().copied().collect()));
         Roster {
             devices: self.devices.iter().enumerate().map(device).collect(),
-            control_heads: vec![Hash32([5; 32])],
-            control: [(Hash32([5; 32]), Vec::new())].into(),
-            rights: Arc::new(Everybody),
+            control_heads: vec![head],
+            control,
+            rights: Arc::new(Ended(ended.collect())),
         }
+    }
+
+    /// The keys of the room after so many removals, each of which began an epoch.
+    pub(crate) fn room_keys(&self, known: usize) -> Arc<RoomKeys> {
+        let (vault, room, secret, epochs) = &self.secrets;
+        let secret = RoomSecret::from_bytes(*secret);
+        let mut keys: Option<RoomKeys> = None;
+        for (id, key) in epochs.iter().take(known + 1) {
+            let key = EpochKey::from_bytes(*key);
+            let commitment = derive_epoch_commitment(&key, *vault, *room);
+            match &mut keys {
+                None => {
+                    let new = RoomKeys::new(*vault, *room, &secret, *id, key, commitment);
+                    keys = Some(new.unwrap());
+                }
+                Some(keys) => {
+                    keys.add_epoch(*id, key, commitment).unwrap();
+                    keys.set_current(*id);
+                    keys.set_clean([*id]);
+                }
+            }
+        }
+        Arc::new(keys.unwrap())
+    }
+
+    pub(crate) fn room(&self) -> RoomId {
+        self.secrets.1
+    }
+
+    pub(crate) fn device(&self, n: usize) -> DeviceId {
+        self.devices[n].id
     }
 
     /// Time since the world began.
@@ -271,7 +324,13 @@ impl World {
         read_only: bool,
     ) -> Result<Layers, Anything> {
         let me = &self.devices[device];
-        let (vault, room) = (self.keys.vault(), self.keys.room());
+        let (vault, room) = (self.secrets.0, self.room());
+        let known = {
+            let mut people = self.people.borrow_mut();
+            let all = people.removals.len();
+            *people.told.entry(device).or_insert(all)
+        };
+        let keys = self.room_keys(known);
         let local = |purpose: &str| derive_local_key(&me.seed, vault, purpose);
         let mut config = JournalConfig::new(dir.join("journal"), vault, local("journal"), 64 << 20);
         (config.file_len, config.patience) = (LOG_FILE, Duration::ZERO);
@@ -286,8 +345,8 @@ impl World {
         }
         let replica = self.driver.block_on(Replica::open(ReplicaConfig {
             store: Arc::clone(store),
-            keys: Arc::clone(&self.keys),
-            roster: Arc::new(RwLock::new(self.roster())),
+            keys: Arc::clone(&keys),
+            roster: Arc::new(RwLock::new(self.roster(known))),
             control_is_old: false,
             device: me.id,
             signer: Arc::clone(&me.signer),
@@ -303,7 +362,6 @@ impl World {
                 bytes: 64 << 10,
             },
         }))?;
-        let keys = Arc::clone(&self.keys);
         let replica = Arc::new(replica);
         let located = Arc::downgrade(&replica);
         let parts = DataParts {

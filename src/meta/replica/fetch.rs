@@ -2,7 +2,7 @@
 
 use super::Env;
 use super::error::{FindingKind, ReplicaError};
-use super::graph::Graph;
+use super::graph::{Cuts, Graph};
 use super::spool::{Spool, Spooled};
 use crate::commit::{CheckedCommit, Commit, Fault, open_commit};
 use crate::heads::LocalError;
@@ -11,7 +11,7 @@ use crate::rows::RowsError;
 use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
-use skrin_base::{Hash32, LaneId};
+use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_storage::{ErrorKind, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -124,9 +124,50 @@ pub(super) struct Inbox {
     fits: usize,
     spool: Spool,
     troubles: HashMap<Head, Trouble>,
+    /// Whose lanes these are, of which no commit is known and no cut speaks: of devices that were cut off.
+    ended: BTreeMap<LaneId, DeviceId>,
+    /// What control records name as the ends of lanes.
+    cut_ends: Vec<Head>,
 }
 
 impl Inbox {
+    /// Of these heads, those that may count by their numbers. `device` says whose a lane is.
+    pub(super) fn that_may_count(
+        &self,
+        heads: &[Head],
+        cuts: &Cuts,
+        device: impl Fn(&LaneId) -> Option<DeviceId>,
+    ) -> Vec<Head> {
+        let passed = |head: &&Head| {
+            let device = device(&head.lane).or_else(|| cuts.device_of(&head.lane));
+            let device = device.or_else(|| self.ended.get(&head.lane).copied());
+            device.is_some_and(|of| cuts.are_passed(&of, &head.lane, head.seq))
+        };
+        heads.iter().filter(|head| !passed(head)).copied().collect()
+    }
+
+    /// Takes over what another one has learned of whose lanes are.
+    pub(super) fn learn(&mut self, other: &Self) {
+        self.ended.extend(&other.ended);
+    }
+
+    /// Lets go of what lies beyond a cut and that nothing follows which may count. Own commits stay: their operations are not lost.
+    fn drop_cut_off(&mut self, env: &Env, cuts: &Cuts) {
+        let is_beyond = |waiting: &Waiting| {
+            let (head, device) = (waiting.head(), waiting.commit().device);
+            device != env.device && cuts.are_passed(&device, &head.lane, head.seq)
+        };
+        loop {
+            let named = self.named();
+            let before = self.held.len();
+            self.held
+                .retain(|_, waiting| !is_beyond(waiting) || named.contains(waiting.head()));
+            if self.held.len() == before {
+                return;
+            }
+        }
+    }
+
     /// An empty one, which keeps in this directory what does not fit into its part of a bound of memory.
     pub(super) fn new(dir: &Path, memory: usize) -> Self {
         Self {
@@ -135,6 +176,8 @@ impl Inbox {
             fits: memory / PART,
             spool: Spool::new(dir),
             troubles: HashMap::new(),
+            ended: BTreeMap::new(),
+            cut_ends: Vec::new(),
         }
     }
 
@@ -239,11 +282,12 @@ impl Inbox {
         self.troubles.values().any(curable)
     }
 
-    /// What the valid commits that wait here follow.
+    /// What the valid commits that wait here follow, and what cuts name.
     fn named(&self) -> BTreeSet<Head> {
         let parents =
             |waiting: &Waiting| -> Vec<Head> { Graph::parents(waiting.commit()).collect() };
-        self.held.values().flat_map(parents).collect()
+        let followed = self.held.values().flat_map(parents);
+        followed.chain(self.cut_ends.iter().copied()).collect()
     }
 
     /// The troubles as findings, with the heads that others follow told apart.
@@ -302,8 +346,8 @@ impl Inbox {
     /// Takes what a fetch brought; returns what it follows.
     fn take(
         &mut self,
-        env: &Env,
-        head: Head,
+        (env, cuts): (&Env, &Cuts),
+        (head, is_named): (Head, bool),
         got: Result<Bytes, StoreError>,
         now: u64,
     ) -> Result<Vec<Head>, ReplicaError> {
@@ -322,6 +366,12 @@ impl Inbox {
         };
         match open_commit(&head, &bytes, &env.keys(), &env.roster.read()) {
             Ok(checked) => {
+                let device = checked.commit().device;
+                if !is_named && cuts.are_passed(&device, &head.lane, head.seq) {
+                    self.troubles.remove(&head);
+                    self.ended.insert(head.lane, device);
+                    return Ok(Vec::new());
+                }
                 let follow = Graph::parents(checked.commit()).collect();
                 self.hold(checked, &bytes)?;
                 Ok(follow)
@@ -386,31 +436,50 @@ impl Inbox {
         want: impl IntoIterator<Item = Head>,
         known: impl Fn(&Head) -> bool,
     ) -> Result<(), ReplicaError> {
-        let mut queue: VecDeque<Head> = want.into_iter().collect();
-        queue.extend(self.try_cured(env)?);
-        for waiting in self.held.values() {
-            queue.extend(Graph::parents(waiting.commit()));
+        let cuts = Cuts::of(&env.roster.read());
+        let named = |head: Head| (head, true);
+        let mut queue: VecDeque<(Head, bool)> = want.into_iter().map(|h| (h, false)).collect();
+        queue.extend(self.try_cured(env)?.into_iter().map(named));
+        self.cut_ends = cuts.ends().collect();
+        if !cuts.is_empty() {
+            self.drop_cut_off(env, &cuts);
+            queue.extend(self.cut_ends.iter().copied().map(named));
         }
-        let mut asked = BTreeSet::new();
+        for waiting in self.held.values() {
+            queue.extend(Graph::parents(waiting.commit()).map(named));
+        }
+        let (mut asked, mut followed) = (BTreeSet::new(), BTreeSet::new());
         let mut running = FuturesUnordered::new();
         let mut failed = None;
         loop {
             let now = env.clock.monotonic();
             while running.len() < AT_ONCE {
-                let Some(head) = queue.pop_front() else {
+                let Some((head, is_named)) = queue.pop_front() else {
                     break;
                 };
-                if known(&head) || !self.is_due(&head, now) || !asked.insert(head) {
+                let is_ended = !is_named && self.ended.contains_key(&head.lane);
+                if is_ended || known(&head) || !self.is_due(&head, now) || !asked.insert(head) {
                     continue;
                 }
                 let name = env.names.commit(&head)?;
-                running.push(async move { (head, env.store.get(&name, COMMIT_MAX).await) });
+                running.push(async move {
+                    let got = env.store.get(&name, COMMIT_MAX).await;
+                    (head, is_named, got)
+                });
             }
-            let Some((head, got)) = running.next().await else {
+            let Some((head, is_named, got)) = running.next().await else {
                 break;
             };
-            match self.take(env, head, got, now) {
-                Ok(follow) => queue.extend(follow),
+            let is_named = is_named || followed.contains(&head);
+            match self.take((env, &cuts), (head, is_named), got, now) {
+                Ok(follow) => {
+                    if self.ended.contains_key(&head.lane) {
+                        // Something that counts may yet name it.
+                        asked.remove(&head);
+                    }
+                    followed.extend(follow.iter().copied());
+                    queue.extend(follow.into_iter().map(named));
+                }
                 Err(error) => failed = Some(error),
             }
         }

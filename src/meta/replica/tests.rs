@@ -4,6 +4,7 @@ mod attack;
 mod checkpoints;
 mod control;
 mod converge;
+mod cuts;
 mod damage;
 mod garbage;
 mod history;
@@ -33,6 +34,8 @@ struct Vault {
     store: Arc<MemoryStore>,
     clock: Arc<ManualClock>,
     policy: CheckpointPolicy,
+    /// The control records that a device reads which begins, if not those of the world.
+    roster: Option<Roster>,
 }
 
 /// One device with its disk. The journal here never forgets, so that every restart offers all operations again.
@@ -59,6 +62,7 @@ impl Vault {
             store: Arc::new(MemoryStore::new()),
             clock: Arc::new(ManualClock::default()),
             policy: NEVER,
+            roster: None,
         }
     }
 
@@ -82,7 +86,7 @@ impl Vault {
 
     fn config(&self, device: &Device, dir: &Path) -> ReplicaConfig {
         let count = Count::new(self.store.clone(), device.counters.clone());
-        let roster = device.roster.clone();
+        let roster = device.roster.clone().or_else(|| self.roster.clone());
         let roster = roster.unwrap_or_else(|| self.world.roster());
         ReplicaConfig {
             store: Arc::new(Fault::new(count, device.faults.clone())),

@@ -47,6 +47,12 @@ fn past_worlds_show_what_was_and_delete_nothing_that_anybody_needs() {
 }
 
 #[test]
+fn people_worlds_keep_what_those_wrote_who_stay_and_nothing_that_the_others_wrote_beyond_their_cut()
+{
+    worlds("people");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_digest_twice() {
     for scene in SCENES {
         for seed in 1000..1003 {

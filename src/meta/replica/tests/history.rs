@@ -28,6 +28,7 @@ impl Vault {
         let store = Arc::new(MemoryStore::new());
         store.restore(objects);
         let other = Self {
+            roster: None,
             world: World::new(0),
             store: store.clone(),
             clock: self.clock.clone(),

@@ -17,7 +17,7 @@ use skrin_storage::fault::{Failure, Rule};
 use std::collections::BTreeSet;
 
 /// All commits that lie on the storage, in their order.
-fn opened(vault: &Vault) -> Vec<CheckedCommit> {
+pub(super) fn opened(vault: &Vault) -> Vec<CheckedCommit> {
     let (keys, roster) = (&vault.world.keys, vault.world.roster());
     let open = |(name, head)| {
         let object = vault.store.peek(&name)?;
@@ -45,14 +45,14 @@ pub(super) struct Liar {
 }
 
 #[derive(Default)]
-struct Lie {
-    heads: Vec<Head>,
-    closes: Vec<Head>,
-    verdicts: Vec<Verdict>,
-    ops: Vec<Op>,
-    standing: Option<CheckpointRef>,
+pub(super) struct Lie {
+    pub(super) heads: Vec<Head>,
+    pub(super) closes: Vec<Head>,
+    pub(super) verdicts: Vec<Verdict>,
+    pub(super) ops: Vec<Op>,
+    pub(super) standing: Option<CheckpointRef>,
     /// A Lamport time that is not the computed one.
-    lamport: Option<u64>,
+    pub(super) lamport: Option<u64>,
 }
 
 impl Liar {
@@ -67,12 +67,17 @@ impl Liar {
         }
     }
 
+    /// Goes on after a commit of its device.
+    pub(super) fn follow(&mut self, last: &CheckedCommit) {
+        (self.last, self.lamport) = (Some(*last.head()), last.commit().lamport);
+    }
+
     fn lane(&self, vault: &Vault) -> LaneId {
         let device = vault.world.device(self.n);
         vault.world.keys.lane_id(device, self.incarnation)
     }
 
-    async fn say(&mut self, vault: &Vault, lie: Lie) -> Head {
+    pub(super) async fn say(&mut self, vault: &Vault, lie: Lie) -> Head {
         let all = opened(vault);
         let named =
             |c: &&CheckedCommit| lie.heads.contains(c.head()) || lie.closes.contains(c.head());
