@@ -36,6 +36,7 @@ mod mail;
 mod memory;
 mod office;
 mod offline;
+mod people;
 mod posix;
 mod postgres;
 mod power;
