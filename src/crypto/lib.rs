@@ -33,7 +33,9 @@ pub use keys::{
 pub use mask::mask_copy;
 pub use names::{commit_id, control_id, hash, lane_id, segment_id};
 pub use pad::{pad_pow2, unpad_pow2};
-pub use room::{Cut, Everybody, Rights, RoomKeys, Roster, RosterDevice, WrongEpochKey};
+pub use room::{
+    Cut, Everybody, KEY_TAG_LEN, Rights, RoomKeys, Roster, RosterDevice, WrongEpochKey, key_tag,
+};
 pub use seal::{
     BlockCipher, OpenError, Opened, SEAL_OVERHEAD, SealsWith, open, open_block_into, seal,
     seal_block_into,
