@@ -25,5 +25,7 @@ pub use header::{HEADER_NAME, Header, open_header};
 pub use init::{InitOptions, InitResult, init};
 pub use room::{Room, RoomReader};
 pub use skrin_crypto::passphrase::Argon2Params;
-pub use state::{BadRecord, ControlState, DeviceInfo, EpochInfo, Person};
+pub use state::{
+    AuditEntry, BadRecord, ControlState, DeviceInfo, EpochInfo, Member, Person, What, World,
+};
 pub use unlock::{Anchor, Secret, SlotProblem, Unlocked, unlock};

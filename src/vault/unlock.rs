@@ -431,7 +431,7 @@ impl Unlocked {
 
     /// Refuses what only a listed slot may do.
     pub(crate) fn require_listed_slot(&self, state: &ControlState) -> Result<(), VaultError> {
-        if state.live_slots.contains(&self.slot) {
+        if state.lists_slot(self.person, self.slot) {
             return Ok(());
         }
         Err(VaultError::UnlistedSlot {
