@@ -6,10 +6,13 @@
 pub mod control;
 pub mod device;
 pub mod epoch;
+mod epochs;
 pub mod error;
 pub mod header;
 pub mod init;
 mod objects;
+pub mod officer;
+mod publish;
 pub mod record;
 pub mod room;
 pub mod slot;
@@ -23,6 +26,8 @@ pub use device::{Device, open_device_file, seal_device_file};
 pub use error::{Class, VaultError};
 pub use header::{HEADER_NAME, Header, open_header};
 pub use init::{InitOptions, InitResult, init};
+pub use officer::{NewMember, Officer};
+pub use publish::Place;
 pub use room::{Room, RoomReader};
 pub use skrin_crypto::passphrase::Argon2Params;
 pub use state::{
