@@ -3,12 +3,13 @@
 use crate::control::{self, Opened, Unread};
 use crate::epoch::{Binding, Purpose};
 use crate::record::Recipient;
+use crate::slot::Payload;
 use crate::state::{BadRecord, ControlState, EpochInfo};
 use crate::{Anchor, Device, Unlocked, VaultError, objects};
 use bytes::Bytes;
 use skrin_base::ids::{EpochId, Hash32};
 use skrin_base::limits::CONTROL_RECORDS_MAX;
-use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite};
+use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite, keys};
 use skrin_storage::{ObjectName, Store, StoreError};
 
 /// What the control records of a room give a member.
@@ -60,6 +61,18 @@ impl RoomReader {
             recipient,
             secrets,
         }
+    }
+
+    /// For somebody whose root is known.
+    pub(crate) fn for_root(anchor: Anchor, payload: &Payload) -> Self {
+        let (vault, room) = (anchor.vault, anchor.room);
+        let root = |suite| KemSecret::derive_root(&payload.root_seed, vault, suite);
+        Self::new(
+            anchor,
+            keys::derive_control_key(&payload.vault_secret, vault, room),
+            Recipient::Root(payload.person),
+            vec![root(Suite::X25519), root(Suite::XWing)],
+        )
     }
 
     /// For a mounted device: what it can read stays readable after the root was wiped.

@@ -384,6 +384,20 @@ impl ControlState {
         self.slot_owners.contains(&(person, slot))
     }
 
+    /// The slots that the records list as this person's.
+    pub fn slots_of(&self, person: PersonId) -> Vec<SlotEntry> {
+        let all = self
+            .slot_owners
+            .iter()
+            .filter(|(owner, _)| *owner == person);
+        all.map(|(_, entry)| *entry).collect()
+    }
+
+    /// The invitation that a MemberAdd says it answers.
+    pub(crate) fn invitation_of(&self, add: &Hash32) -> Option<[u8; 32]> {
+        self.entries.get(add).and_then(Entry::invitation)
+    }
+
     /// The epochs that everybody whose removal or revocation is in force was put out before: file keys that are drawn under
     /// them are known to members only.
     pub fn clean_epochs(&self) -> Vec<EpochId> {

@@ -362,6 +362,21 @@ impl Unlocked {
         keys::derive_control_key(&self.vault_secret, self.anchor.vault, room)
     }
 
+    /// What a new slot of this person holds.
+    pub(crate) fn payload(&self) -> Payload {
+        Payload {
+            vault: self.anchor.vault,
+            header: self.anchor.header,
+            format_version: FORMAT_VERSION,
+            room: self.anchor.room,
+            genesis: self.anchor.genesis,
+            fingerprint: self.anchor.fingerprint,
+            person: self.person,
+            vault_secret: self.copy_vault_secret(),
+            root_seed: RootSeed::from_bytes(*self.root.expose()),
+        }
+    }
+
     pub(crate) fn copy_vault_secret(&self) -> VaultSecret {
         VaultSecret::from_bytes(*self.vault_secret.expose())
     }

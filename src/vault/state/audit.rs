@@ -71,8 +71,8 @@ pub enum What {
         role: Role,
         /// When he is meant to leave.
         until: Option<Timestamp>,
-        /// Whether his keys answered an invitation.
-        invited: bool,
+        /// Names the invitation that his keys answered, if they did.
+        invitation: Option<[u8; 32]>,
     },
     /// Somebody is a member no more.
     MemberRemoved {
@@ -139,6 +139,13 @@ impl Entry {
         }
     }
 
+    pub(super) fn invitation(&self) -> Option<[u8; 32]> {
+        match &self.what {
+            What::MemberAdded { invitation, .. } => *invitation,
+            _ => None,
+        }
+    }
+
     /// What it calls a person.
     pub(super) fn name(&self) -> Option<&Label> {
         match &self.what {
@@ -183,7 +190,7 @@ fn what(record: &Record) -> What {
             name: record.name.clone(),
             role: record.role,
             until: record.until,
-            invited: record.invitation.is_some(),
+            invitation: record.invitation,
         },
         Record::MemberRemove(record) => What::MemberRemoved {
             person: record.person,
