@@ -22,18 +22,20 @@ mod frozen;
 mod testing;
 
 pub use aad::{
-    BlockAad, CheckpointAad, CommitAad, ControlAad, LocalAad, PageAad, SlotAad, TableAad,
+    BlockAad, CheckpointAad, CommitAad, ControlAad, JoinAad, LocalAad, PageAad, SlotAad, TableAad,
 };
 pub use hpke::{Envelope, HpkeError, KemPublic, KemSecret, Suite, unwrap, wrap};
 pub use keys::{
-    CheckpointKey, ControlKey, DeviceSeed, EpochCommitment, EpochKey, FileKey, LaneKey,
-    LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey, SlotCommitment, SlotKey,
-    TableKey, VaultSecret, WordsEntropy,
+    CheckpointKey, ControlKey, DeviceSeed, EpochCommitment, EpochKey, FileKey, JoinKey, JoinPart,
+    JoinSecret, LaneKey, LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey,
+    SlotCommitment, SlotKey, TableKey, VaultSecret, WordsEntropy,
 };
 pub use mask::mask_copy;
 pub use names::{commit_id, control_id, hash, lane_id, segment_id};
 pub use pad::{pad_pow2, unpad_pow2};
-pub use room::{Cut, Everybody, Rights, RoomKeys, Roster, RosterDevice, WrongEpochKey};
+pub use room::{
+    Cut, Everybody, KEY_TAG_LEN, Rights, RoomKeys, Roster, RosterDevice, WrongEpochKey, key_tag,
+};
 pub use seal::{
     BlockCipher, OpenError, Opened, SEAL_OVERHEAD, SealsWith, open, open_block_into, seal,
     seal_block_into,

@@ -2,7 +2,7 @@
 
 use crate::keys::{LaneNameKey, SegmentNameKey, blake3_hash, keyed_id};
 use skrin_base::DeviceId;
-use skrin_base::ids::{Hash32, LaneId, SegmentId};
+use skrin_base::ids::{EpochId, Hash32, LaneId, SegmentId};
 use skrin_base::wire::{Encode, Writer};
 
 /// BLAKE3-256.
@@ -44,4 +44,10 @@ pub fn segment_id(key: &SegmentNameKey, lane: LaneId, n: u64) -> SegmentId {
     lane.encode(&mut w);
     w.u64(n);
     SegmentId(keyed_id(key.raw(), &w.into_bytes()))
+}
+
+/// The first bytes of the ids of file keys that are drawn under an epoch.
+pub(crate) fn key_tag(epoch: &EpochId) -> [u8; 8] {
+    let hash = content_id("skrin/v1/key-epoch", epoch.as_bytes());
+    std::array::from_fn(|at| hash.0[at])
 }

@@ -3,7 +3,7 @@
 use crate::keys::{self, CheckpointKey, EpochCommitment, EpochKey, LaneKey, PageKey, RoomSecret};
 use crate::names;
 use crate::sign::VerifyingKey;
-use skrin_base::ids::{EpochId, Hash32, PersonId};
+use skrin_base::ids::{EpochId, Hash32, KeyId, PersonId};
 use skrin_base::{DeviceId, LaneId, RoomId, SegmentId, VaultId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -32,10 +32,19 @@ pub struct RoomKeys {
     segment_names: keys::SegmentNameKey,
     epochs: BTreeMap<EpochId, Epoch>,
     current: EpochId,
+    clean: BTreeSet<[u8; KEY_TAG_LEN]>,
+}
+
+/// So many bytes in front of a file key's id tell under which epoch it was drawn.
+pub const KEY_TAG_LEN: usize = 8;
+
+/// What the ids of file keys that are drawn under `epoch` begin with.
+pub fn key_tag(epoch: &EpochId) -> [u8; KEY_TAG_LEN] {
+    names::key_tag(epoch)
 }
 
 impl RoomKeys {
-    /// A room with its first epoch, which is the current one.
+    /// A room with its first epoch, which is the current one and clean.
     ///
     /// # Errors
     /// `WrongEpochKey`.
@@ -54,6 +63,7 @@ impl RoomKeys {
             segment_names: keys::derive_segment_name_key(secret, vault, room),
             epochs: BTreeMap::new(),
             current: epoch,
+            clean: BTreeSet::from([key_tag(&epoch)]),
         };
         this.add_epoch(epoch, key, commitment)?;
         Ok(this)
@@ -83,6 +93,24 @@ impl RoomKeys {
             self.current = id;
         }
         known
+    }
+
+    /// Says which epochs are clean, and that no other is: their records have every ending that is in force among their
+    /// ancestors, so that nobody who was put out knows what is drawn under them. Their keys need not be known here.
+    pub fn set_clean(&mut self, epochs: impl IntoIterator<Item = EpochId>) {
+        self.clean = epochs.into_iter().map(|id| key_tag(&id)).collect();
+    }
+
+    /// Whether blocks may still be sealed under this file key: it was drawn under an epoch that is clean. Else the writer
+    /// draws a new one, whose id begins with the tag of the current epoch.
+    pub fn is_clean(&self, key: &KeyId) -> bool {
+        let tag = key.0.first_chunk::<KEY_TAG_LEN>();
+        tag.is_some_and(|tag| self.clean.contains(tag))
+    }
+
+    /// What the id of a file key begins with that is drawn now.
+    pub fn current_key_tag(&self) -> [u8; KEY_TAG_LEN] {
+        key_tag(&self.current)
     }
 
     /// The vault.
@@ -321,6 +349,33 @@ mod tests {
         assert!(includes(&[], &[]) && includes(&[1], &[]));
         assert!(!includes(&[4], &[5]) && !includes(&[2], &[3]) && !includes(&[], &[1]));
         assert!(!includes(&[4], &[9]));
+    }
+
+    #[test]
+    fn a_file_key_is_clean_if_the_epoch_of_its_tag_is_said_to_be() {
+        let mut room = room();
+        let key = |epoch: &EpochId, rest: u8| {
+            let mut id = [rest; 16];
+            id[..KEY_TAG_LEN].copy_from_slice(&key_tag(epoch));
+            KeyId(id)
+        };
+        let (first, second, third) = (epoch(1).0, epoch(2).0, epoch(3).0);
+        assert!(room.is_clean(&key(&first, 0)) && room.is_clean(&key(&first, 9)));
+        assert!(!room.is_clean(&key(&second, 0)) && !room.is_clean(&KeyId([0; 16])));
+        assert_eq!(room.current_key_tag(), key_tag(&first));
+        // Also of one whose key is not known here.
+        room.set_clean([second, third]);
+        assert!(room.is_clean(&key(&second, 1)) && room.is_clean(&key(&third, 1)));
+        assert!(!room.is_clean(&key(&first, 0)), "not any more");
+        room.set_clean([]);
+        assert!(!room.is_clean(&key(&second, 1)));
+    }
+
+    #[test]
+    fn the_tag_of_an_epoch_is_the_one_of_the_format() {
+        let tag = key_tag(&EpochId([7; 32]));
+        let message = [&18u32.to_le_bytes()[..], b"skrin/v1/key-epoch", &[7; 32]].concat();
+        assert_eq!(tag, crate::hash(&message).0[..8]);
     }
 
     #[test]
