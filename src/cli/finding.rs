@@ -73,6 +73,8 @@ kinds! {
     TipDangling = "tip-dangling", Error, "skrin verify --repair on the device that wrote the commit";
     /// The only tip that leads to commits is gone.
     TipMissing = "tip-missing", Error, "skrin verify --repair anywhere";
+    /// A device that was removed went on writing before the others knew of it.
+    LaneCut = "lane-cut", Warning, "nothing has to be done: what it wrote from there on counts for nothing";
     /// The root of a checkpoint is not what its commit promises.
     CheckpointDamaged = "checkpoint-damaged", Warning, "nothing is lost while all commits are there: they say the same; a later checkpoint takes its place";
     /// The root of a checkpoint is gone.
@@ -160,6 +162,7 @@ impl Kind {
             FindingKind::Unknown | FindingKind::Newer => Self::CommitUnknown,
             FindingKind::Digest => Self::DigestsDiffer,
             FindingKind::Refuted => Self::CheckpointRefuted,
+            FindingKind::CutOff => Self::LaneCut,
         }
     }
 }

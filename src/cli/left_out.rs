@@ -74,7 +74,8 @@ pub(crate) async fn findings(
             | FindingKind::Cloned
             | FindingKind::WentBack
             | FindingKind::Digest
-            | FindingKind::Refuted => false,
+            | FindingKind::Refuted
+            | FindingKind::CutOff => false,
         };
         // All commits say what a checkpoint says.
         let told = findings.iter().any(|known| known.object == finding.object);

@@ -670,7 +670,10 @@ impl Served for Mounted {
         let scrub = self.scrub.report();
         let scrubbed = scrub.open().map(|f| format!("{}: {}", f.object, f.what));
         let scrubbed: Vec<String> = scrubbed.collect();
-        let errors = [fs.pending.last_error.clone(), fs.poll_error.clone()]
+        let barred = self.replica.barred().map(|barred| barred.to_string());
+        let failed = fs.pending.last_error.clone();
+        let failed = failed.filter(|error| Some(error) != barred.as_ref());
+        let errors = [barred, failed, fs.poll_error.clone()]
             .into_iter()
             .flatten();
         control::Status {
@@ -679,7 +682,9 @@ impl Served for Mounted {
             vault_id: self.info.vault_id.clone(),
             pid: std::process::id(),
             uptime_seconds: self.info.since.elapsed().as_secs(),
-            read_only: self.info.read_only || self.is_remounted_read_only(),
+            read_only: self.info.read_only
+                || self.is_remounted_read_only()
+                || self.replica.barred().is_some(),
             reader: self.info.read_only,
             online: match (&fs.poll_error, fs.polled_ago) {
                 (Some(_), _) => Some(false),

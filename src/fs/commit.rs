@@ -187,7 +187,7 @@ impl Fs {
         kind: OpKind,
         settles: Option<u64>,
     ) -> Result<OpId, FsError> {
-        self.check_writable()?;
+        self.check_keeps_changes()?;
         self.check_pending(tree, &kind)?;
         self.tell_label(tree)?;
         self.append(tree, kind, settles)

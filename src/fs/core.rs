@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use skrin_base::wire::Decode;
 use skrin_base::{Clock, Entropy, Ino, OpId, Timestamp};
 use skrin_data::{DataStore, Journal};
-use skrin_meta::replica::Replica;
+use skrin_meta::replica::{Replica, ReplicaError};
 use skrin_meta::{Op, OpKind, state};
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -206,8 +206,17 @@ impl Fs {
         self.clock.now()
     }
 
-    /// Refuses what a read-only mount, or one that is ending, must not do.
+    /// Refuses what a read-only mount, one that is ending, or one whose changes nobody would take, must not do.
     pub(crate) fn check_writable(&self) -> Result<(), FsError> {
+        self.check_keeps_changes()?;
+        match self.replica.barred() {
+            Some(barred) => Err(ReplicaError::from(barred).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, for what programs have done already: it is kept even if nobody takes it any more.
+    pub(crate) fn check_keeps_changes(&self) -> Result<(), FsError> {
         if self.options.read_only {
             return Err(FsError::ReadOnly);
         }
@@ -278,7 +287,7 @@ impl Fs {
         while upload && self.runtime.block_on(self.publish_next(false))?.is_some() {}
         self.journal.sync_all()?;
         self.runtime.block_on(self.replica.settle_locally())?;
-        if upload && !self.options.read_only {
+        if upload && !self.options.read_only && self.replica.barred().is_none() {
             self.runtime.block_on(async {
                 // The commit that closes the lane proposes it.
                 self.checkpoint().await;

@@ -23,7 +23,10 @@ impl Fs {
     pub(crate) fn note_edits(&self, file: &OpenFile) -> Result<Option<Lsn>, FsError> {
         let mut state = file.state.lock();
         // A journal that is nearly full must not be held by what cannot be uploaded.
-        if !state.content.is_modified() || self.is_congested() || self.check_writable().is_err() {
+        if !state.content.is_modified()
+            || self.is_congested()
+            || self.check_keeps_changes().is_err()
+        {
             return Ok(None);
         }
         let Some(parts) = state.content.unnoted() else {

@@ -144,14 +144,12 @@ impl FsError {
 
     /// Whether this means that bytes of the vault or of the local disk are not as they should be: worth a line in the log.
     pub fn is_fault(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost { .. }
-                | Self::Deadline(_)
-                | Self::Data(_)
-                | Self::Cache(_)
-                | Self::Replica(_)
-        )
+        match self {
+            // It says so to whoever asks, and is told in the status.
+            Self::Replica(e) => !matches!(**e, ReplicaError::Barred(_)),
+            Self::Lost { .. } | Self::Deadline(_) | Self::Data(_) | Self::Cache(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -159,7 +157,7 @@ fn replica_errno(e: &ReplicaError) -> Errno {
     match e {
         e if e.is_full() => Errno::ENOSPC,
         ReplicaError::Store(e) if e.is_transient() => Errno::ETIMEDOUT,
-        ReplicaError::ReadOnly | ReplicaError::Newer => Errno::EROFS,
+        ReplicaError::ReadOnly | ReplicaError::Newer | ReplicaError::Barred(_) => Errno::EROFS,
         ReplicaError::Store(_)
         | ReplicaError::Rows(_)
         | ReplicaError::Local(_)

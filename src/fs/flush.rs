@@ -91,13 +91,20 @@ impl Fs {
         done
     }
 
-    /// The key for new blocks; drawn with the first one.
+    /// The key for new blocks: the newest one of the file that nobody knows who was removed; if there is none, a new one.
     fn write_key(&self, state: &mut FileState) -> NamedKey {
-        if let Some(key) = &state.key {
+        let is_clean = |key: &&NamedKey| self.replica.is_clean(&key.id);
+        if let Some(key) = state.key.as_ref().filter(is_clean) {
             return key.clone();
         }
+        let known = state.inode.keys.iter().rev().find(is_clean);
+        if let Some(key) = known.cloned() {
+            state.key = Some(key.clone());
+            state.key_is_new = false;
+            return key;
+        }
         let key = NamedKey {
-            id: KeyId(clock::random(&*self.entropy)),
+            id: self.replica.draw_key_id(),
             key: clock::random(&*self.entropy),
         };
         state.inode_mut().keys.push(key.clone());

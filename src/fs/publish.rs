@@ -9,7 +9,7 @@ use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
-use skrin_meta::replica::{Settled, TreeGuard};
+use skrin_meta::replica::{ReplicaError, Settled, TreeGuard};
 use skrin_meta::state;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -149,6 +149,14 @@ impl Fs {
                 None => None,
             }
         };
+        if let Some(barred) = self.replica.barred() {
+            // It stays in the journal. Nothing else is due either.
+            let nothing = found.is_none() && !self.holds_unnamed();
+            return match nothing {
+                true => Ok(None),
+                false => Err(ReplicaError::from(barred).into()),
+            };
+        }
         let (segments, batch, heads) = match found {
             Some((segments, batch)) => (segments, batch, true),
             None if self.holds_unnamed() => (self.data.undeclared(), Batch::default(), true),
@@ -223,17 +231,22 @@ impl Fs {
             return false;
         }
         self.publisher.looked.store(now, Ordering::Relaxed);
-        looked != 0 && !self.options.read_only && self.replica.tree().is_waited_for()
+        looked != 0 && self.publishes() && self.replica.tree().is_waited_for()
+    }
+
+    /// Whether anybody takes what is published here.
+    fn publishes(&self) -> bool {
+        !self.options.read_only && self.replica.barred().is_none()
     }
 
     /// Whether a commit is due without operations: others would lose what this device has seen.
     fn has_to_refute(&self) -> bool {
-        !self.options.read_only && self.replica.tree().has_to_refute()
+        self.publishes() && self.replica.tree().has_to_refute()
     }
 
     /// Whether a commit is on its way whose operations are pending no more.
     fn has_unconfirmed(&self) -> bool {
-        !self.options.read_only && self.replica.has_unconfirmed()
+        self.publishes() && self.replica.has_unconfirmed()
     }
 
     /// Whether the journal is held by segments that no operation will ever name: those of files that lost their last name

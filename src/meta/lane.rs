@@ -85,6 +85,14 @@ impl RoomNames {
         self.tips()?.object(&format!("{}-{file}", head.lane))
     }
 
+    /// The tip that says that a control record is there, which no other one follows.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn control_tip(&self, record: &Hash32) -> Result<ObjectName, BadName> {
+        self.tips()?.object(&format!("control-{record}"))
+    }
+
     /// A page of a checkpoint.
     ///
     /// # Errors
@@ -130,6 +138,11 @@ pub(crate) fn parse_tip(name: &str) -> Option<Head> {
     Some(Head { lane, seq, hash })
 }
 
+/// The control record of which such a tip says that it is there; `None` for what is no tip of a control record.
+pub(crate) fn parse_control_tip(name: &str) -> Option<Hash32> {
+    Hash32::from_hex(name.strip_prefix("control-")?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +167,22 @@ mod tests {
             format!("rooms/{room}/tips/{lane}-0000000000001234-{hash}")
         );
         assert_eq!(parse_tip(tip.file_name()), Some(HEAD));
+    }
+
+    #[test]
+    fn tips_of_commits_and_of_control_records_are_told_apart() {
+        let names = RoomNames(RoomId([1; 16]));
+        let (commit, record) = (names.tip(&HEAD).unwrap(), Hash32([0xcd; 32]));
+        let control = names.control_tip(&record).unwrap();
+        assert_eq!(
+            control.as_str(),
+            format!("rooms/{}/tips/control-{}", "01".repeat(16), "cd".repeat(32))
+        );
+        assert_eq!(parse_control_tip(control.file_name()), Some(record));
+        assert_eq!(parse_tip(control.file_name()), None);
+        assert_eq!(parse_control_tip(commit.file_name()), None);
+        assert_eq!(parse_control_tip("control-"), None);
+        assert_eq!(parse_control_tip(&control.file_name()[1..]), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod admission;
 mod core;
+mod cutting;
 mod error;
 mod fetch;
 mod garbage;
@@ -11,6 +12,7 @@ mod history;
 mod load;
 mod make;
 mod mend;
+mod news;
 mod own;
 mod past;
 mod publish;
@@ -22,7 +24,7 @@ mod verify;
 mod veto;
 
 pub use self::core::MergeDiff;
-pub use error::{Finding, FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
+pub use error::{Barred, Finding, FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
 pub use garbage::{Garbage, GarbageRules, Hold, Needed, Sparse};
 pub use history::{Cut, History, PastCommit};
 pub use mend::PutAgain;
@@ -33,15 +35,17 @@ pub use verify::{Problem, ProblemKind, VerifyReport};
 
 use self::core::Core;
 use crate::apply::Outcome;
-use crate::commit::{CheckpointRef, SealedCommit, Verdict};
+use crate::commit::{CheckedCommit, CheckpointRef, SealedCommit, Verdict};
 use crate::heads::{Heads, HeadsFile};
 use crate::lane::{Head, RoomNames};
 use crate::op::Op;
 use crate::rows::{Row, RowKey, Rows, RowsError};
 use fetch::Inbox;
+use graph::Cuts;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId};
+use skrin_base::clock::random;
+use skrin_base::{Clock, DeviceId, Entropy, Hash32, KeyId, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
 use standing::Reach;
@@ -168,6 +172,8 @@ struct Net {
     undelivered: MergeDiff,
     /// An own commit that cannot be admitted yet.
     waiting: Option<Head>,
+    /// Control records that tips show and that are not known here.
+    news: news::News,
     cloned: bool,
     /// Whether the control records have not been read from the storage yet.
     control_is_old: bool,
@@ -200,9 +206,20 @@ impl Settled {
     }
 }
 
+fn barred(roster: &Roster, device: &DeviceId) -> Option<Barred> {
+    let known = roster.devices.get(device);
+    if known.is_some_and(|known| known.cut.is_some()) {
+        return Some(Barred::Removed);
+    }
+    let may = roster.rights.may_write(*device, &roster.control_heads);
+    (!may).then_some(Barred::ReadsOnly)
+}
+
 /// A room, as this device sees it.
 pub struct Replica {
     env: Env,
+    /// Why this device may publish nothing.
+    barred: Mutex<Option<Barred>>,
     core: Mutex<Core>,
     net: tokio::sync::Mutex<Net>,
     commits: Arc<OwnCommits>,
@@ -398,6 +415,45 @@ impl Replica {
     /// The lane that this device writes next: segments that are sealed now bear its name.
     pub async fn own_lane(&self) -> LaneId {
         self.net.lock().await.own.id
+    }
+
+    /// Whether blocks may still be sealed under this file key: nobody who was removed knows it.
+    pub fn is_clean(&self, key: &KeyId) -> bool {
+        self.env.keys().is_clean(key)
+    }
+
+    /// The id of a file key that is drawn now.
+    pub fn draw_key_id(&self) -> KeyId {
+        let mut id: [u8; 16] = random(&*self.env.entropy);
+        let tag = self.env.keys().current_key_tag();
+        id.iter_mut().zip(tag).for_each(|(byte, tag)| *byte = tag);
+        KeyId(id)
+    }
+
+    /// Why this device may publish nothing, if it may not, as far as the control records are known: reading goes on.
+    pub fn barred(&self) -> Option<Barred> {
+        *self.barred.lock()
+    }
+
+    /// Whether what this device thinks of checkpoints gets out.
+    fn has_a_say(&self) -> bool {
+        !self.env.read_only && self.barred().is_none()
+    }
+
+    /// The cuts in force, as far as the control records are known.
+    fn cuts(&self) -> Cuts {
+        Cuts::of(&self.env.roster.read())
+    }
+
+    /// Whether a commit lies beyond the cut of its device by its number.
+    fn is_passed(&self, checked: &CheckedCommit) -> bool {
+        let (head, device) = (checked.head(), checked.commit().device);
+        self.cuts().are_passed(&device, &head.lane, head.seq)
+    }
+
+    /// Where the lanes of these devices end here, of each branch: what of them counts for whoever ends them now.
+    pub fn cut_of(&self, devices: &[DeviceId]) -> skrin_crypto::Cut {
+        self.core.lock().graph.cut_of(devices)
     }
 
     fn report(&self, kind: FindingKind, object: String, text: String) {

@@ -5,7 +5,7 @@ use crate::lane::Head;
 use bytes::Bytes;
 use skrin_base::limits::{COMMIT_MAX, FORMAT_VERSION};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_base::{DeviceId, Entropy, EpochId, Hash32, LaneId, SegmentId};
+use skrin_base::{DeviceId, Entropy, EpochId, Hash32, LaneId, PersonId, SegmentId};
 use skrin_crypto::{
     BadSignature, CommitAad, DeviceSigner, OpenError, Opened, RoomKeys, Roster, Signature,
     SignatureKind, commit_id, open, pad_pow2, seal, unpad_pow2,
@@ -58,6 +58,18 @@ pub enum Fault {
     /// It was made by somebody who has seen more control records.
     #[error("it names control record {0}, which the storage does not show here: refresh them")]
     UnknownControl(Hash32),
+    /// Its device's person may not write, as far as the control records say that it names.
+    #[error(
+        "device {label} ({device}) of person {person} may not write here, by the control records that it names"
+    )]
+    NoRight {
+        /// Who signed it.
+        device: DeviceId,
+        /// What people call that device.
+        label: String,
+        /// Whose that device is.
+        person: PersonId,
+    },
     /// Not signed by the device.
     #[error("device {device}: {source}")]
     Signature {
@@ -102,6 +114,7 @@ impl Fault {
             | Self::Place(_)
             | Self::UnknownDevice(_)
             | Self::UnknownControl(_)
+            | Self::NoRight { .. }
             | Self::Signature { .. }
             | Self::Lane(_)
             | Self::Segment(_)
@@ -256,14 +269,7 @@ pub fn open_commit(
     check_place(&commit, head, &epoch, keys)?;
     check_segments(&commit, keys)?;
     check_operations(&commit)?;
-    // The last one: newer records may cure it.
-    let mut unknown = commit
-        .control
-        .iter()
-        .filter(|record| !roster.stands(record));
-    if let Some(record) = unknown.next() {
-        return Err(Fault::UnknownControl(*record));
-    }
+    check_rights(&commit, roster)?;
     Ok(CheckedCommit {
         head: *head,
         commit: Arc::new(commit),
@@ -321,6 +327,25 @@ fn check_place(
         return Err(Fault::Place("end of its own lane"));
     }
     Ok(())
+}
+
+/// Newer control records may cure the first of these, so it comes last of what does not depend on them.
+fn check_rights(commit: &Commit, roster: &Roster) -> Result<(), Fault> {
+    let mut named = commit.control.iter();
+    if let Some(record) = named.find(|record| !roster.stands(record)) {
+        return Err(Fault::UnknownControl(*record));
+    }
+    let device = commit.device;
+    if roster.rights.may_write(device, &commit.control) {
+        return Ok(());
+    }
+    let known = roster.devices.get(&device);
+    let known = known.ok_or(Fault::UnknownDevice(device))?;
+    Err(Fault::NoRight {
+        device,
+        label: known.label.clone(),
+        person: known.person,
+    })
 }
 
 /// Only its author declares a segment: the first declaration stands, and whoever came first could make the blocks of

@@ -2,7 +2,7 @@
 //! look at everything from the first commit on, without the local cache.
 
 use super::error::ReplicaError;
-use super::graph::{Graph, Refusal};
+use super::graph::{Cuts, Graph, Refusal};
 use super::pull::proposals;
 use super::standing::{Reach, Standing};
 use super::verify::{Problem, ProblemKind};
@@ -16,7 +16,7 @@ use futures_util::stream::{self, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{Hash32, LaneId, RoomId};
 use skrin_storage::{ErrorKind, Prefix, StoreError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Objects got at once.
 pub(super) const AT_ONCE: usize = 16;
@@ -31,6 +31,13 @@ pub(super) type Reaches = BTreeMap<CheckpointRef, Reach>;
 /// Whether the storage answered and the object is at fault, rather than the way to it.
 pub(super) fn is_about_the_object(error: &StoreError) -> bool {
     matches!(error.kind(), ErrorKind::Absent | ErrorKind::Broken)
+}
+
+fn kind_of(fault: &Fault) -> ProblemKind {
+    match fault {
+        Fault::NoRight { .. } => ProblemKind::Refused,
+        _ => ProblemKind::Damaged,
+    }
 }
 
 /// Puts commits into the total order.
@@ -82,7 +89,7 @@ impl Replica {
             let (head, bytes) = next?;
             let checked = match bytes {
                 Ok(bytes) => open_commit(&head, &bytes, &self.env.keys(), &self.env.roster.read())
-                    .map_err(|fault: Fault| (ProblemKind::Damaged, fault.to_string())),
+                    .map_err(|fault: Fault| (kind_of(&fault), fault.to_string())),
                 Err(error) if is_about_the_object(&error) => {
                     Err((ProblemKind::of(&error), error.to_string()))
                 }
@@ -100,6 +107,31 @@ impl Replica {
     }
 }
 
+/// Leaves out what lies beyond a cut, as far as nothing else follows it.
+fn without_cut_off(commits: &InOrder, cuts: &Cuts) -> InOrder {
+    let is_beyond = |checked: &&CheckedCommit| {
+        let (head, commit) = (checked.head(), checked.commit());
+        cuts.are_passed(&commit.device, &head.lane, head.seq)
+    };
+    let by_id: HashMap<Hash32, &CheckedCommit> =
+        commits.values().map(|c| (c.head().hash, c)).collect();
+    let counting = commits.values().filter(|c| !is_beyond(c));
+    let mut queue: Vec<&CheckedCommit> = counting.collect();
+    let mut wanted: HashSet<Hash32> = queue.iter().map(|c| c.head().hash).collect();
+    while let Some(checked) = queue.pop() {
+        for parent in Graph::parents(checked.commit()) {
+            if let Some(parent) = by_id.get(&parent.hash)
+                && wanted.insert(parent.head().hash)
+            {
+                queue.push(parent);
+            }
+        }
+    }
+    let wanted = |(_, checked): &(&OrderKey, &CheckedCommit)| wanted.contains(&checked.head().hash);
+    let kept = commits.iter().filter(wanted);
+    kept.map(|(key, checked)| (*key, checked.clone())).collect()
+}
+
 /// What commits say of each other, by the rules.
 pub(super) struct Admission {
     pub(super) graph: Graph,
@@ -114,11 +146,19 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Judges commits by nothing but each other and the roots that some of them propose.
-    pub(super) fn of(commits: &InOrder, roots: &Reaches) -> Self {
-        let mut all = Self::round(commits, roots, &Standing::default());
+    /// Judges commits by nothing but each other, the roots that some of them propose, and these cuts of devices that were ended.
+    pub(super) fn of(commits: &InOrder, roots: &Reaches, cuts: &Cuts) -> Self {
+        let counting;
+        let commits = match cuts.is_empty() {
+            true => commits,
+            false => {
+                counting = without_cut_off(commits, cuts);
+                &counting
+            }
+        };
+        let mut all = Self::round(commits, roots, cuts, &Standing::default());
         for _ in 0..ROUNDS {
-            let again = Self::round(commits, roots, &all.standing);
+            let again = Self::round(commits, roots, cuts, &all.standing);
             let stable = again.standing == all.standing;
             all = again;
             if stable {
@@ -129,7 +169,7 @@ impl Admission {
     }
 
     /// Admits commits in their order; which checkpoints are proposed is known from an earlier round.
-    fn round(commits: &InOrder, roots: &Reaches, before: &Standing) -> Self {
+    fn round(commits: &InOrder, roots: &Reaches, cuts: &Cuts, before: &Standing) -> Self {
         let mut all = Self {
             graph: Graph::default(),
             standing: Standing::default(),
@@ -138,6 +178,7 @@ impl Admission {
             refused: Vec::new(),
             waiting: Vec::new(),
         };
+        all.graph.set_cuts(cuts.clone());
         let mut queue: Vec<_> = commits.iter().collect();
         let mut waiting = Vec::new();
         while !queue.is_empty() {
@@ -157,6 +198,10 @@ impl Admission {
         }
         let waiting = waiting.into_iter();
         all.waiting = waiting.map(|(_, c, m)| (*c.head(), m)).collect();
+        if !cuts.is_empty() {
+            all.standing.settle_cuts(&all.graph);
+            all.graph.settle_closes();
+        }
         all.graph.hold(&all.standing.held());
         all
     }
@@ -181,7 +226,8 @@ impl Admission {
         }
         if !self.graph.is_mistimed(head) {
             for verdict in refutations(checked) {
-                self.standing.refute(verdict.checkpoint, commit.device);
+                self.standing
+                    .refute(verdict.checkpoint, head, commit.device);
             }
         }
         self.admitted.insert(key, checked.clone());

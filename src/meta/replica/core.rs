@@ -3,7 +3,7 @@
 
 mod saved;
 
-use super::graph::{Graph, Lane};
+use super::graph::{Cuts, Graph, Lane};
 use super::standing::Standing;
 use crate::apply::{Outcome, apply};
 use crate::cache::{CachedRows, Layer, Snapshot};
@@ -135,6 +135,8 @@ pub(super) struct Meta {
     /// Operations and bytes of commits folded since then.
     pub(super) ops_since: u64,
     pub(super) bytes_since: u64,
+    /// The cuts by which the state is folded.
+    pub(super) cuts: Cuts,
 }
 
 /// The state and its history.
@@ -164,6 +166,8 @@ pub(super) struct Core {
     /// Whether others closed the newest lane of this device, which holds back nothing any more.
     pub(super) was_closed: bool,
     broken: bool,
+    /// Whether what is known of the lanes went on without the rows: the state must be folded again, and is not written until then.
+    outdated: bool,
     /// Entries beside the rows that a failed flush did not write.
     unsaved: Layer,
     /// Since `reset`, until the first flush.
@@ -196,6 +200,7 @@ impl Core {
             released: None,
             was_closed: false,
             broken: false,
+            outdated: false,
             unsaved: Layer::new(),
             anew: false,
         }
@@ -728,8 +733,20 @@ impl Core {
             ..Meta::default()
         };
         self.broken = true;
+        self.outdated = false;
         self.anew = true;
         Ok(())
+    }
+
+    /// Lets no word of a commit count that lies beyond a cut, and every other.
+    pub(super) fn settle_cuts(&mut self) {
+        self.meta.standing.settle_cuts(&self.graph);
+    }
+
+    /// Judges by other cuts from now on.
+    pub(super) fn set_cuts(&mut self, cuts: Cuts) {
+        self.graph.set_cuts(cuts.clone());
+        self.meta.cuts = cuts;
     }
 
     /// While the state is made anew, writes rows and log before they take too much memory. What is in the database is not a
@@ -784,7 +801,7 @@ impl Core {
     /// The newest lane of this device, if it is open.
     pub(super) fn own_open_lane(&self) -> Option<(LaneId, &Lane)> {
         let newest = self.own_newest_lane();
-        newest.filter(|(_, lane)| lane.closed.is_none())
+        newest.filter(|(_, lane)| self.graph.is_open(lane))
     }
 
     /// The last lane in which this device published something, open or not.
@@ -828,7 +845,17 @@ impl Core {
         self.parked.is_empty() && next.is_none_or(|pending| pending.counter > counter)
     }
 
-    /// Whether a failure left the state incomplete: it must be folded again.
+    /// Whether the state must be folded again: a failure left it incomplete, or it could not be done yet.
+    pub(super) fn must_be_folded_again(&self) -> bool {
+        self.broken || self.outdated
+    }
+
+    /// Notes that the rows do not go with what is known of the lanes.
+    pub(super) fn outdate(&mut self) {
+        self.outdated = true;
+    }
+
+    /// Whether nothing can be done with the rows.
     pub(super) fn is_broken(&self) -> bool {
         self.broken
     }

@@ -94,6 +94,21 @@ impl fmt::Display for Rollback {
     }
 }
 
+/// Why the control records let this device publish nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum Barred {
+    /// A record has ended the device.
+    #[error(
+        "this device was removed from the vault: nothing that it writes counts any more, and nothing of it is published. What it had not published is still in its journal; ask whoever manages the vault, and come back as a new device"
+    )]
+    Removed,
+    /// Its person may read only.
+    #[error(
+        "you may read this vault and not change it: ask whoever manages it for the right to write"
+    )]
+    ReadsOnly,
+}
+
 /// An error of a replica.
 #[derive(Debug, Error)]
 pub enum ReplicaError {
@@ -140,6 +155,9 @@ pub enum ReplicaError {
     /// A read-only mount publishes nothing.
     #[error("this mount is read-only")]
     ReadOnly,
+    /// Nobody takes what this device would publish.
+    #[error(transparent)]
+    Barred(#[from] Barred),
     /// What an own commit follows cannot be had: writing now would fork the own lane.
     #[error(
         "{0}: the storage withholds what this commit of this device follows; nothing can be published until it is there again"
@@ -214,6 +232,8 @@ pub enum FindingKind {
     Digest,
     /// A checkpoint that a device refutes: it does not stand.
     Refuted,
+    /// Commits that lie beyond the end that a control record has set to their device.
+    CutOff,
 }
 
 /// Something that a person or the audit log should hear of.

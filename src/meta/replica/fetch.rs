@@ -2,12 +2,13 @@
 
 use super::Env;
 use super::error::{FindingKind, ReplicaError};
+use super::graph::Cuts;
 use crate::commit::{CheckedCommit, Fault, open_commit};
 use crate::lane::{Head, PER_DIRECTORY, parse_commit_file};
 use bytes::Bytes;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
-use skrin_base::{Hash32, LaneId};
+use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_storage::{ErrorKind, StoreError};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -62,9 +63,50 @@ pub(super) struct Inbox {
     /// Verified by themselves; what they follow may be missing.
     pub(super) held: BTreeMap<Hash32, CheckedCommit>,
     troubles: HashMap<Head, Trouble>,
+    /// Whose lanes these are, of which no commit is known and no cut speaks: of devices that were cut off.
+    ended: BTreeMap<LaneId, DeviceId>,
+    /// What control records name as the ends of lanes.
+    cut_ends: Vec<Head>,
 }
 
 impl Inbox {
+    /// Of these heads, those that may count by their numbers. `device` says whose a lane is.
+    pub(super) fn that_may_count(
+        &self,
+        heads: &[Head],
+        cuts: &Cuts,
+        device: impl Fn(&LaneId) -> Option<DeviceId>,
+    ) -> Vec<Head> {
+        let passed = |head: &&Head| {
+            let device = device(&head.lane).or_else(|| cuts.device_of(&head.lane));
+            let device = device.or_else(|| self.ended.get(&head.lane).copied());
+            device.is_some_and(|of| cuts.are_passed(&of, &head.lane, head.seq))
+        };
+        heads.iter().filter(|head| !passed(head)).copied().collect()
+    }
+
+    /// Takes over what another one has learned of whose lanes are.
+    pub(super) fn learn(&mut self, other: &Self) {
+        self.ended.extend(&other.ended);
+    }
+
+    /// Lets go of what lies beyond a cut and that nothing follows which may count. Own commits stay: their operations are not lost.
+    fn drop_cut_off(&mut self, env: &Env, cuts: &Cuts) {
+        let is_beyond = |checked: &CheckedCommit| {
+            let (head, device) = (checked.head(), checked.commit().device);
+            device != env.device && cuts.are_passed(&device, &head.lane, head.seq)
+        };
+        loop {
+            let named = self.named();
+            let before = self.held.len();
+            self.held
+                .retain(|_, checked| !is_beyond(checked) || named.contains(checked.head()));
+            if self.held.len() == before {
+                return;
+            }
+        }
+    }
+
     /// Puts a verified commit in.
     pub(super) fn hold(&mut self, checked: CheckedCommit) {
         self.troubles.remove(checked.head());
@@ -142,12 +184,13 @@ impl Inbox {
         self.troubles.values().any(curable)
     }
 
-    /// What the valid commits that wait here follow.
+    /// What the valid commits that wait here follow, and what cuts name.
     fn named(&self) -> BTreeSet<Head> {
         let parents = |checked: &CheckedCommit| -> Vec<Head> {
             super::graph::Graph::parents(checked.commit()).collect()
         };
-        self.held.values().flat_map(parents).collect()
+        let followed = self.held.values().flat_map(parents);
+        followed.chain(self.cut_ends.iter().copied()).collect()
     }
 
     /// The troubles as findings, with the heads that others follow told apart.
@@ -206,8 +249,8 @@ impl Inbox {
     /// Takes what a fetch brought; returns what it follows.
     fn take(
         &mut self,
-        env: &Env,
-        head: Head,
+        (env, cuts): (&Env, &Cuts),
+        (head, is_named): (Head, bool),
         got: Result<Bytes, StoreError>,
         now: u64,
     ) -> Result<Vec<Head>, ReplicaError> {
@@ -226,6 +269,12 @@ impl Inbox {
         };
         match open_commit(&head, &bytes, &env.keys(), &env.roster.read()) {
             Ok(checked) => {
+                let device = checked.commit().device;
+                if !is_named && cuts.are_passed(&device, &head.lane, head.seq) {
+                    self.troubles.remove(&head);
+                    self.ended.insert(head.lane, device);
+                    return Ok(Vec::new());
+                }
                 let follow = super::graph::Graph::parents(checked.commit()).collect();
                 self.hold(checked);
                 Ok(follow)
@@ -290,10 +339,17 @@ impl Inbox {
         want: impl IntoIterator<Item = Head>,
         known: impl Fn(&Head) -> bool,
     ) -> Result<(), ReplicaError> {
-        let mut queue: VecDeque<Head> = want.into_iter().collect();
-        queue.extend(self.try_cured(env));
+        let cuts = Cuts::of(&env.roster.read());
+        let named = |head: Head| (head, true);
+        let mut queue: VecDeque<(Head, bool)> = want.into_iter().map(|h| (h, false)).collect();
+        queue.extend(self.try_cured(env).into_iter().map(named));
+        self.cut_ends = cuts.ends().collect();
+        if !cuts.is_empty() {
+            self.drop_cut_off(env, &cuts);
+            queue.extend(self.cut_ends.iter().copied().map(named));
+        }
         for checked in self.held.values() {
-            queue.extend(super::graph::Graph::parents(checked.commit()));
+            queue.extend(super::graph::Graph::parents(checked.commit()).map(named));
         }
         let mut asked = BTreeSet::new();
         let mut running = FuturesUnordered::new();
@@ -301,20 +357,30 @@ impl Inbox {
         loop {
             let now = env.clock.monotonic();
             while running.len() < AT_ONCE {
-                let Some(head) = queue.pop_front() else {
+                let Some((head, is_named)) = queue.pop_front() else {
                     break;
                 };
-                if known(&head) || !self.is_due(&head, now) || !asked.insert(head) {
+                let is_ended = !is_named && self.ended.contains_key(&head.lane);
+                if is_ended || known(&head) || !self.is_due(&head, now) || !asked.insert(head) {
                     continue;
                 }
                 let name = env.names.commit(&head)?;
-                running.push(async move { (head, env.store.get(&name, COMMIT_MAX).await) });
+                running.push(async move {
+                    let got = env.store.get(&name, COMMIT_MAX).await;
+                    (head, is_named, got)
+                });
             }
-            let Some((head, got)) = running.next().await else {
+            let Some((head, is_named, got)) = running.next().await else {
                 break;
             };
-            match self.take(env, head, got, now) {
-                Ok(follow) => queue.extend(follow),
+            match self.take((env, &cuts), (head, is_named), got, now) {
+                Ok(follow) => {
+                    if self.ended.contains_key(&head.lane) {
+                        // Something that counts may yet name it.
+                        asked.remove(&head);
+                    }
+                    queue.extend(follow.into_iter().map(named));
+                }
                 Err(error) => failed = Some(error),
             }
         }

@@ -323,6 +323,7 @@ impl<'a> Survey<'a> {
             for reference in releases(checked) {
                 if let Some(at) = places.get(&reference)
                     && !all.graph.is_mistimed(checked.head())
+                    && !all.graph.is_cut_off(checked.head())
                 {
                     let last = released.entry(checked.head().lane).or_insert(*at);
                     *last = (*last).max(*at);
@@ -408,7 +409,11 @@ impl<'a> Survey<'a> {
             let incarnation = newest.entry(lane.device).or_insert(lane.incarnation);
             *incarnation = (*incarnation).max(lane.incarnation);
         }
-        let holds = lanes.iter().filter_map(|(id, lane)| {
+        // Whoever was cut off publishes nothing any more that counts.
+        let waited = lanes
+            .iter()
+            .filter(|(_, lane)| !self.all.graph.is_cut(lane));
+        let holds = waited.filter_map(|(id, lane)| {
             let open = lane.closed.is_none();
             let is_newest = newest.get(&lane.device) == Some(&lane.incarnation);
             // Of a forked lane there are two states, and one of them may not have released anything.
@@ -467,6 +472,7 @@ impl<'a> Survey<'a> {
             Ok(())
         })?;
         let later = self.all.admitted.values();
+        let later = later.filter(|c| !self.all.graph.is_cut_off(c.head()));
         for checked in later.filter(|c| !self.covers(base, c)) {
             below.name_commit(checked.commit());
             let ops = checked.commit().ops.iter();

@@ -1,8 +1,13 @@
 //! What is known of the lanes: which commits follow which, and how far everybody has seen.
 
+mod cuts;
+
+pub(crate) use cuts::Cuts;
+
 use super::standing::Held;
 use crate::commit::{Commit, Fault};
 use crate::lane::Head;
+use cuts::Within;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{DeviceId, Hash32, LaneId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -53,8 +58,8 @@ pub(crate) struct Lane {
     pub(crate) tips: Vec<Tip>,
     /// The last number that counts, once the lane was closed.
     pub(crate) closed: Option<u64>,
-    /// At which numbers commits close it that had seen no later one.
-    closes: BTreeSet<u64>,
+    /// At which numbers commits close it that had seen no later one, and which commits.
+    closes: BTreeMap<u64, BTreeSet<Hash32>>,
     /// What the newest checkpoint that stands says of it: the last number that it holds, and at which the lane had ended.
     held: Option<(u64, Option<u64>)>,
     /// The ends of the lane in the checkpoint that this graph begins with: one for each branch.
@@ -69,7 +74,7 @@ impl Lane {
             incarnation,
             tips: Vec::new(),
             closed: None,
-            closes: BTreeSet::new(),
+            closes: BTreeMap::new(),
             held: None,
             covered: Vec::new(),
         }
@@ -81,13 +86,16 @@ impl Lane {
     }
 
     /// The last number that counts: the lowest close, but none below what a checkpoint holds that stands. Who begins with that
-    /// cannot take back what lies in it, so nobody does.
-    fn last_that_counts(&self) -> Option<u64> {
-        match self.held {
-            Some((_, Some(closed))) => Some(closed),
-            Some((last, None)) => self.closes.range(last..).next().copied(),
-            None => self.closes.first().copied(),
-        }
+    /// cannot take back what lies in it, so nobody does. `counts` says whether one of these commits may close it.
+    fn last_that_counts(&self, counts: impl Fn(&BTreeSet<Hash32>) -> bool) -> Option<u64> {
+        let from = match self.held {
+            Some((_, Some(closed))) => return Some(closed),
+            Some((last, None)) => last,
+            None => 0,
+        };
+        let mut closes = self.closes.range(from..);
+        let first = closes.find(|(_, by)| counts(by));
+        first.map(|(seq, _)| *seq)
     }
 
     /// The tip with the highest Lamport time.
@@ -127,6 +135,8 @@ pub(crate) struct Graph {
     pub(crate) lanes: BTreeMap<LaneId, Lane>,
     nodes: HashMap<Hash32, Node>,
     places: BTreeMap<(LaneId, u64), BTreeSet<(u64, Hash32)>>,
+    /// The cuts of devices that were ended.
+    within: Within,
     /// What the local cache does not have yet.
     dirty_lanes: BTreeSet<LaneId>,
     dirty_nodes: BTreeSet<Hash32>,
@@ -142,6 +152,11 @@ impl Graph {
     pub(crate) fn device_of(&self, commit: &Hash32) -> Option<DeviceId> {
         let node = self.nodes.get(commit)?;
         self.lanes.get(&node.lane).map(|lane| lane.device)
+    }
+
+    /// Whose lane it is, if anything of it is known.
+    pub(crate) fn device_of_lane(&self, lane: &LaneId) -> Option<DeviceId> {
+        self.lanes.get(lane).map(|lane| lane.device)
     }
 
     /// Lamport time of a commit that was admitted here, rather than covered by the checkpoint.
@@ -287,11 +302,12 @@ impl Graph {
         );
         self.dirty_lanes.insert(head.lane);
         self.dirty_nodes.insert(head.hash);
+        self.accept_if_end(head);
         for close in &closes {
             if self.is_held_beyond(close) {
                 admitted.not_closed.push(close.lane);
             }
-            admitted.closed.extend(self.close(close));
+            admitted.closed.extend(self.close(close, head.hash));
         }
         admitted
     }
@@ -327,32 +343,29 @@ impl Graph {
         self.nodes.insert(hash, node);
     }
 
-    fn close(&mut self, close: &Head) -> Option<LaneId> {
+    fn close(&mut self, close: &Head, by: Hash32) -> Option<LaneId> {
         let lane = self.lanes.get_mut(&close.lane)?;
-        lane.closes.insert(close.seq);
-        let closed = lane.last_that_counts();
+        lane.closes.entry(close.seq).or_default().insert(by);
         self.dirty_lanes.insert(close.lane);
-        (std::mem::replace(&mut lane.closed, closed) != closed).then_some(close.lane)
+        self.settle_close(close.lane).map(|_| close.lane)
     }
 
     /// Notes how far the checkpoints that stand reach. Returns the lanes that end elsewhere than before, with their ends
     /// before.
     pub(crate) fn hold(&mut self, held: &BTreeMap<LaneId, Held>) -> Vec<(LaneId, Option<u64>)> {
-        let mut moved = Vec::new();
+        let mut changed = Vec::new();
         for (id, lane) in &mut self.lanes {
             let now = held.get(id).map(|held| (held.last(), held.closed));
-            if lane.held == now {
-                continue;
-            }
-            lane.held = now;
-            self.dirty_lanes.insert(*id);
-            let closed = lane.last_that_counts();
-            let before = std::mem::replace(&mut lane.closed, closed);
-            if before != lane.closed {
-                moved.push((*id, before));
+            if lane.held != now {
+                lane.held = now;
+                changed.push(*id);
             }
         }
+        self.dirty_lanes.extend(&changed);
+        let moved = changed.into_iter();
         moved
+            .filter_map(|id| Some((id, self.settle_close(id)?)))
+            .collect()
     }
 
     /// The commits of a lane that come after a number.
@@ -426,10 +439,10 @@ impl Graph {
         hashes
     }
 
-    /// Whether the commit counts for nothing by what it and those of its lane say: it has a Lamport time that what it
-    /// follows does not give, or comes after the end of its lane.
+    /// Whether the commit counts for nothing by what it and those of its lane say, and the cut of its device: it has a Lamport time
+    /// that what it follows does not give, comes after the end of its lane, or lies beyond the cut.
     pub(crate) fn is_void(&self, head: &Head) -> bool {
-        self.is_mistimed(head) || self.is_after_close(head)
+        self.is_mistimed(head) || self.is_after_close(head) || self.is_cut_off(head)
     }
 
     /// Whether the commit was admitted with a Lamport time that is not what it follows gives, as far as that is known.
@@ -455,7 +468,7 @@ impl Graph {
                     hash: other.hash,
                 };
                 let is_covered =
-                    lane.covered_to().is_some_and(|last| last >= head.seq) && lane.closed.is_some();
+                    lane.covered_to().is_some_and(|last| last >= head.seq) && !self.is_open(lane);
                 if !is_covered && tip.is_none_or(|tip| !tip.named.contains(&head)) {
                     heads.push(head);
                 }
@@ -472,7 +485,7 @@ impl Graph {
 
     /// The newest commits of those lanes that are still open and that somebody wants.
     pub(crate) fn open_lanes(&self, wanted: impl Fn(&LaneId, &Lane) -> bool) -> Vec<Head> {
-        let open = |(id, lane): &(&LaneId, &Lane)| lane.closed.is_none() && wanted(id, lane);
+        let open = |(id, lane): &(&LaneId, &Lane)| self.is_open(lane) && wanted(id, lane);
         let lanes = self.lanes.iter().filter(open);
         let head = |(id, lane): (&LaneId, &Lane)| {
             // Of a fork, the longest branch: a close below what was seen counts for nothing.
@@ -510,7 +523,7 @@ impl Graph {
     /// The floor: the largest Lamport time T such that every open lane has published something later than T that
     /// follows every known commit up to T. Nothing honest can arrive below it.
     pub(crate) fn floor(&self) -> u64 {
-        let open = self.lanes.iter().filter(|(_, lane)| lane.closed.is_none());
+        let open = self.lanes.iter().filter(|(_, lane)| self.is_open(lane));
         let bounds = open.filter_map(|(id, lane)| {
             let tip = lane.tip()?;
             let unseen = self.lanes.iter().filter(|(other, _)| *other != id);
@@ -519,8 +532,20 @@ impl Graph {
         });
         match bounds.min() {
             Some(bound) => bound.saturating_sub(1),
-            None => self.latest(),
+            None => self.latest_that_counts(),
         }
+    }
+
+    /// The highest Lamport time of what lies beyond no cut.
+    fn latest_that_counts(&self) -> u64 {
+        let ends = self.lanes.iter().map(|(id, lane)| match self.is_cut(lane) {
+            true => {
+                let ends = self.last_at(*id, u64::MAX).into_iter();
+                ends.map(|end| end.lamport).max().unwrap_or(0)
+            }
+            false => lane.tip().map_or(0, |tip| tip.lamport),
+        });
+        ends.max().unwrap_or(0)
     }
 
     /// Lamport time of the first commit of `lane` that `tip` does not follow.
@@ -531,9 +556,15 @@ impl Graph {
         let covered = lane.covered_to().max(held);
         let seen = named.map(|head| head.seq).chain(covered).max();
         let from = seen.map_or(0, |seq| seq.saturating_add(1));
-        let mut after = self.places.range((id, from)..=(id, u64::MAX));
-        let (_, place) = after.next()?;
-        place.first().map(|(lamport, _)| *lamport)
+        let after = self.places.range((id, from)..=(id, u64::MAX));
+        let mut counting = after.flat_map(|((_, seq), place)| {
+            let (lane, seq) = (id, *seq);
+            place.iter().filter(move |(_, hash)| {
+                let hash = *hash;
+                !self.is_cut_off(&Head { lane, seq, hash })
+            })
+        });
+        counting.next().map(|(lamport, _)| *lamport)
     }
 
     /// Begins with lanes that a checkpoint holds.
@@ -542,8 +573,8 @@ impl Graph {
         self.dirty_lanes.insert(id);
     }
 
-    /// The last commits of a lane with at most this Lamport time, one for each branch, for a checkpoint at that floor;
-    /// ascending.
+    /// The last commits of a lane with at most this Lamport time that lie beyond no cut, one for each branch, for a checkpoint at that
+    /// floor; ascending.
     pub(crate) fn last_at(&self, id: LaneId, floor: u64) -> Vec<Covered> {
         let Some(lane) = self.lanes.get(&id) else {
             return Vec::new();
@@ -551,13 +582,16 @@ impl Graph {
         let ends = lane.tips.iter().filter_map(|tip| {
             let mut next = tip.hash;
             loop {
+                let is_cut_off = |seq, hash| {
+                    let lane = id;
+                    self.is_cut_off(&Head { lane, seq, hash })
+                };
                 let Some(node) = self.nodes.get(&next) else {
                     let mut covered = lane.covered.iter();
-                    return covered
-                        .find(|end| end.hash == next && end.lamport <= floor)
-                        .copied();
+                    let end = covered.find(|end| end.hash == next && end.lamport <= floor);
+                    return end.filter(|end| !is_cut_off(end.seq, end.hash)).copied();
                 };
-                if node.lamport <= floor {
+                if node.lamport <= floor && !is_cut_off(node.seq, next) {
                     let (seq, hash, lamport) = (node.seq, next, node.lamport);
                     return Some(Covered { seq, hash, lamport });
                 }
@@ -580,17 +614,28 @@ impl Graph {
             .collect()
     }
 
-    /// For each lane that the newest commit `head` of its lane follows, itself included: number and time of the last
-    /// commit up to this Lamport time that it or its predecessors have named.
+    /// For each lane that a commit follows by what it and those before it in its lane name, its own included: number and time of the
+    /// last commit up to this Lamport time that lies beyond no cut.
     pub(crate) fn named_up_to(&self, head: &Head, floor: u64) -> BTreeMap<LaneId, (u64, u64)> {
         let lane = self.lanes.get(&head.lane);
         let tip = lane.and_then(|lane| lane.tips.iter().find(|tip| tip.hash == head.hash));
-        let named = tip.into_iter().flat_map(|tip| &tip.named);
+        let earlier;
+        let named = match tip {
+            Some(tip) => &tip.named,
+            None => {
+                earlier = self.named_by(&head.hash);
+                &earlier
+            }
+        };
         let mut last = BTreeMap::new();
-        for named in named.chain([head]) {
-            let mut node = self.nodes.get(&named.hash);
-            while let Some(later) = node.filter(|node| node.lamport > floor) {
-                node = self.nodes.get(&later.prev);
+        for named in named.iter().chain([head]) {
+            let mut hash = named.hash;
+            let mut node = self.nodes.get(&hash);
+            while let Some(later) = node
+                && (later.lamport > floor || self.is_hash_cut_off(&hash))
+            {
+                hash = later.prev;
+                node = self.nodes.get(&hash);
             }
             if let Some(node) = node {
                 let found = (node.seq, node.lamport);
@@ -599,6 +644,18 @@ impl Graph {
             }
         }
         last
+    }
+
+    /// Lamport time of an admitted commit, by its id.
+    pub(crate) fn lamport_by_hash(&self, commit: &Hash32) -> Option<u64> {
+        self.nodes.get(commit).map(|node| node.lamport)
+    }
+
+    /// An admitted commit by its id.
+    pub(crate) fn head_of(&self, commit: &Hash32) -> Option<Head> {
+        let node = self.nodes.get(commit)?;
+        let (lane, seq, hash) = (node.lane, node.seq, *commit);
+        Some(Head { lane, seq, hash })
     }
 
     /// What changed since this was called last, as entries of the local cache.
@@ -716,7 +773,11 @@ impl Encode for Lane {
         w.list(&self.tips);
         w.option(self.closed.as_ref());
         w.count(self.closes.len());
-        self.closes.iter().for_each(|seq| w.u64(*seq));
+        for (seq, by) in &self.closes {
+            w.u64(*seq);
+            w.count(by.len());
+            by.iter().for_each(|commit| commit.encode(w));
+        }
         match self.held {
             None => w.u8(0),
             Some((last, closed)) => {
@@ -738,7 +799,12 @@ impl Decode for Lane {
             closed: r.option()?,
             closes: {
                 let n = r.count("closes of a lane", LOCAL_MAX, 8)?;
-                (0..n).map(|_| r.u64()).collect::<Result<_, WireError>>()?
+                let by = |r: &mut Reader<'_>| {
+                    let by: Vec<Hash32> = r.list("commits that close a lane", LOCAL_MAX)?;
+                    Ok::<_, WireError>(by.into_iter().collect())
+                };
+                let closes = (0..n).map(|_| Ok((r.u64()?, by(r)?)));
+                closes.collect::<Result<_, WireError>>()?
             },
             held: match r.bool()? {
                 true => Some((r.u64()?, r.option()?)),

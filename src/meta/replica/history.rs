@@ -6,7 +6,7 @@
 
 use super::admission::{Admission, InOrder, Reaches, in_order, is_about_the_object};
 use super::error::ReplicaError;
-use super::graph::Graph;
+use super::graph::{Cuts, Graph};
 use super::load::get_root;
 use super::pull::proposals;
 use super::standing::Reach;
@@ -33,6 +33,8 @@ pub struct History {
     mistimed: BTreeSet<Hash32>,
     void: BTreeSet<Hash32>,
     roots: Reaches,
+    /// By which it is said what counts by now.
+    cuts: Cuts,
     /// Commits that valid ones follow, or that were seen here, and that cannot be had.
     lost: Vec<(Head, Problem)>,
     /// Roots that cannot be had, though commits propose them.
@@ -119,7 +121,8 @@ impl Replica {
         let (roots, lost_roots) = self.proposed_roots(read.got.values()).await?;
         let room = self.env.names.0;
         let commits = in_order(room, read.got.into_values());
-        let all = Admission::of(&commits, &roots);
+        let cuts = self.cuts();
+        let all = Admission::of(&commits, &roots, &cuts);
         let problem = |head: Head| {
             let known = read.faults.get(&head).cloned();
             let problem = known.unwrap_or_else(|| Problem {
@@ -135,6 +138,7 @@ impl Replica {
             &all,
             now,
             (roots, lost_roots),
+            cuts,
             lost.collect(),
         ))
     }
@@ -206,6 +210,7 @@ impl History {
         all: &Admission,
         now: Timestamp,
         (roots, lost_roots): (Reaches, Vec<(CheckpointRef, Problem)>),
+        cuts: Cuts,
         lost: Vec<(Head, Problem)>,
     ) -> Self {
         let commits = all.admitted.clone();
@@ -220,6 +225,7 @@ impl History {
             mistimed: mistimed.map(|head| head.hash).collect(),
             void: void.map(|c| c.head().hash).collect(),
             roots,
+            cuts,
             lost,
             lost_roots,
             commits,
@@ -395,7 +401,8 @@ impl History {
             .iter()
             .map(|(key, ops)| (key.commit(), *ops))
             .collect();
-        let all = Admission::of(&self.commits_of(cut), &self.roots);
+        // Whoever was cut off later had not been then.
+        let all = Admission::of(&self.commits_of(cut), &self.roots, &Cuts::default());
         all.fold(rows, |commit| {
             parts.get(commit).copied().unwrap_or(usize::MAX)
         })
@@ -403,7 +410,7 @@ impl History {
 
     /// What all commits say of each other.
     pub(super) fn admission(&self) -> Admission {
-        Admission::of(&self.commits, &self.roots)
+        Admission::of(&self.commits, &self.roots, &self.cuts)
     }
 
     /// Folds what counts, from the first operation on, and shows each behind it: what became of it, and the state then.

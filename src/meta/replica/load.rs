@@ -4,11 +4,12 @@ use super::core::{Core, MergeError};
 use super::error::{FindingKind, ReplicaError};
 use super::fetch::Inbox;
 use super::graph::{Covered, Lane, Tip};
+use super::news::News;
 use super::own::OwnCommits;
 use super::past::Past;
 use super::pull::proposals;
 use super::standing::{Candidate, Reach};
-use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, status};
+use super::{Env, MergeDiff, Net, OwnLane, Replica, ReplicaConfig, barred, status};
 use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
 use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
@@ -27,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 7;
+const CACHE_VERSION: u32 = 8;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// How many older checkpoints are tried before everything is folded from the first commit.
@@ -83,6 +84,7 @@ impl Replica {
     /// Everything but looking at the storage; and whether the local cache was there.
     fn prepare(config: ReplicaConfig) -> Result<(Self, bool), ReplicaError> {
         let env = env(&config);
+        let barred = barred(&config.roster.read(), &config.device);
         let (vault, room, device) = (config.keys.vault(), config.keys.room(), config.device);
         let identity = identity(&config);
         let path = config.state_dir.join("meta.db");
@@ -125,11 +127,13 @@ impl Replica {
             past: Past::default(),
             undelivered: MergeDiff::default(),
             waiting: None,
+            news: News::default(),
             cloned: false,
             control_is_old: config.control_is_old,
         };
         let replica = Self {
             env,
+            barred: Mutex::new(barred),
             core: Mutex::new(core),
             net: tokio::sync::Mutex::new(net),
             commits: Arc::new(OwnCommits::new(&config.state_dir)),
@@ -342,10 +346,9 @@ impl Replica {
         tips: &[Head],
         graph: &super::graph::Graph,
     ) -> Result<(), ReplicaError> {
-        let remembered = net.heads.lanes.values().map(|seen| seen.head);
-        let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        let device = |lane: &LaneId| graph.device_of_lane(lane);
         let newest = |lane: &LaneId| graph.newest(lane);
-        want.extend(net.inbox.between(&self.env, tips, newest).await?);
+        let want = self.wanted(net, tips, device, newest).await?;
         net.inbox
             .fetch(&self.env, want, |head| graph.knows(head))
             .await?;
@@ -358,11 +361,13 @@ impl Replica {
         net: &mut Net,
         tips: &[Head],
     ) -> Result<Vec<CheckpointRef>, ReplicaError> {
+        let tips = net.inbox.that_may_count(tips, &self.cuts(), |_| None);
         let only: BTreeSet<Head> = tips.iter().copied().collect();
         let mut newest = Inbox::default();
         newest
-            .fetch(&self.env, tips.to_vec(), |head| !only.contains(head))
+            .fetch(&self.env, tips, |head| !only.contains(head))
             .await?;
+        net.inbox.learn(&newest);
         let mut named: Vec<CheckpointRef> = newest
             .held
             .values()

@@ -45,7 +45,7 @@ impl Replica {
             let core = self.core.lock();
             let policy = &self.env.checkpoints;
             let due = core.meta.ops_since >= policy.ops || core.meta.bytes_since >= policy.bytes;
-            if self.env.read_only || !due {
+            if !self.has_a_say() || !due {
                 return Ok(false);
             }
         }
@@ -57,7 +57,7 @@ impl Replica {
     /// # Errors
     /// As `checkpoint_if_due`.
     pub async fn checkpoint(&self) -> Result<bool, ReplicaError> {
-        if self.env.read_only || self.net.lock().await.proposal.is_some() {
+        if !self.has_a_say() || self.net.lock().await.proposal.is_some() {
             return Ok(false);
         }
         let Some(plan) = self.plan()? else {
@@ -70,6 +70,9 @@ impl Replica {
 
     fn plan(&self) -> Result<Option<Plan>, ReplicaError> {
         let core = self.core.lock();
+        if core.must_be_folded_again() {
+            return Ok(None);
+        }
         let floor = core.graph.floor();
         let parent = core.meta.standing.current().map(|c| c.reference);
         if floor == 0 || parent.is_some_and(|parent| parent.floor >= floor) {

@@ -45,15 +45,21 @@ impl Replica {
     async fn not_taken_in(&self) -> Result<(Vec<Head>, Vec<Problem>), ReplicaError> {
         let mut unknown = self.lane_files().await?;
         {
-            let graph = &self.core.lock().graph;
+            let (graph, cuts) = (&self.core.lock().graph, self.cuts());
             let is_void = |head: &Head| {
-                let closed = graph.lanes.get(&head.lane).and_then(|lane| lane.closed);
+                let lane = graph.lanes.get(&head.lane);
+                let closed = lane.and_then(|lane| lane.closed);
+                let device = lane.map(|lane| lane.device);
+                let device = device.or_else(|| cuts.device_of(&head.lane));
                 closed.is_some_and(|last| head.seq > last)
+                    || device.is_some_and(|of| cuts.are_passed(&of, &head.lane, head.seq))
             };
             unknown.retain(|head| !graph.knows(head) && !is_void(head));
         }
         let (mut newest, mut problems) = (BTreeMap::<LaneId, Head>::new(), Vec::new());
         self.read_commits(unknown, |head, checked| match checked.as_ref() {
+            // Only its commit says whose a lane is of which no cut and no commit here speaks.
+            Ok(checked) if self.is_passed(checked) => {}
             Ok(checked) => note_newest(&mut newest, checked),
             Err(problem) if problem.kind == ProblemKind::Missing => {}
             Err(problem) => {

@@ -235,6 +235,9 @@ impl Replica {
         if self.env.read_only {
             return Err(ReplicaError::ReadOnly);
         }
+        if let Some(barred) = self.barred() {
+            return Err(barred.into());
+        }
         if net.cloned {
             return Err(ReplicaError::Cloned);
         }
@@ -257,6 +260,10 @@ impl Replica {
         let Some(sealed) = net.in_flight.clone() else {
             return Ok(());
         };
+        if self.barred().is_some() {
+            // Nobody takes it.
+            return Ok(());
+        }
         self.put_sealed(net, &sealed).await
     }
 

@@ -1,15 +1,16 @@
 //! Taking in what others published.
 
 use super::core::{Core, MergeError};
+use super::cutting::Cutting;
 use super::error::{FindingKind, LostHead, ReplicaError, Rollback, ShownHead};
 use super::graph::{Admitted, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
-use super::{MergeDiff, Net, Replica};
+use super::{MergeDiff, Net, Replica, barred};
 use crate::checkpoint::DigestOfRows;
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict, open_commit};
 use crate::heads::{Heads, SeenHead};
-use crate::lane::{Head, parse_tip};
+use crate::lane::{Head, parse_control_tip, parse_tip};
 use crate::order::OrderKey;
 use crate::rows::RowsError;
 use skrin_base::limits::COMMIT_MAX;
@@ -58,7 +59,11 @@ impl Replica {
     /// Whether commits wait for newer control records: refresh roster and keys, then pull again.
     pub async fn needs_control(&self) -> bool {
         let net = self.net.lock().await;
-        net.inbox.needs_control() || !self.lost_control(&net, &self.env.roster.read()).is_empty()
+        let roster = self.env.roster.read();
+        let now = self.env.clock.monotonic();
+        net.inbox.needs_control()
+            || !self.lost_control(&net, &roster).is_empty()
+            || net.news.is_due(now, &roster)
     }
 
     /// Judges by other control records from now on, which were just read from the storage.
@@ -79,6 +84,8 @@ impl Replica {
             lost
         };
         self.refuse_lost(None, Vec::new(), &lost)?;
+        net.news.was_read(self.env.clock.monotonic(), &roster);
+        *self.barred.lock() = barred(&roster, &self.env.device);
         *self.env.roster.write() = roster;
         *self.env.keys.write() = keys;
         Ok(())
@@ -120,10 +127,9 @@ impl Replica {
     pub(super) async fn pull_with(&self, net: &mut Net) -> Result<(), ReplicaError> {
         self.finish_sealing(net).await?;
         let tips = self.list_tips(net).await?;
-        let remembered = net.heads.lanes.values().map(|seen| seen.head);
-        let mut want: Vec<Head> = tips.iter().copied().chain(remembered).collect();
+        let device = |lane: &LaneId| self.core.lock().graph.device_of_lane(lane);
         let newest = |lane: &LaneId| self.core.lock().graph.newest(lane);
-        want.extend(net.inbox.between(&self.env, &tips, newest).await?);
+        let want = self.wanted(net, &tips, device, newest).await?;
         let mut fetched = self.fetch(net, want).await;
         if fetched.is_ok() {
             fetched = self.fetch_roots(net).await;
@@ -135,6 +141,22 @@ impl Replica {
         }
         fetched?;
         self.finish_pull(net, &tips).await
+    }
+
+    /// What is worth asking for: what tips show, what lies before it as far as listings show it, and what was seen.
+    pub(super) async fn wanted(
+        &self,
+        net: &Net,
+        tips: &[Head],
+        device: impl Fn(&LaneId) -> Option<DeviceId>,
+        newest: impl Fn(&LaneId) -> Option<u64>,
+    ) -> Result<Vec<Head>, ReplicaError> {
+        let cuts = self.cuts();
+        let tips = net.inbox.that_may_count(tips, &cuts, &device);
+        let between = net.inbox.between(&self.env, &tips, newest).await?;
+        let remembered: Vec<Head> = net.heads.lanes.values().map(|seen| seen.head).collect();
+        let remembered = net.inbox.that_may_count(&remembered, &cuts, device);
+        Ok([tips, remembered, between].concat())
     }
 
     pub(super) async fn fetch(&self, net: &mut Net, want: Vec<Head>) -> Result<(), ReplicaError> {
@@ -178,6 +200,8 @@ impl Replica {
         let lane = |head: &Head| core.graph.lanes.get(&head.lane);
         let own = |head: &&Head| lane(head).is_some_and(|l| l.device == self.env.device);
         net.own_tips = tips.iter().filter(own).copied().collect();
+        let names = listing.objects.iter().map(|l| l.name.file_name());
+        net.news.see(names.filter_map(parse_control_tip));
         Ok(tips)
     }
 
@@ -186,7 +210,7 @@ impl Replica {
             // Nobody else writes the state meanwhile: this may do it in parts.
             let _one = self.flushing.lock();
             let mut core = self.core.lock();
-            match core.is_broken() {
+            match core.must_be_folded_again() {
                 true => Err(MergeError::TooDeep),
                 false => self.absorb_whole(net, &mut core),
             }
@@ -194,7 +218,11 @@ impl Replica {
         match absorbed {
             Ok(diff) => net.undelivered.extend(diff),
             Err(MergeError::Rows(error)) => return Err(error.into()),
-            Err(MergeError::TooDeep) => Box::pin(self.rebuild(net)).await?,
+            Err(MergeError::TooDeep) => {
+                // What is known of the lanes has gone on: if this fails, it is tried again.
+                self.core.lock().outdate();
+                Box::pin(self.rebuild(net)).await?;
+            }
         }
         Ok(())
     }
@@ -232,6 +260,7 @@ impl Replica {
     fn absorb_below(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
         let mut fold = Vec::new();
         let mut closed = BTreeSet::new();
+        let mut cutting = Cutting::begin(core, self.cuts(), net);
         let stood = core.meta.standing.current().map(|c| c.reference);
         let proposed = core.meta.standing.highest_floor();
         let mut refused: Vec<Refused> = Vec::new();
@@ -265,6 +294,10 @@ impl Replica {
         net.roots
             .iter()
             .for_each(|root| core.meta.standing.believe(&root.0, &root.2));
+        let arrived: BTreeSet<Hash32> = fold.iter().map(|c| c.head().hash).collect();
+        cutting.end(core, &arrived)?;
+        closed.append(&mut cutting.closed);
+        self.report_cut_off(core, &cutting.void);
         self.report_omissions(core);
         self.refute_what_harms(net, core);
         let stands = core.meta.standing.current().map(|c| c.reference);
@@ -274,14 +307,17 @@ impl Replica {
         }
         if stands != stood {
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
-            closed.extend(hold_what_stands(core, &fold)?);
+            closed.extend(hold_what_stands(core, &arrived)?);
         }
         let stands_now = stands.filter(|_| stands != stood);
         let range = stands_now.map(|now| (stood.map_or(0, |stood| stood.floor), now.floor));
-        if voids_too_deep(core, &fold, &closed, range) {
+        if voids_too_deep(core, &arrived, &closed, range) {
             return Err(MergeError::TooDeep);
         }
-        let void = self.newly_void(core, &closed, stands_now)?;
+        let mut void = self.newly_void(core, &closed, stands_now)?;
+        if !cutting.void.is_empty() {
+            void.extend(core.find_logged(None, |c| cutting.void.contains(&c.head().hash))?);
+        }
         let mut diff = core.merge(Vec::new(), &void)?;
         diff.extend(self.fold(core, fold)?);
         core.trim();
@@ -316,8 +352,10 @@ impl Replica {
             match admitted {
                 Ok(admitted) => {
                     self.report_older_control(&checked, &control);
-                    self.report_oddities(&checked, &admitted);
-                    self.report_false_time(core, &checked);
+                    if !core.graph.is_cut_off(checked.head()) {
+                        self.report_oddities(&checked, &admitted);
+                        self.report_false_time(core, &checked);
+                    }
                     closed.extend(admitted.closed);
                     note_proposals(core, &checked);
                     self.note_refutations(net, core, &checked);
@@ -421,6 +459,23 @@ impl Replica {
             "{label} says a Lamport time that is not what it follows gives; it counts for nothing"
         );
         self.report(FindingKind::Integrity, self.object(head), text);
+    }
+
+    /// Tells whose commits count for nothing from now on, as they lie beyond the cut of their device.
+    fn report_cut_off(&self, core: &Core, void: &BTreeSet<Hash32>) {
+        let mut lanes: BTreeMap<LaneId, u64> = BTreeMap::new();
+        for head in void.iter().filter_map(|commit| core.graph.head_of(commit)) {
+            let first = lanes.entry(head.lane).or_insert(head.seq);
+            *first = (*first).min(head.seq);
+        }
+        for (lane, first) in lanes {
+            let device = core.graph.lanes.get(&lane).map(|lane| lane.device);
+            let label = device.map_or_else(String::new, |device| self.env.label(&device));
+            let text = format!(
+                "{label} was removed; what it wrote from commit {first} of this lane on counts for nothing"
+            );
+            self.report(FindingKind::CutOff, lane.to_string(), text);
+        }
     }
 
     fn report_older_control(&self, checked: &CheckedCommit, before: &[Hash32]) {
@@ -547,10 +602,10 @@ impl Replica {
                 "its proposer computed digest {digest}, this device {computed}: one of the two is wrong"
             );
             self.report(FindingKind::Digest, object, text.clone());
-            if !self.env.read_only {
+            if self.has_a_say() {
                 net.refuting.insert(*reference, computed);
             }
-            return Ok(!self.env.read_only);
+            return Ok(self.has_a_say());
         }
         net.verdicts.push(Verdict {
             opinion: Opinion::Confirm,
@@ -571,7 +626,14 @@ impl Replica {
         }
         let open = net.heads.lanes.values().filter(|seen| !seen.closed);
         let newest = newest.into_values().filter(|seen| seen.closed);
-        open.chain(newest).cloned().collect()
+        // What lies beyond a cut nobody needs.
+        let cuts = self.cuts();
+        let passed = |seen: &&SeenHead| {
+            let Head { lane, seq, .. } = seen.head;
+            cuts.are_passed(&seen.device, &lane, seq)
+        };
+        let needed = open.chain(newest).filter(|seen| !passed(seen));
+        needed.cloned().collect()
     }
 
     /// Tips are hints: a commit that no tip shows is asked for by its exact name before anybody is accused.
@@ -740,7 +802,7 @@ impl Replica {
             };
             let known = before.lanes.get(id).filter(|known| known.head == head);
             let awaited = known.and_then(|known| known.awaited);
-            let is_open = lane.closed.is_none();
+            let is_open = core.graph.is_open(lane);
             let behind = || (is_open && core.is_behind(*id, lane)).then_some(now);
             let seen = SeenHead {
                 head,
@@ -786,12 +848,21 @@ pub(super) fn note_proposals(core: &mut Core, checked: &CheckedCommit) {
 /// Lets what the checkpoints that stand now say of the ends of lanes count. Returns the lanes that end earlier.
 fn hold_what_stands(
     core: &mut Core,
-    fold: &[CheckedCommit],
+    arrived: &BTreeSet<Hash32>,
 ) -> Result<BTreeSet<LaneId>, MergeError> {
-    let arrived: BTreeSet<Hash32> = fold.iter().map(|checked| checked.head().hash).collect();
     let held = core.meta.standing.held();
+    let moved = core.graph.hold(&held);
+    earlier_ends(core, moved, arrived)
+}
+
+/// Of lanes that end elsewhere than before, those that end earlier.
+pub(super) fn earlier_ends(
+    core: &Core,
+    moved: Vec<(LaneId, Option<u64>)>,
+    arrived: &BTreeSet<Hash32>,
+) -> Result<BTreeSet<LaneId>, MergeError> {
     let mut earlier = BTreeSet::new();
-    for (lane, before) in core.graph.hold(&held) {
+    for (lane, before) in moved {
         let now = core.graph.lanes.get(&lane).and_then(|lane| lane.closed);
         let later = before.filter(|before| now.is_none_or(|now| now > *before));
         match later {
@@ -815,7 +886,7 @@ fn hold_what_stands(
 /// between the floors of the checkpoint that stood and of the one that stands now.
 fn voids_too_deep(
     core: &Core,
-    fold: &[CheckedCommit],
+    arrived: &BTreeSet<Hash32>,
     closed: &BTreeSet<LaneId>,
     range: Option<(u64, u64)>,
 ) -> bool {
@@ -823,7 +894,6 @@ fn voids_too_deep(
         return false;
     }
     let (graph, undoable_from) = (&core.graph, core.meta.undoable_from);
-    let arrived: BTreeSet<Hash32> = fold.iter().map(|checked| checked.head().hash).collect();
     let chain: Vec<&Candidate> = core.meta.standing.chain().collect();
     let is_below = |head: &Head, lamport: u64| {
         let above = chain.iter().find(|c| lamport <= c.reference.floor);

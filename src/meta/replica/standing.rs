@@ -42,6 +42,22 @@ impl Reach {
         held.is_some_and(|held| graph.precedes_any(head, &held.ends))
     }
 
+    /// Whether it holds what lies beyond the cut of a device.
+    fn is_beyond_a_cut(&self, graph: &Graph) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|(lane, held)| {
+            let known = graph.lanes.get(lane).map(|lane| lane.device);
+            let device = known.or_else(|| graph.cuts().device_of(lane));
+            let mut ends = held.ends.iter();
+            device.is_some_and(|device| {
+                ends.any(|(seq, hash)| {
+                    let (lane, seq, hash) = (*lane, *seq, *hash);
+                    graph.is_beyond(&device, &Head { lane, seq, hash })
+                })
+            })
+        })
+    }
+
     /// The floor of the checkpoint before it.
     pub(super) fn parent_floor(&self) -> u64 {
         self.parent.map_or(0, |parent| parent.floor)
@@ -65,6 +81,14 @@ impl Reach {
 /// up to the floor.
 pub(super) type Named = BTreeMap<LaneId, (u64, u64)>;
 
+/// One proposal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Proposed {
+    named: Named,
+    /// Whether the commit lies beyond no cut.
+    counts: bool,
+}
+
 /// A checkpoint that commits proposed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Candidate {
@@ -72,7 +96,9 @@ pub(super) struct Candidate {
     pub(super) digest: Hash32,
     /// The places of the commits that proposed it, and what those had named. None for the checkpoint that this state began
     /// with, until such a commit is seen.
-    places: BTreeMap<OrderKey, Named>,
+    places: BTreeMap<OrderKey, Proposed>,
+    /// Whether it holds what lies beyond a cut: then it never stands.
+    is_beyond: bool,
     /// What its root says, once it was fetched and believed.
     pub(super) reach: Option<Reach>,
 }
@@ -83,8 +109,14 @@ impl Candidate {
             reference,
             digest,
             places: BTreeMap::new(),
+            is_beyond: false,
             reach: None,
         }
+    }
+
+    /// Whether it holds what lies beyond the cut of a device.
+    pub(super) fn is_beyond_a_cut(&self) -> bool {
+        self.is_beyond
     }
 
     /// Whether its root leaves out what a proposer had named: it would make that void, and the proposal counts for nothing.
@@ -98,9 +130,10 @@ impl Candidate {
         above.any(|(lane, (seq, _))| held(lane).is_none_or(|last| last < *seq))
     }
 
-    /// The places at which it was proposed.
+    /// The places at which it was proposed, by commits that lie beyond no cut.
     pub(super) fn all_places(&self) -> impl Iterator<Item = &OrderKey> {
-        self.places.keys()
+        let counting = self.places.iter().filter(|(_, by)| by.counts);
+        counting.map(|(place, _)| place)
     }
 
     /// The places at which it was proposed by somebody whom it does not contradict, ascending.
@@ -108,13 +141,13 @@ impl Candidate {
         let good = self
             .places
             .iter()
-            .filter(|(_, named)| !self.leaves_out(named));
+            .filter(|(_, by)| by.counts && !self.leaves_out(&by.named));
         good.map(|(place, _)| place)
     }
 
     /// Whether all who proposed it had seen what it leaves out.
     pub(super) fn omits(&self) -> bool {
-        !self.places.is_empty() && self.places().next().is_none()
+        self.all_places().next().is_some() && self.places().next().is_none()
     }
 
     pub(super) fn was_proposed(&self) -> bool {
@@ -129,7 +162,9 @@ pub(super) struct Standing {
     pub(super) anchor: Option<CheckpointRef>,
     pub(super) candidates: Vec<Candidate>,
     /// Who refuted what, in commits that count for that (docs/format/checkpoints.md, section 5).
-    refuted: BTreeMap<CheckpointRef, BTreeSet<DeviceId>>,
+    refuted: BTreeMap<CheckpointRef, BTreeMap<Head, DeviceId>>,
+    /// Commits that refute, and lie beyond a cut.
+    ignored: BTreeSet<Head>,
     /// What this device refutes and no commit of it says yet.
     own: BTreeSet<CheckpointRef>,
     /// Proposals of which this device has formed its opinion: the place and the root.
@@ -184,6 +219,7 @@ impl Standing {
             anchor: None,
             candidates: Vec::new(),
             refuted: self.refuted.clone(),
+            ignored: self.ignored.clone(),
             own: self.own.clone(),
             judged: self.judged.clone(),
             chain: Cached::default(),
@@ -209,15 +245,39 @@ impl Standing {
             self.candidates.len() - 1
         });
         if let Some(candidate) = self.candidates.get_mut(at) {
-            candidate.places.insert(place, named);
+            let counts = true;
+            candidate.places.insert(place, Proposed { named, counts });
         }
         self.chain = Cached::default();
     }
 
     /// Notes a refutation that counts. Returns whether it is news.
-    pub(super) fn refute(&mut self, reference: CheckpointRef, device: DeviceId) -> bool {
+    pub(super) fn refute(&mut self, reference: CheckpointRef, by: &Head, device: DeviceId) -> bool {
         self.chain = Cached::default();
-        self.refuted.entry(reference).or_default().insert(device)
+        let refuters = self.refuted.entry(reference).or_default();
+        let known = refuters.values().any(|known| *known == device);
+        refuters.insert(*by, device);
+        !known
+    }
+
+    /// Judges by the cuts of a graph that were not in force, or not known for what they are, when proposals and refutations came.
+    pub(super) fn settle_cuts(&mut self, graph: &Graph) {
+        for candidate in &mut self.candidates {
+            let reach = candidate.reach.as_ref();
+            candidate.is_beyond = reach.is_some_and(|reach| reach.is_beyond_a_cut(graph));
+            let floor = candidate.reference.floor;
+            for (place, by) in &mut candidate.places {
+                let Some(head) = graph.head_of(&place.commit()) else {
+                    continue;
+                };
+                by.counts = !graph.is_cut_off(&head);
+                by.named = graph.named_up_to(&head, floor);
+            }
+        }
+        let refuters = self.refuted.values().flatten();
+        let ignored = refuters.filter(|(head, device)| graph.is_beyond(device, head));
+        self.ignored = ignored.map(|(head, _)| *head).collect();
+        self.chain = Cached::default();
     }
 
     /// Lets refutations of this device count that no commit says yet.
@@ -239,13 +299,15 @@ impl Standing {
 
     /// Whether somebody refuted it, this device included.
     pub(super) fn is_refuted(&self, reference: &CheckpointRef) -> bool {
-        self.refuted.contains_key(reference) || self.own.contains(reference)
+        let mut refuters = self.refuted.get(reference).into_iter().flatten();
+        let counts = refuters.any(|(head, _)| !self.ignored.contains(head));
+        counts || self.own.contains(reference)
     }
 
     /// Whether a commit of this device says that it refutes it.
     pub(super) fn is_refuted_by(&self, reference: &CheckpointRef, device: &DeviceId) -> bool {
         let refuters = self.refuted.get(reference);
-        refuters.is_some_and(|refuters| refuters.contains(device))
+        refuters.is_some_and(|refuters| refuters.values().any(|by| by == device))
     }
 
     /// Lets the root of a proposal count.
@@ -297,7 +359,8 @@ impl Standing {
     fn chain_by(&self, place: impl Fn(&Candidate) -> Option<OrderKey>) -> Vec<usize> {
         let mut first: BTreeMap<Option<CheckpointRef>, (OrderKey, usize)> = BTreeMap::new();
         for (at, c) in self.candidates.iter().enumerate() {
-            let Some(reach) = c.reach.as_ref().filter(|_| !self.is_refuted(&c.reference)) else {
+            let is_out = c.is_beyond || self.is_refuted(&c.reference);
+            let Some(reach) = c.reach.as_ref().filter(|_| !is_out) else {
                 continue;
             };
             let rises = reach.parent.is_none_or(|p| p.floor < c.reference.floor);
@@ -411,13 +474,15 @@ impl Encode for Candidate {
         self.reference.encode(w);
         self.digest.encode(w);
         w.count(self.places.len());
-        for (place, named) in &self.places {
+        for (place, by) in &self.places {
             w.raw(place.as_bytes());
-            encode_map(w, named, |w, (seq, lamport)| {
+            w.u8(by.counts.into());
+            encode_map(w, &by.named, |w, (seq, lamport)| {
                 w.u64(*seq);
                 w.u64(*lamport);
             });
         }
+        w.u8(self.is_beyond.into());
         w.option(self.reach.as_ref());
     }
 }
@@ -430,11 +495,15 @@ impl Decode for Candidate {
             places: {
                 let n = r.count("places of a proposal", LOCAL_MAX, ORDER_LEN)?;
                 let places = (0..n).map(|_| {
-                    let named = |r: &mut Reader<'_>| Ok((r.u64()?, r.u64()?));
-                    Ok((decode_place(r)?, decode_map(r, named)?))
+                    let pair = |r: &mut Reader<'_>| Ok((r.u64()?, r.u64()?));
+                    let place = decode_place(r)?;
+                    let counts = r.bool()?;
+                    let named = decode_map(r, pair)?;
+                    Ok((place, Proposed { named, counts }))
                 });
                 places.collect::<Result<_, WireError>>()?
             },
+            is_beyond: r.bool()?,
             reach: r.option()?,
         })
     }
@@ -444,10 +513,11 @@ impl Encode for Standing {
     fn encode(&self, w: &mut Writer) {
         w.option(self.anchor.as_ref());
         w.list(&self.candidates);
-        encode_map(w, &self.refuted, |w, devices| {
-            w.count(devices.len());
-            devices.iter().for_each(|device| device.encode(w));
+        encode_map(w, &self.refuted, |w, refuters| {
+            encode_map(w, refuters, |w, device| device.encode(w));
         });
+        w.count(self.ignored.len());
+        self.ignored.iter().for_each(|head| head.encode(w));
         w.count(self.own.len());
         self.own.iter().for_each(|reference| reference.encode(w));
         w.count(self.judged.len());
@@ -460,16 +530,17 @@ impl Encode for Standing {
 
 impl Decode for Standing {
     fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-        let set = |r: &mut Reader<'_>| {
-            let devices: Vec<DeviceId> = r.list("devices that refute", LOCAL_MAX)?;
-            Ok(devices.into_iter().collect())
-        };
+        let refuters = |r: &mut Reader<'_>| decode_map(r, DeviceId::decode);
         Ok(Self {
             anchor: r.option()?,
             candidates: r.list("proposed checkpoints", LOCAL_MAX)?,
             roots: BTreeMap::new(),
             chain: Cached::default(),
-            refuted: decode_map(r, set)?,
+            refuted: decode_map(r, refuters)?,
+            ignored: {
+                let ignored: Vec<Head> = r.list("ignored refutations", LOCAL_MAX)?;
+                ignored.into_iter().collect()
+            },
             own: {
                 let own: Vec<CheckpointRef> = r.list("own refutations", LOCAL_MAX)?;
                 own.into_iter().collect()

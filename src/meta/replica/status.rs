@@ -106,7 +106,7 @@ impl Replica {
                 hash: tip.hash,
                 lamport: tip.lamport,
                 time: tip.time,
-                open: lane.closed.is_none(),
+                open: core.graph.is_open(lane),
             })
         });
         let lanes = lanes.collect();

@@ -9,7 +9,7 @@ use super::standing::Reach;
 use crate::checkpoint::{DigestOfRows, Root, RowAssembler};
 use crate::commit::{CheckedCommit, CheckpointRef};
 use crate::lane::Head;
-use crate::lane::parse_tip;
+use crate::lane::{parse_control_tip, parse_tip};
 use crate::rows::{MemoryRows, RowsError};
 use futures_util::stream::{self, StreamExt};
 use skrin_base::{Hash32, LaneId};
@@ -125,9 +125,13 @@ impl Replica {
 
     /// The newest commit of each lane that is there, of those that this replica was not led to.
     fn hidden(&self, commits: &BTreeMap<Hash32, CheckedCommit>) -> Vec<Head> {
-        let core = self.core.lock();
+        let (core, cuts) = (self.core.lock(), self.cuts());
         let mut newest: BTreeMap<LaneId, Head> = BTreeMap::new();
-        let heads = commits.values().map(CheckedCommit::head);
+        let may_count = commits.values().filter(|checked| {
+            let (head, device) = (checked.head(), checked.commit().device);
+            !cuts.are_passed(&device, &head.lane, head.seq)
+        });
+        let heads = may_count.map(CheckedCommit::head);
         for head in heads.filter(|head| !core.graph.knows(head)) {
             let known = newest.entry(head.lane).or_insert(*head);
             if head.seq > known.seq {
@@ -301,7 +305,10 @@ fn verify_tips(
     tips: &[Listed],
     commits: &BTreeMap<Hash32, CheckedCommit>,
 ) {
-    for listed in tips {
+    let of_commits = tips
+        .iter()
+        .filter(|listed| parse_control_tip(listed.name.file_name()).is_none());
+    for listed in of_commits {
         let tip = parse_tip(listed.name.file_name());
         let found = tip.and_then(|tip| commits.get(&tip.hash));
         if tip.is_none() || found.map(CheckedCommit::head) != tip.as_ref() {
@@ -320,7 +327,7 @@ fn fold_all(
 ) -> Result<Hash32, RowsError> {
     let commits = in_order(replica.env.names.0, commits.into_values());
     let reaches = roots.iter().map(|(at, root)| (*at, Reach::of(root)));
-    let all = Admission::of(&commits, &reaches.collect());
+    let all = Admission::of(&commits, &reaches.collect(), &replica.cuts());
     for (head, fault) in &all.refused {
         report.problem(ProblemKind::Refused, replica.object(head), fault);
     }

@@ -46,7 +46,7 @@ impl<'a> Seen<'a> {
 impl Replica {
     /// Forms an opinion of proposals before they count: those that came since the last complete pull.
     pub(super) fn refute_what_harms(&self, net: &mut Net, core: &mut Core) {
-        if self.env.read_only {
+        if !self.has_a_say() {
             return;
         }
         let own = net.refuting.keys().copied();
@@ -59,7 +59,7 @@ impl Replica {
     /// Refutes what does not stand, as far as nobody did, where somebody who begins with it could not see why. After a
     /// complete pull, and before its heads are remembered.
     pub(super) fn refute_what_cannot_stand(&self, net: &mut Net) {
-        if self.env.read_only {
+        if !self.has_a_say() {
             return;
         }
         let mut core = self.core.lock();
@@ -117,6 +117,7 @@ impl Replica {
             let mut places = c.all_places();
             places.any(|place| !standing.is_judged(place, &c.reference))
                 && !standing.is_refuted(&c.reference)
+                && !c.is_beyond_a_cut()
         });
         let why = |c: &Candidate| Some((c.reference, self.objection(core, &seen, c)?));
         new.filter_map(why).collect()
@@ -171,11 +172,11 @@ impl Replica {
         let device = checked.commit().device;
         for verdict in refutations(checked) {
             let reference = verdict.checkpoint;
-            let news = core.meta.standing.refute(reference, device);
+            let news = core.meta.standing.refute(reference, checked.head(), device);
             if device == self.env.device {
                 net.refuting.remove(&reference);
                 core.meta.standing.has_said(&reference);
-            } else if news {
+            } else if news && !core.graph.is_cut_off(checked.head()) {
                 let text = format!("{} refutes it; it does not stand", self.env.label(&device));
                 self.report(FindingKind::Refuted, self.root_object(&reference), text);
             }
@@ -224,7 +225,8 @@ fn cannot_stand(core: &Core) -> Vec<(CheckpointRef, &'static str)> {
         hidden.then_some("it holds the commit that proposed the one that stands in its place")
     };
     let open = standing.candidates.iter().filter(|c| {
-        let settled = stands(&c.reference) || standing.is_refuted(&c.reference);
+        let settled =
+            stands(&c.reference) || standing.is_refuted(&c.reference) || c.is_beyond_a_cut();
         !settled && c.was_proposed() && Some(c.reference) != standing.anchor
     });
     open.filter_map(|c| Some((c.reference, why(c)?))).collect()

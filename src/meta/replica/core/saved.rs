@@ -1,6 +1,6 @@
 //! How the state is kept in the local cache beside its rows, and comes back from there.
 
-use super::super::graph::{Graph, Lane, Node};
+use super::super::graph::{Cuts, Graph, Lane, Node};
 use super::super::standing::Standing;
 use super::{Core, Logged, Meta, broken};
 use crate::cache::{CachedRows, FlushJob, Flushed};
@@ -35,7 +35,7 @@ impl Core {
         if self.broken {
             return Err(broken());
         }
-        if self.rows.is_flushing() {
+        if self.rows.is_flushing() || self.outdated {
             return Ok(None);
         }
         self.collect_changes();
@@ -180,6 +180,7 @@ impl Core {
         let mut core = Self::new(room, device, rows);
         core.meta = parts.meta;
         core.graph = Graph::restore(parts.lanes, parts.nodes);
+        core.graph.set_cuts(core.meta.cuts.clone());
         let stored = |key| {
             (
                 key,
@@ -286,6 +287,7 @@ impl Encode for Meta {
         self.standing.encode(w);
         w.u64(self.ops_since);
         w.u64(self.bytes_since);
+        self.cuts.encode(w);
     }
 }
 
@@ -296,6 +298,7 @@ impl Decode for Meta {
             standing: Standing::decode(r)?,
             ops_since: r.u64()?,
             bytes_since: r.u64()?,
+            cuts: Cuts::decode(r)?,
         })
     }
 }
