@@ -78,7 +78,9 @@ impl Team {
     fn role(&self, mount: &Mount<'_>, person: &str) -> String {
         let members = self.members(mount);
         let member = members.iter().find(|m| m["name"] == person);
-        member.map_or("none".to_owned(), |m| m["role"].as_str().unwrap().to_owned())
+        member.map_or("none".to_owned(), |m| {
+            m["role"].as_str().unwrap().to_owned()
+        })
     }
 
     fn remove(&self, from: &Mount<'_>, person: &str) {
@@ -176,7 +178,10 @@ fn who_is_removed_while_writing_writes_and_reads_nothing_more(on: On) {
     anna.sync();
     bea.unmount_with(&["--now"]);
     // Nothing of what she wrote later came.
-    let later: Vec<_> = names(&anna).into_iter().filter(|n| !seen.contains(n)).collect();
+    let later: Vec<_> = names(&anna)
+        .into_iter()
+        .filter(|n| !seen.contains(n))
+        .collect();
     assert_eq!(later, ["still"]);
     // With all that she ever had and the whole storage.
     let dest = team.vault.path("stolen");
@@ -224,13 +229,16 @@ fn an_invitation_serves_once_and_not_after_its_time() {
     team.join_command(&invitation, "bea").output_ok();
     let mut second = team.vault.skrin(&["join"]);
     second.arg(&invitation).arg(team.vault.address());
-    second.arg("--words-file").arg(team.vault.path("words-other"));
+    second
+        .arg("--words-file")
+        .arg(team.vault.path("words-other"));
     second.arg("--state-dir").arg(team.vault.state("other"));
     let (code, said) = second.arg("--no-wait").code();
     assert_ne!(code, 0, "{said}");
     let mut late = team.vault.skrin(&["invite"]);
     let file = team.vault.path("late");
-    late.arg(anna.path()).args(["--name", "carl", "--expires", "1s", "--output"]);
+    late.arg(anna.path())
+        .args(["--name", "carl", "--expires", "1s", "--output"]);
     late.arg(&file).output_ok();
     std::thread::sleep(std::time::Duration::from_secs(2));
     let (code, said) = team.join_command(&file, "carl").code();
@@ -249,11 +257,21 @@ fn a_lost_device_is_revoked_and_reads_nothing_that_comes_later() {
     wait_for("the file", || reads(&desktop, "file", "before"));
     let mut list = team.vault.skrin(&["device", "list", "--json"]);
     let text = list.arg(laptop.path()).output_ok();
-    let own = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let own = own.into_iter().find(|device| device["own"] == true).unwrap();
+    let own = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let own = own
+        .into_iter()
+        .find(|device| device["own"] == true)
+        .unwrap();
     let mut revoke = team.vault.skrin(&["device", "revoke"]);
-    revoke.arg(desktop.path()).arg(own["device"].as_str().unwrap());
-    revoke.arg("--words-file").arg(team.words("anna")).output_ok();
+    revoke
+        .arg(desktop.path())
+        .arg(own["device"].as_str().unwrap());
+    revoke
+        .arg("--words-file")
+        .arg(team.words("anna"))
+        .output_ok();
     std::fs::write(desktop.join("file"), "after").unwrap();
     desktop.sync();
     wait_for("the laptop to refuse", || {
@@ -273,12 +291,18 @@ fn safety_numbers_are_the_same_for_all_who_look() {
     team.bring(&anna, "bea", "manager");
     let bea = team.mount("bea", "bea");
     let number = |mount: &Mount<'_>, of: &str| {
-        let mut show = team.vault.skrin(&["identity", "show", "--json", "--of", of]);
+        let mut show = team
+            .vault
+            .skrin(&["identity", "show", "--json", "--of", of]);
         let text = show.arg(mount.path()).output_ok();
         let value: Value = serde_json::from_str(&text).unwrap();
         value["safety_number"].as_str().unwrap().to_owned()
     };
-    let own = team.vault.skrin(&["identity", "show", "--qr"]).arg(bea.path()).output_ok();
+    let own = team
+        .vault
+        .skrin(&["identity", "show", "--qr"])
+        .arg(bea.path())
+        .output_ok();
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).count();
     assert_eq!(number(&anna, "bea"), number(&bea, "bea"));
     assert_eq!(digits(&number(&anna, "bea")), 60);

@@ -436,15 +436,6 @@ pub(crate) enum Role {
     Reader,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Past {
-    /// Everything that was, as far as it is kept
-    All,
-    /// Nothing from before
-    None,
-}
-
 #[derive(Args)]
 pub(crate) struct InviteArgs {
     /// The mount point, or anything below it
@@ -461,9 +452,6 @@ pub(crate) struct InviteArgs {
     /// The membership ends then
     #[arg(long, value_name = "DATE", value_parser = crate::past::parse_date)]
     pub until: Option<i64>,
-    /// What of the past that person may read
-    #[arg(long, value_enum, default_value = "all")]
-    pub history: Past,
     /// Write the invitation into this new file instead of showing it. Whoever has it can ask to be let in until it is used: hand
     /// it over outside the storage
     #[arg(long, value_name = "F")]

@@ -20,6 +20,7 @@ mod machine;
 mod mirror;
 mod mount_point;
 mod mount_table;
+mod officer;
 mod past;
 mod people;
 mod pins;

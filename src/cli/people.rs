@@ -2,7 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::args::{Past, Role};
+use skrin_base::ids::{DeviceId, PersonId};
+use skrin_vault::record::{Recipient, SignerRef};
+use skrin_vault::state::{AuditEntry, ControlState, What};
+use skrin_vault::{Room, safety_number};
+
+use crate::args::Role;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::past::rfc3339;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -19,7 +26,6 @@ pub(crate) enum Request {
         expires: u64,
         /// Nanoseconds since 1970.
         until: Option<i64>,
-        history: Past,
     },
     /// Change a role.
     Role { person: String, role: Role },
@@ -119,6 +125,205 @@ pub(crate) struct Ended {
 pub(crate) struct Ends {
     /// The device's id, in hex.
     pub device: String,
+    pub name: String,
     /// Lane, number and id of each.
     pub tips: Vec<(String, u64, String)>,
+}
+
+fn hex(id: impl std::fmt::Display) -> String {
+    id.to_string()
+}
+
+fn role_name(role: skrin_vault::record::Role) -> &'static str {
+    use skrin_vault::record::Role as R;
+    match role {
+        R::Owner => "owner",
+        R::Manager => "manager",
+        R::Editor => "editor",
+        R::Reader => "reader",
+    }
+}
+
+impl From<Role> for skrin_vault::record::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Manager => Self::Manager,
+            Role::Editor => Self::Editor,
+            Role::Reader => Self::Reader,
+        }
+    }
+}
+
+/// Answers what only has to be read.
+///
+/// # Errors
+/// `Usage` for what has to be asked of a mount.
+pub(crate) fn read(
+    request: &Request,
+    room: &Room,
+    own: PersonId,
+    device: Option<DeviceId>,
+) -> Outcome<Answer> {
+    match request {
+        Request::Members => Ok(Answer::Members(members(room, own, device))),
+        Request::Audit => Ok(Answer::Audit(audit(&room.state))),
+        _ => Err(Failure::new(
+            Exit::Usage,
+            "this can only be asked of a mount",
+        )),
+    }
+}
+
+/// Members in the order of their names, then those who were.
+fn members(room: &Room, own: PersonId, device: Option<DeviceId>) -> Vec<Member> {
+    let state = &room.state;
+    let now = state.now();
+    let name_of = |person: &PersonId| {
+        state
+            .persons
+            .get(person)
+            .map(|p| p.name.as_str().to_owned())
+    };
+    let mut all: Vec<Member> = state
+        .persons
+        .iter()
+        .map(|(id, person)| {
+            let member = now.members.get(id);
+            let role = member.map_or("removed", |member| role_name(member.role));
+            let added_by = member.filter(|member| member.author != *id);
+            Member {
+                person: hex(id),
+                name: person.name.as_str().to_owned(),
+                role: role.to_owned(),
+                own: *id == own,
+                added_by: added_by.and_then(|member| name_of(&member.author)),
+                since: member.map_or_else(String::new, |member| rfc3339(member.since)),
+                until: member.and_then(|member| member.until).map(rfc3339),
+                safety_number: safety_number(room.keys.vault(), &person.keys.fingerprint()),
+                devices: machines(state, id, device),
+            }
+        })
+        .collect();
+    all.sort_by(|a, b| {
+        let key = |m: &Member| (m.role == "removed", m.name.clone(), m.person.clone());
+        key(a).cmp(&key(b))
+    });
+    all
+}
+
+fn machines(state: &ControlState, person: &PersonId, own: Option<DeviceId>) -> Vec<Machine> {
+    let now = state.now();
+    let devices = state.devices.iter().filter(|(_, d)| d.person == *person);
+    devices
+        .map(|(id, device)| Machine {
+            device: hex(id),
+            name: device.label.as_str().to_owned(),
+            since: rfc3339(device.time),
+            ended: !now.devices.contains_key(id),
+            own: own == Some(*id),
+        })
+        .collect()
+}
+
+fn audit(state: &ControlState) -> Vec<Entry> {
+    let person = |id: &PersonId| match state.persons.get(id) {
+        Some(person) => person.name.as_str().to_owned(),
+        None => hex(id),
+    };
+    let device = |id: &DeviceId| match state.devices.get(id) {
+        Some(device) => device.label.as_str().to_owned(),
+        None => hex(id),
+    };
+    let entry = |entry: AuditEntry| Entry {
+        id: hex(entry.id),
+        time: rfc3339(entry.time),
+        author: person(&entry.author),
+        signed_with: match entry.signer {
+            SignerRef::Root => "root".to_owned(),
+            SignerRef::Words => "words".to_owned(),
+            SignerRef::Device(id) => device(&id),
+        },
+        what: what(&entry.what, &person, &device),
+        counts: !entry.overruled,
+        follows: entry.parents.iter().map(hex).collect(),
+    };
+    state.audit().into_iter().map(entry).collect()
+}
+
+fn what(
+    what: &What,
+    person: &dyn Fn(&PersonId) -> String,
+    device: &dyn Fn(&DeviceId) -> String,
+) -> String {
+    let recipient = |recipient: &Recipient| match recipient {
+        Recipient::Device(id) => format!("the device {}", device(id)),
+        Recipient::Root(id) => format!("{}'s root", person(id)),
+        Recipient::Words(id) => format!("{}'s words", person(id)),
+    };
+    match what {
+        What::Made { name, .. } => format!("made the vault, owned by {}", name.as_str()),
+        What::DeviceAdded { label, .. } => format!("certified the device {}", label.as_str()),
+        What::DeviceRevoked { device: id, .. } => format!("revoked the device {}", device(id)),
+        What::Epoch {
+            members, devices, ..
+        } => format!("made new keys for {members} members and {devices} devices"),
+        What::Granted { recipient: to, .. } => format!("gave keys to {}", recipient(to)),
+        What::Linked { recipient: to, .. } => format!("gave earlier keys to {}", recipient(to)),
+        What::SlotAdded(_) => "listed a passphrase or words".to_owned(),
+        What::SlotRemoved(_) => "took a passphrase or words off the list".to_owned(),
+        What::MemberAdded {
+            name, role, until, ..
+        } => {
+            let until = until.map(|until| format!(" until {}", rfc3339(until)));
+            let until = until.unwrap_or_default();
+            format!("let {} in as {}{until}", name.as_str(), role_name(*role))
+        }
+        What::MemberRemoved { person: id, .. } => format!("removed {}", person(id)),
+        What::RoleChanged {
+            person: id, role, ..
+        } => format!("made {} {}", person(id), role_name(*role)),
+        What::Unknown { tag } => format!("something that this program does not know ({tag})"),
+    }
+}
+
+/// The member whom somebody means by a name, or by the first digits of an id.
+///
+/// # Errors
+/// `Absent` for nobody, `Usage` for several.
+pub(crate) fn find<'a>(members: &'a [Member], wanted: &str) -> Outcome<&'a Member> {
+    let is_id = |id: &str| wanted.len() >= 4 && id.starts_with(&wanted.to_ascii_lowercase());
+    let found: Vec<&Member> = members
+        .iter()
+        .filter(|member| member.name == wanted || is_id(&member.person))
+        .collect();
+    one(&found, wanted, "member")
+}
+
+/// The device whom somebody means, likewise.
+///
+/// # Errors
+/// As `find`.
+pub(crate) fn find_device<'a>(devices: &[&'a Machine], wanted: &str) -> Outcome<&'a Machine> {
+    let is_id = |id: &str| wanted.len() >= 4 && id.starts_with(&wanted.to_ascii_lowercase());
+    let fits = |device: &&&Machine| device.name == wanted || is_id(&device.device);
+    let found: Vec<&Machine> = devices.iter().filter(fits).copied().collect();
+    one(&found, wanted, "device")
+}
+
+fn one<'a, T>(found: &[&'a T], wanted: &str, kind: &str) -> Outcome<&'a T> {
+    match found {
+        [one] => Ok(one),
+        [] => Err(
+            Failure::new(Exit::Absent, format!("{wanted}: there is no such {kind}")).remedy(
+                format!(
+                    "`skrin {kind} list` shows names and ids; of an id, give at least four digits"
+                ),
+            ),
+        ),
+        _ => Err(
+            Failure::new(Exit::Usage, format!("{wanted}: there are several")).remedy(format!(
+                "give the first digits of an id from `skrin {kind} list`"
+            )),
+        ),
+    }
 }

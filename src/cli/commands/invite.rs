@@ -27,7 +27,6 @@ pub(crate) fn run(args: &InviteArgs) -> Outcome {
             role: args.role,
             expires: args.expires,
             until: args.until,
-            history: args.history,
         },
     );
     let made = made.inspect_err(|_| {
@@ -48,7 +47,11 @@ pub(crate) fn run(args: &InviteArgs) -> Outcome {
         return Ok(());
     }
     match &args.output {
-        Some(path) => print::line(format!("the invitation for {} is in {}", invited.name, path.display())),
+        Some(path) => print::line(format!(
+            "the invitation for {} is in {}",
+            invited.name,
+            path.display()
+        )),
         None => print::line(&invited.invitation),
     }
     print::note(format!(

@@ -58,7 +58,9 @@ fn changed(dir: &Path, request: Request, json: bool) -> Outcome {
 fn told(ended: &Ended) -> Vec<String> {
     let Ended { name, role, .. } = ended;
     let mut lines = vec![match role.as_str() {
-        "removed" => format!("{name} was removed: nothing that is written from now on can be read with the keys that {name} ever had"),
+        "removed" => format!(
+            "{name} was removed: nothing that is written from now on can be read with the keys that {name} ever had"
+        ),
         role => format!("{name} is {role} now"),
     }];
     if role == "removed" {
@@ -143,7 +145,10 @@ pub(crate) fn identity(verb: &IdentityVerb) -> Outcome {
     let member = match of {
         Some(wanted) => people::find(&members, wanted)?,
         None => members.iter().find(|member| member.own).ok_or_else(|| {
-            Failure::new(Exit::Integrity, "the control records do not know who you are")
+            Failure::new(
+                Exit::Integrity,
+                "the control records do not know who you are",
+            )
         })?,
     };
     if at.json {
@@ -152,7 +157,12 @@ pub(crate) fn identity(verb: &IdentityVerb) -> Outcome {
     }
     print::line(format!("{}  {}", member.name, member.person));
     print::line("safety number, to compare by voice or on paper with what others see for you:");
-    for half in member.safety_number.split(' ').collect::<Vec<_>>().chunks(6) {
+    for half in member
+        .safety_number
+        .split(' ')
+        .collect::<Vec<_>>()
+        .chunks(6)
+    {
         print::line(format!("    {}", half.join(" ")));
     }
     if *qr {
@@ -173,7 +183,9 @@ pub(crate) fn audit(args: &AuditArgs) -> Outcome {
         Answer::Audit(entries) => entries,
         _ => return Err(senseless()),
     };
-    let since = args.since.and_then(|n| jiff::Timestamp::from_nanosecond(i128::from(n)).ok());
+    let since = args
+        .since
+        .and_then(|n| jiff::Timestamp::from_nanosecond(i128::from(n)).ok());
     let is_new = |entry: &&Entry| {
         let time = entry.time.parse::<jiff::Timestamp>().ok();
         since.is_none_or(|since| time.is_none_or(|time| time >= since))
@@ -183,7 +195,11 @@ pub(crate) fn audit(args: &AuditArgs) -> Outcome {
             print::json(entry);
             continue;
         }
-        let counts = if entry.counts { "" } else { "  (does not count)" };
+        let counts = if entry.counts {
+            ""
+        } else {
+            "  (does not count)"
+        };
         print::line(format!(
             "{}  {} ({}): {}{counts}",
             local(&entry.time),

@@ -77,6 +77,15 @@ impl Request {
         self.name.as_str()
     }
 
+    /// The same under another name: the one that who invites gives him, as nobody is to take that of somebody else.
+    ///
+    /// # Errors
+    /// `Label`.
+    pub fn called(self, name: &str) -> Result<Self, VaultError> {
+        let name = Label::new(name).map_err(|_| VaultError::Label(name.to_owned()))?;
+        Ok(Self { name, ..self })
+    }
+
     /// His keys.
     pub fn keys(&self) -> &MemberKeys {
         &self.keys
