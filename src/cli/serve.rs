@@ -450,6 +450,7 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         )));
     }
     let mut room = unlocked.load_room(&*source).await?;
+    unlock::require_member(&unlocked, &room)?;
     let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
         // A reader leaves no trace on the storage.
         true => (Device::make(&unlocked, &room, &machine::OsEntropy), true),
