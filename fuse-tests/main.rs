@@ -37,6 +37,7 @@ mod mail;
 mod memory;
 mod office;
 mod offline;
+mod people;
 mod posix;
 mod postgres;
 mod power;

@@ -65,7 +65,14 @@ pub const SLOTS_MAX: usize = 1024;
 pub const CONTROL_RECORDS_MAX: usize = 1 << 20;
 /// Parents of one control record: records that as many devices made at once.
 pub const CONTROL_PARENTS_MAX: usize = 64;
+/// Control records of one room about members, devices, epochs and slots: for each it is kept which others it follows, so
+/// that the cost grows with the square; 800 members with three devices who come and go are far below.
+pub const MEMBERSHIP_RECORDS_MAX: usize = 1 << 15;
+/// Ends of lanes in one cut: those of all devices that a person ever had in a room.
+pub const CUT_LANES_MAX: usize = 4096;
 /// Members, devices or recipients of one epoch: their envelopes must fit a control record.
 pub const EPOCH_RECIPIENTS_MAX: usize = 800;
+/// Devices of one person that are certified and not ended: more than anybody carries, and so few that nobody fills an epoch.
+pub const DEVICES_OF_PERSON_MAX: usize = 32;
 /// A label for people: device or person name, in bytes of UTF-8.
 pub const LABEL_MAX: usize = 64;

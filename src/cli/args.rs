@@ -52,6 +52,29 @@ pub(crate) enum Command {
         #[command(subcommand)]
         verb: SnapshotVerb,
     },
+    /// Show who one is in a vault, and the safety number that others compare
+    Identity {
+        #[command(subcommand)]
+        verb: IdentityVerb,
+    },
+    /// Invite a person to a vault
+    Invite(InviteArgs),
+    /// Become a member of a vault, with an invitation
+    Join(JoinArgs),
+    /// Who is in a vault, and as what
+    Member {
+        #[command(subcommand)]
+        verb: MemberVerb,
+    },
+    /// Which machines may open a vault
+    Device {
+        #[command(subcommand)]
+        verb: DeviceVerb,
+    },
+    /// Change the passphrase
+    Passphrase(PassphraseArgs),
+    /// Show what was decided about people, devices and keys, and by whom
+    Audit(AuditArgs),
     /// Check everything that can be reached on the storage
     Verify(VerifyArgs),
     /// Look slowly at everything on the storage while the vault is mounted; goes on after a remount
@@ -374,6 +397,173 @@ pub(crate) enum SnapshotVerb {
     },
 }
 
+/// What can be asked of a mount, or of a vault that is not mounted.
+#[derive(Args)]
+pub(crate) struct PlaceArgs {
+    /// A mount point or anything below it; or a vault that is not mounted
+    #[arg(value_name = "DIR|VAULT")]
+    pub place: String,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// For scripts: JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum IdentityVerb {
+    /// Show name, id and safety number
+    Show {
+        #[command(flatten)]
+        at: PlaceArgs,
+        /// Show the safety number as a QR code, too
+        #[arg(long)]
+        qr: bool,
+        /// Of this member instead: a name, or the first digits of an id
+        #[arg(long, value_name = "PERSON")]
+        of: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    /// May also add, change and remove members
+    Manager,
+    /// May change files
+    Editor,
+    /// May read
+    Reader,
+}
+
+#[derive(Args)]
+pub(crate) struct InviteArgs {
+    /// The mount point, or anything below it
+    pub dir: PathBuf,
+    /// What the others are to call that person
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// What that person may do
+    #[arg(long, value_enum, default_value = "editor")]
+    pub role: Role,
+    /// The invitation is good for so long
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_time)]
+    pub expires: u64,
+    /// The membership ends then
+    #[arg(long, value_name = "DATE", value_parser = crate::past::parse_date)]
+    pub until: Option<i64>,
+    /// Write the invitation into this new file instead of showing it. Whoever has it can ask to be let in until it is used: hand
+    /// it over outside the storage
+    #[arg(long, value_name = "F")]
+    pub output: Option<PathBuf>,
+    /// One JSON object, for scripts
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct JoinArgs {
+    /// The file with the invitation (- for standard input)
+    pub invitation: PathBuf,
+    /// Where the vault is, if not where the invitation says
+    pub vault: Option<String>,
+    /// What the others are to call you [default: what the invitation says]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Read the new passphrase from the first line of this file (- for standard input)
+    #[arg(
+        long,
+        value_name = "F",
+        env = "SKRIN_PASSPHRASE_FILE",
+        hide_env_values = true
+    )]
+    pub passphrase_file: Option<PathBuf>,
+    /// Write your twelve words into this new file instead of showing them
+    #[arg(long, value_name = "F")]
+    pub words_file: Option<PathBuf>,
+    /// Keep local state below this directory [default: $XDG_STATE_HOME/skrin]
+    #[arg(long, value_name = "D", env = "SKRIN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Do not wait for the answer; the same command goes on
+    #[arg(long)]
+    pub no_wait: bool,
+    /// One JSON object, for scripts; without --words-file it holds the words
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum MemberVerb {
+    /// List members, and who was one
+    List {
+        #[command(flatten)]
+        at: PlaceArgs,
+    },
+    /// Change what a member may do
+    Role {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// A name, or the first digits of an id
+        person: String,
+        #[arg(value_enum)]
+        role: Role,
+        /// One JSON object, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a member: nothing that is written afterwards can be read by that person
+    Remove {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// A name, or the first digits of an id
+        person: String,
+        /// One JSON object, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DeviceVerb {
+    /// List the devices of all members
+    List {
+        #[command(flatten)]
+        at: PlaceArgs,
+    },
+    /// Revoke a device of your own that was lost: nothing that is written afterwards can be read with what was on it
+    Revoke {
+        /// The mount point, or anything below it
+        dir: PathBuf,
+        /// Its name, or the first digits of its id
+        device: String,
+        #[command(flatten)]
+        unlock: UnlockArgs,
+        /// One JSON object, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct PassphraseArgs {
+    /// The vault
+    pub vault: String,
+    #[command(flatten)]
+    pub unlock: UnlockArgs,
+    /// Read the new passphrase from the first line of this file (- for standard input)
+    #[arg(long, value_name = "F")]
+    pub new_passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    pub at: PlaceArgs,
+    /// Only what came since then: 2026-11-21T14:03:00Z, "2026-11-21 14:03" (local time), 1h, 30m, 2d
+    #[arg(long, value_name = "TIME", value_parser = crate::past::parse_since)]
+    pub since: Option<i64>,
+}
+
 #[derive(Args)]
 pub(crate) struct VerifyArgs {
     /// The vault
@@ -486,10 +676,15 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 /// Seconds; 0 is for ever.
 fn parse_retention(text: &str) -> Result<u64, String> {
-    const HOW: &str = "a time looks like 30d, 12h, 10m or 90s; or say forever";
-    if text == "forever" {
-        return Ok(0);
+    match text {
+        "forever" => Ok(0),
+        _ => parse_time(text).map_err(|how| how + "; or say forever"),
     }
+}
+
+/// Seconds, at least one.
+fn parse_time(text: &str) -> Result<u64, String> {
+    const HOW: &str = "a time looks like 30d, 12h, 10m or 90s";
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -3,11 +3,16 @@
 pub(crate) mod accept_rollback;
 pub(crate) mod bench;
 pub(crate) mod conflicts;
+pub(crate) mod device;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod history;
 pub(crate) mod init;
+pub(crate) mod invite;
+pub(crate) mod join;
+pub(crate) mod member;
 pub(crate) mod mount;
+pub(crate) mod passphrase;
 pub(crate) mod pin;
 pub(crate) mod restore;
 pub(crate) mod scrub;

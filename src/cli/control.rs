@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
 use crate::state_dir::make_private;
-use crate::{conflicts, past, scrub};
+use crate::{conflicts, past, people, scrub};
 
 /// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
@@ -58,6 +58,8 @@ pub(crate) enum Request {
     Past(past::Request),
     /// Something about conflict copies.
     Conflicts(conflicts::Request),
+    /// Something about people and devices.
+    People(people::Request),
 }
 
 /// What is not on the storage yet.
@@ -210,6 +212,8 @@ pub(crate) enum Answer {
     Past(past::Answer),
     /// The end of `Conflicts`.
     Conflicts(conflicts::Answer),
+    /// The end of `People`.
+    People(people::Answer),
     /// The end of `Pins` and `Pin`.
     Pins(Box<PinReport>),
     /// The end of `Sync` and `Unmount`, with what is left in the journal.
@@ -278,6 +282,12 @@ pub(crate) trait Served: Send + Sync + 'static {
     /// # Errors
     /// What is not there or cannot be chosen now.
     fn conflicts(&self, request: &conflicts::Request) -> Outcome<conflicts::Answer>;
+
+    /// Answers about people and devices, or changes who may do what.
+    ///
+    /// # Errors
+    /// Who is no member, who may not, and a storage that cannot be reached.
+    fn people(&self, request: &people::Request) -> Outcome<people::Answer>;
 
     /// The answer to `unmount` was sent.
     fn answered(&self);
@@ -377,6 +387,10 @@ fn answer(stream: &UnixStream, served: &dyn Served) {
         },
         Some(Request::Conflicts(request)) => match served.conflicts(&request) {
             Ok(answer) => Answer::Conflicts(answer),
+            Err(failure) => Answer::Failed(failure),
+        },
+        Some(Request::People(request)) => match served.people(&request) {
+            Ok(answer) => Answer::People(answer),
             Err(failure) => Answer::Failed(failure),
         },
         Some(Request::Unmount { now, lazy }) => ended(served.unmount(now, lazy, &mut progress)),
@@ -531,6 +545,9 @@ mod tests {
         }
         fn conflicts(&self, _: &conflicts::Request) -> Outcome<conflicts::Answer> {
             Err(Failure::new(Exit::Absent, "no conflict"))
+        }
+        fn people(&self, _: &people::Request) -> Outcome<people::Answer> {
+            Err(Failure::new(Exit::Absent, "nobody"))
         }
         fn unmount(
             &self,

@@ -20,7 +20,9 @@ mod machine;
 mod mirror;
 mod mount_point;
 mod mount_table;
+mod officer;
 mod past;
+mod people;
 mod pins;
 mod print;
 mod progress;
@@ -103,6 +105,13 @@ fn run(command: Command) -> Outcome {
         Command::Verify(args) => commands::verify::run(&args),
         Command::Scrub(args) => commands::scrub::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::Identity { verb } => commands::member::identity(&verb),
+        Command::Invite(args) => commands::invite::run(&args),
+        Command::Join(args) => commands::join::run(&args),
+        Command::Member { verb } => commands::member::run(&verb),
+        Command::Device { verb } => commands::member::devices(&verb),
+        Command::Passphrase(args) => commands::passphrase::run(&args),
+        Command::Audit(args) => commands::member::audit(&args),
         Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }
 }

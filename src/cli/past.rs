@@ -314,6 +314,30 @@ pub(crate) fn parse_when(typed: &str) -> Result<When, String> {
     Ok(When::Time(nanoseconds.map_err(|_| WHEN)?))
 }
 
+/// A time that has been, in nanoseconds since 1970.
+///
+/// # Errors
+/// What is no time, and what is still to come.
+pub(crate) fn parse_since(typed: &str) -> Result<i64, String> {
+    match parse_when(typed)? {
+        When::Time(time) => Ok(time),
+        _ => Err(WHEN.into()),
+    }
+}
+
+/// A time that is still to come, in nanoseconds since 1970.
+///
+/// # Errors
+/// What is no time, and what has been.
+pub(crate) fn parse_date(typed: &str) -> Result<i64, String> {
+    const HOW: &str = "a date looks like 2027-03-31 or 2027-03-31T18:00:00Z";
+    let time = parse_time(typed.trim(), &Zoned::now()).ok_or(HOW)?;
+    if time <= Timestamp::now() {
+        return Err("that time has been".into());
+    }
+    Ok(i64::try_from(time.as_nanosecond()).map_err(|_| HOW)?)
+}
+
 fn parse_time(typed: &str, now: &Zoned) -> Option<Timestamp> {
     if let Ok(time) = typed.parse::<Timestamp>() {
         return Some(time);

@@ -15,7 +15,7 @@ use crate::machine::OsEntropy;
 use crate::secret;
 use crate::session::{Layers, Parts};
 use crate::store::{SHORT_PATIENCE, StoreSpec};
-use crate::unlock::unlock;
+use crate::unlock::{require_member, unlock};
 
 /// How long a single request of a long read is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,6 +70,7 @@ impl Target {
     pub(crate) async fn layers_with(&self, cache: Option<PathBuf>) -> Outcome<(Layers, TempDir)> {
         let dir = tempfile::Builder::new().prefix("skrin-").tempdir();
         let room = self.unlocked.load_room(&*self.store).await?;
+        require_member(&self.unlocked, &room)?;
         let dir = dir.map_err(|e| {
             Failure::io(
                 &std::env::temp_dir(),

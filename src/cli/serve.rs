@@ -15,7 +15,7 @@ use skrin_fs::{Durability, Fs, FsError, FsOptions, LocalFiles, Shutdown};
 use skrin_fuse::{MountError, MountHandle, MountOptions, Names, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
-use skrin_vault::{Device, Room, Unlocked, VaultError};
+use skrin_vault::{Device, Officer, Place, Room, Unlocked, VaultError};
 
 use crate::args;
 use crate::commands::mount::{Plan, Ready, Word};
@@ -23,6 +23,7 @@ use crate::control::{self, LaneStatus, Pending, PinReport, Served};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::mount_point::{self, MountPoint};
+use crate::officer::{People, PeopleParts};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
 use crate::scrub::{self, Scrub};
@@ -30,7 +31,7 @@ use crate::sealed::SealedFile;
 use crate::session::{Layers, Parts};
 use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, conflicts, log, machine, mirror, mount_table, past, unlock};
+use crate::{commands, conflicts, log, machine, mirror, mount_table, past, people, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -104,6 +105,7 @@ enum Event {
 /// What the control socket works on.
 struct Mounted {
     fs: Arc<Fs>,
+    people: Arc<People>,
     replica: Arc<Replica>,
     data: Arc<skrin_data::DataStore>,
     scrub: Arc<Scrub>,
@@ -240,7 +242,11 @@ fn mount(
         device,
         fresh,
     } = opened;
-    let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    let vault = unlocked.vault();
+    let (vault_id, device_id, place) = (vault.to_string(), device.id(), store.place());
+    let officer = Officer::for_device(&unlocked, &device);
+    let invitations_key = device.local_key(vault, "invitations");
+    let people_store = Arc::clone(&store);
     let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
@@ -273,13 +279,30 @@ fn mount(
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);
+    let people = {
+        let _context = runtime.enter();
+        let parts = PeopleParts {
+            officer,
+            vault,
+            own: device_id,
+            key: invitations_key,
+            store: people_store,
+            replica: Arc::clone(&layers.replica),
+            address: plan.store.address.clone(),
+            read_only: plan.read_only,
+            state_dir: state.path(),
+        };
+        Arc::new(People::new(parts)?)
+    };
     if !plan.offline {
-        runtime.spawn(layers.control.watch());
+        runtime.spawn(Arc::clone(&people).watch_records());
+        runtime.spawn(Arc::clone(&people).watch());
     }
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
         fs,
+        people,
         replica: layers.replica,
         data: layers.data,
         scrub,
@@ -474,12 +497,23 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         )));
     }
     let mut room = unlocked.load_room(&*source).await?;
+    unlock::require_member(&unlocked, &room)?;
     let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
         // A reader leaves no trace on the storage.
         true => (Device::make(&unlocked, &room, &machine::OsEntropy), true),
         false => unlock::device(&*source, &unlocked, &mut room, state.path()).await?,
     };
     if let Reached::Yes(from) = &reached {
+        if !plan.read_only && room.needs_epoch() && room.state.now().may_write(&device.id()) {
+            let place = Place {
+                store: &**from,
+                clock: &machine::SystemClock,
+                entropy: &machine::OsEntropy,
+            };
+            room = Officer::for_device(&unlocked, &device)
+                .make_epoch(&place)
+                .await?;
+        }
         mirror::refresh(&**from, state.path(), unlocked.root_room(), address).await?;
     }
     Ok(Opened {
@@ -808,6 +842,10 @@ impl Served for Mounted {
 
     fn conflicts(&self, request: &conflicts::Request) -> Outcome<conflicts::Answer> {
         conflicts::answer(&self.fs, request)
+    }
+
+    fn people(&self, request: &people::Request) -> Outcome<people::Answer> {
+        self.people.answer(&self.fs, request)
     }
 
     fn pins(&self) -> PinReport {

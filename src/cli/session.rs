@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use skrin_crypto::{RoomKeys, Roster};
@@ -10,7 +9,7 @@ use skrin_data::{DataConfig, DataError, DataParts, DataStore, Journal, JournalCo
 use skrin_fs::{Fs, FsConfig, FsError, FsOptions, LocalFiles, Space, SpaceSource};
 use skrin_meta::replica::{CheckpointPolicy, Replica, ReplicaConfig, ReplicaError};
 use skrin_storage::Store;
-use skrin_vault::{Device, Room, RoomReader, Unlocked};
+use skrin_vault::{Device, Room, Unlocked};
 use tokio::runtime::Handle;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -106,8 +105,6 @@ pub(crate) struct Layers {
     edits: Vec<(u64, Vec<u8>)>,
     /// What was wrong with it.
     findings: Vec<skrin_data::Finding>,
-    /// Keeps roster and keys up to date.
-    pub(crate) control: Control,
     /// Where what stays on this machine is kept, if it does.
     pub(crate) local: Option<LocalFiles>,
     dirty: usize,
@@ -216,11 +213,6 @@ impl Layers {
         if !parts.read_only {
             data.set_lane(replica.own_lane().await)?;
         }
-        let control = Control {
-            replica: Arc::clone(&replica),
-            reader: parts.unlocked.reader_for(&device),
-            store: Arc::clone(&store),
-        };
         Ok(Self {
             replica,
             data: Arc::new(data),
@@ -228,7 +220,6 @@ impl Layers {
             replayed: replay.ops,
             edits: replay.edits,
             findings: replay.findings,
-            control,
             local: None,
             dirty: memory.dirty,
             pending: memory.pending,
@@ -285,34 +276,4 @@ async fn space(store: &dyn Store) -> Option<Space> {
     let free = capacity.available?;
     let total = capacity.total.unwrap_or(free);
     Some(Space { total, free })
-}
-
-/// Learns of devices that were added, and of keys that came, while a vault is mounted.
-pub(crate) struct Control {
-    replica: Arc<Replica>,
-    reader: RoomReader,
-    store: Arc<dyn Store>,
-}
-
-impl Control {
-    /// Watches until the runtime ends. Control records are read again only where a commit waits for them.
-    pub(crate) async fn watch(self) {
-        const EVERY: Duration = Duration::from_secs(1);
-        loop {
-            tokio::time::sleep(EVERY).await;
-            if !self.replica.needs_control().await {
-                continue;
-            }
-            if let Err(error) = self.read_again().await {
-                tracing::warn!(%error, "the control records cannot be read again");
-            }
-            // A record that the storage withholds must not make us ask for ever.
-            tokio::time::sleep(4 * EVERY).await;
-        }
-    }
-    async fn read_again(&self) -> Outcome {
-        let room = self.reader.load(&*self.store).await?;
-        let keys = Arc::new(room.keys);
-        Ok(self.replica.set_control(room.roster, keys).await?)
-    }
 }

@@ -50,6 +50,21 @@ pub(crate) async fn unlock(store: &dyn Store, credential: &Credential) -> Outcom
     Ok(skrin_vault::unlock(store, &secret).await?)
 }
 
+/// Refuses whoever is no member any more.
+///
+/// # Errors
+/// `Secret`.
+pub(crate) fn require_member(unlocked: &Unlocked, room: &Room) -> Outcome {
+    if room.state.now().members.contains_key(&unlocked.person()) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Secret,
+        "these keys were valid once: their owner was removed from this vault, and what was written since cannot be read with them",
+    )
+    .remedy("ask a manager of the vault for a new invitation"))
+}
+
 /// Whether this machine has a device in this vault.
 pub(crate) fn has_device(state_dir: &Path) -> bool {
     state_dir.join(DEVICE_FILE).exists()

@@ -50,6 +50,11 @@ aad!(/** A control record. */ ControlAad, "control", {
     /** Of which room. */ room: RoomId => |w, v| v.encode(w),
 });
 
+aad!(/** What two people write to each other while one joins. */ JoinAad, "join", {
+    /** Whose. */ vault: VaultId => |w, v| v.encode(w),
+    /** Of which room. */ room: RoomId => |w, v| v.encode(w),
+});
+
 aad!(/** A commit. */ CommitAad, "commit", {
     /** Whose. */ vault: VaultId => |w, v| v.encode(w),
     /** Of which room. */ room: RoomId => |w, v| v.encode(w),

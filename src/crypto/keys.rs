@@ -76,6 +76,9 @@ stored_key!(/** Of a person: derives the root's signing and KEM keys. Lives in s
 stored_key!(/** Of a device: derives its signing, KEM and local keys. Never leaves the device. */ DeviceSeed, 32, make_device_seed);
 stored_key!(/** The 128 bits that the twelve words stand for. */ WordsEntropy, 16, make_words_entropy);
 
+stored_key!(/** The 128 bits that an invitation carries outside the storage; used once. */ JoinSecret, 16, make_join_secret);
+
+key!(/** Seals what two people write to each other while one joins. */ JoinKey, 32);
 key!(/** Seals the control records of one room. */ ControlKey, 32);
 key!(/** Turns devices into names of lanes. */ LaneNameKey, 32);
 key!(/** Turns lanes and numbers into names of segments. */ SegmentNameKey, 32);
@@ -117,6 +120,47 @@ impl SlotCommitment {
 /// Seals the control records of `room`.
 pub fn derive_control_key(secret: &VaultSecret, vault: VaultId, room: RoomId) -> ControlKey {
     kdf(secret.raw(), vault, "control", &[&room]).into()
+}
+
+/// What the two sides of an invitation write to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinPart {
+    /// The keys of the one who joins.
+    Request,
+    /// What lets him in.
+    Answer,
+}
+
+impl JoinPart {
+    fn number(self) -> u64 {
+        match self {
+            Self::Request => 1,
+            Self::Answer => 2,
+        }
+    }
+}
+
+/// The name under which a part lies: only the two can tell it.
+pub fn derive_join_name(secret: &JoinSecret, vault: VaultId, part: JoinPart) -> [u8; 16] {
+    let full = kdf(secret.raw(), vault, "join-name", &[&part.number()]);
+    let mut name = [0; 16];
+    name.copy_from_slice(&full[..16]);
+    name
+}
+
+/// Seals a part, and so proves that its writer has the secret.
+pub fn derive_join_key(secret: &JoinSecret, vault: VaultId, part: JoinPart) -> JoinKey {
+    kdf(secret.raw(), vault, "join-seal", &[&part.number()]).into()
+}
+
+/// Stands in the record that lets a person in: who has the invitation sees that it answers it, and that it is used up.
+pub fn derive_join_tag(secret: &JoinSecret, vault: VaultId, room: RoomId) -> [u8; 32] {
+    *kdf(secret.raw(), vault, "join-tag", &[&room])
+}
+
+/// Seals what a person who joins keeps on his own disk until he is let in.
+pub fn derive_joining_key(root: &RootSeed, vault: VaultId) -> LocalKey {
+    kdf(root.raw(), vault, "local-joining", &[]).into()
 }
 
 /// Names the lanes of `room`.

@@ -22,13 +22,13 @@ mod frozen;
 mod testing;
 
 pub use aad::{
-    BlockAad, CheckpointAad, CommitAad, ControlAad, LocalAad, PageAad, SlotAad, TableAad,
+    BlockAad, CheckpointAad, CommitAad, ControlAad, JoinAad, LocalAad, PageAad, SlotAad, TableAad,
 };
 pub use hpke::{Envelope, HpkeError, KemPublic, KemSecret, Suite, unwrap, wrap};
 pub use keys::{
-    CheckpointKey, ControlKey, DeviceSeed, EpochCommitment, EpochKey, FileKey, LaneKey,
-    LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey, SlotCommitment, SlotKey,
-    TableKey, VaultSecret, WordsEntropy,
+    CheckpointKey, ControlKey, DeviceSeed, EpochCommitment, EpochKey, FileKey, JoinKey, JoinPart,
+    JoinSecret, LaneKey, LaneNameKey, LocalKey, PageKey, RoomSecret, RootSeed, SegmentNameKey,
+    SlotCommitment, SlotKey, TableKey, VaultSecret, WordsEntropy,
 };
 pub use mask::mask_copy;
 pub use names::{commit_id, control_id, hash, lane_id, segment_id};

@@ -1,11 +1,11 @@
 //! AES-256-GCM-SIV (RFC 8452) with a random nonce in front and a typed AAD.
 
 use crate::aad::{
-    Aad, BlockAad, CheckpointAad, CommitAad, ControlAad, LocalAad, PageAad, SlotAad, TableAad,
-    sealed::Sealed,
+    Aad, BlockAad, CheckpointAad, CommitAad, ControlAad, JoinAad, LocalAad, PageAad, SlotAad,
+    TableAad, sealed::Sealed,
 };
 use crate::keys::{
-    CheckpointKey, ControlKey, FileKey, LaneKey, LocalKey, PageKey, SlotKey, TableKey,
+    CheckpointKey, ControlKey, FileKey, JoinKey, LaneKey, LocalKey, PageKey, SlotKey, TableKey,
 };
 use aes::Aes256Enc;
 use aes_gcm_siv::aead::inout::InOutBuf;
@@ -91,6 +91,7 @@ macro_rules! seals {
 seals! {
     SlotKey => SlotAad<'_>,
     ControlKey => ControlAad,
+    JoinKey => JoinAad,
     LaneKey => CommitAad,
     PageKey => PageAad,
     CheckpointKey => CheckpointAad,

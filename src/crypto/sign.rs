@@ -20,6 +20,8 @@ pub enum SignatureKind {
     Commit,
     /// The root of a checkpoint.
     Checkpoint,
+    /// The keys of somebody who joins.
+    Join,
 }
 
 impl SignatureKind {
@@ -28,6 +30,7 @@ impl SignatureKind {
             Self::Control => "control-signature",
             Self::Commit => "commit-signature",
             Self::Checkpoint => "checkpoint-signature",
+            Self::Join => "join-signature",
         };
         let mut w = Writer::default();
         w.count(LABEL_PREFIX.len() + kind.len());

@@ -170,10 +170,7 @@ impl Unlocked {
 
     fn device_add(&self, room: &Room, device: &Device, label: &str) -> Result<Record, VaultError> {
         let label = Label::new(label).map_err(|_| VaultError::Label(label.to_owned()))?;
-        let state = &room.state;
-        let person = state.persons.get(&self.person());
-        let previous = person.and_then(|p| p.key_log.last()).copied();
-        let Some(previous) = previous else {
+        let Some(previous) = room.state.key_log_end(&self.person()) else {
             return Err(VaultError::integrity(
                 "control records",
                 "this person is not in them",

@@ -28,6 +28,13 @@ pub enum Purpose {
     Epoch(Hash32),
     /// A grant of an epoch that exists.
     Grant(EpochId),
+    /// An earlier epoch for somebody whom a later one lists.
+    Link {
+        /// The later one.
+        epoch: EpochId,
+        /// The one that is given.
+        earlier: EpochId,
+    },
 }
 
 impl Purpose {
@@ -40,15 +47,17 @@ impl Purpose {
 impl Binding {
     fn info(&self, purpose: Purpose, recipient: Recipient) -> Vec<u8> {
         let mut w = Writer::default();
-        let (label, id) = match purpose {
-            Purpose::Epoch(core) => ("skrin/v1/epoch-envelope", core.0),
-            Purpose::Grant(epoch) => ("skrin/v1/grant-envelope", epoch.0),
+        let (label, id, earlier) = match purpose {
+            Purpose::Epoch(core) => ("skrin/v1/epoch-envelope", core.0, None),
+            Purpose::Grant(epoch) => ("skrin/v1/grant-envelope", epoch.0, None),
+            Purpose::Link { epoch, earlier } => ("skrin/v1/link-envelope", epoch.0, Some(earlier)),
         };
         w.bytes(label.as_bytes());
         w.u8(FORMAT_VERSION);
         self.vault.encode(&mut w);
         self.room.encode(&mut w);
         w.raw(&id);
+        earlier.iter().for_each(|earlier| earlier.encode(&mut w));
         recipient.encode(&mut w);
         self.author.encode(&mut w);
         self.signer.encode(&mut w);

@@ -151,6 +151,28 @@ pub enum VaultError {
     /// Our own record does not fit; nothing was written.
     #[error("the record would be too large for the format ({0} bytes)")]
     TooLarge(usize),
+    /// Something that this person or device may not do.
+    #[error("this is not allowed: {0}")]
+    NotAllowed(&'static str),
+    /// More than the format has room for.
+    #[error("there would be {found} {what}; a room has at most {limit}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        found: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// A text that is no invitation, or one that cannot be used.
+    #[error("the invitation cannot be used: {0}")]
+    Invitation(String),
+    /// The other side of an invitation has not written yet.
+    #[error("nothing is there yet: {0}")]
+    Waiting(&'static str),
+    /// What the other side of an invitation wrote is not what it must be.
+    #[error("joining failed: {0}")]
+    Join(String),
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StoreError),
@@ -204,17 +226,28 @@ impl VaultError {
             Self::WrongSecret { .. } | Self::NoSlot { .. } | Self::Words(_) => Class::WrongSecret,
             Self::Kdf(KdfError::Memory(_)) => Class::Machine,
             Self::Kdf(KdfError::Weak(_) | KdfError::Costly(_)) => Class::Integrity,
-            Self::Kdf(_) | Self::Label(_) | Self::TooLarge(_) => Class::Usage,
+            Self::Kdf(_)
+            | Self::Label(_)
+            | Self::TooLarge(_)
+            | Self::NotAllowed(_)
+            | Self::TooMany { .. }
+            | Self::Invitation(_) => Class::Usage,
+            Self::Waiting(_) => Class::NothingThere,
             Self::Integrity { .. }
             | Self::Missing { .. }
             | Self::WrongEpochKey(_)
             | Self::NotForUs(_)
             | Self::UnlistedSlot { .. }
             | Self::DeviceFile(_)
+            | Self::Join(_)
             | Self::Wrap(_) => Class::Integrity,
             Self::Storage(error) if error.kind() == ErrorKind::NoPlace => Class::NothingThere,
             Self::Storage(_) => Class::Storage,
         }
+    }
+
+    pub(crate) fn not_allowed(what: &'static str) -> Self {
+        Self::NotAllowed(what)
     }
 
     pub(crate) fn integrity(object: impl ToString, what: impl ToString) -> Self {

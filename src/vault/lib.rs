@@ -6,10 +6,17 @@
 pub mod control;
 pub mod device;
 pub mod epoch;
+mod epochs;
 pub mod error;
 pub mod header;
+pub mod identity;
 pub mod init;
+pub mod invitation;
+pub mod joining;
 mod objects;
+pub mod officer;
+mod passphrase;
+mod publish;
 pub mod record;
 pub mod room;
 pub mod slot;
@@ -22,8 +29,15 @@ mod suite;
 pub use device::{Device, open_device_file, seal_device_file};
 pub use error::{Class, VaultError};
 pub use header::{HEADER_NAME, Header, open_header};
+pub use identity::{safety_number, safety_words};
 pub use init::{InitOptions, InitResult, init};
+pub use invitation::{Invitation, Offer};
+pub use joining::{JoinOptions, Pending, Request, find_request, join_request};
+pub use officer::{NewMember, Officer};
+pub use publish::Place;
 pub use room::{Room, RoomReader};
 pub use skrin_crypto::passphrase::Argon2Params;
-pub use state::{BadRecord, ControlState, DeviceInfo, EpochInfo, Person};
+pub use state::{
+    AuditEntry, BadRecord, ControlState, DeviceInfo, EpochInfo, Member, Person, What, World,
+};
 pub use unlock::{Anchor, Secret, SlotProblem, Unlocked, unlock};

@@ -10,6 +10,38 @@ use skrin_base::limits::{
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::{Envelope, EpochCommitment, KemPublic, RoomSecret, Suite, VerifyingKey};
 
+macro_rules! numbered {
+    ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $n:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum $name {
+            $($(#[$vdoc])* $variant,)*
+        }
+
+        impl Encode for $name {
+            fn encode(&self, w: &mut Writer) {
+                w.u8(match self { $(Self::$variant => $n,)* });
+            }
+        }
+
+        impl Decode for $name {
+            fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
+                match r.u8()? {
+                    $($n => Ok(Self::$variant),)*
+                    found => Err(WireError::Unknown { what: $what, found: found.into() }),
+                }
+            }
+        }
+    };
+}
+
+mod members;
+
+pub use members::{
+    BackLink, CutTip, CutTips, DeviceRevoke, EndReason, History, MemberAdd, MemberKeys,
+    MemberRemove, MemberRole,
+};
+
 /// What people call a person or a device: 1 to 64 bytes of UTF-8 without control characters,
 /// so that printing it does nothing but print.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -136,31 +168,6 @@ impl Decode for Recipient {
     }
 }
 
-macro_rules! numbered {
-    ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $n:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-        pub enum $name {
-            $($(#[$vdoc])* $variant,)*
-        }
-
-        impl Encode for $name {
-            fn encode(&self, w: &mut Writer) {
-                w.u8(match self { $(Self::$variant => $n,)* });
-            }
-        }
-
-        impl Decode for $name {
-            fn decode(r: &mut Reader<'_>) -> Result<Self, WireError> {
-                match r.u8()? {
-                    $($n => Ok(Self::$variant),)*
-                    found => Err(WireError::Unknown { what: $what, found: found.into() }),
-                }
-            }
-        }
-    };
-}
-
 numbered!(/** What a member may do. */ Role, "role", {
     /** Everything; there is one. */ Owner = 1,
     /** Change membership. */ Manager = 2,
@@ -196,7 +203,7 @@ pub struct Genesis {
     pub keys: PersonKeys,
 }
 
-/// The public keys of a person.
+/// The public keys of an owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PersonKeys {
     /// Verifies what the root signs.
@@ -212,11 +219,15 @@ pub struct PersonKeys {
 impl PersonKeys {
     /// The fingerprint of the root: BLAKE3 of its two public keys.
     pub fn fingerprint(&self) -> Hash32 {
-        let mut w = Writer::default();
-        self.root_sign.encode(&mut w);
-        self.root_kem.encode(&mut w);
-        skrin_crypto::hash(&w.into_bytes())
+        root_fingerprint(&self.root_sign, &self.root_kem)
     }
+}
+
+fn root_fingerprint(sign: &VerifyingKey, kem: &KemPublic) -> Hash32 {
+    let mut w = Writer::default();
+    sign.encode(&mut w);
+    kem.encode(&mut w);
+    skrin_crypto::hash(&w.into_bytes())
 }
 
 /// A new device of a person.
@@ -298,6 +309,16 @@ pub enum Record {
     SlotAdd(SlotEntry),
     /// 6
     SlotRemove(SlotEntry),
+    /// 7
+    DeviceRevoke(Box<DeviceRevoke>),
+    /// 8
+    MemberAdd(Box<MemberAdd>),
+    /// 9
+    MemberRemove(Box<MemberRemove>),
+    /// 10
+    MemberRole(Box<MemberRole>),
+    /// 17
+    BackLink(Box<BackLink>),
     /// 128 and above: kept, and skipped.
     Optional {
         /// The tag.
@@ -526,6 +547,11 @@ impl Encode for Record {
             Self::Grant(record) => tagged(w, 4, &**record),
             Self::SlotAdd(entry) => tagged(w, 5, entry),
             Self::SlotRemove(entry) => tagged(w, 6, entry),
+            Self::DeviceRevoke(record) => tagged(w, 7, &**record),
+            Self::MemberAdd(record) => tagged(w, 8, &**record),
+            Self::MemberRemove(record) => tagged(w, 9, &**record),
+            Self::MemberRole(record) => tagged(w, 10, &**record),
+            Self::BackLink(record) => tagged(w, 17, &**record),
             Self::Optional { tag, bytes } => {
                 w.u8(*tag);
                 w.bytes(bytes);
@@ -548,6 +574,11 @@ impl Decode for Record {
             4 => Grant::decode(r).map(|x| Self::Grant(Box::new(x))),
             5 => SlotEntry::decode(r).map(Self::SlotAdd),
             6 => SlotEntry::decode(r).map(Self::SlotRemove),
+            7 => DeviceRevoke::decode(r).map(|x| Self::DeviceRevoke(Box::new(x))),
+            8 => MemberAdd::decode(r).map(|x| Self::MemberAdd(Box::new(x))),
+            9 => MemberRemove::decode(r).map(|x| Self::MemberRemove(Box::new(x))),
+            10 => MemberRole::decode(r).map(|x| Self::MemberRole(Box::new(x))),
+            17 => BackLink::decode(r).map(|x| Self::BackLink(Box::new(x))),
             0 => Err(WireError::Value("tag 0")),
             tag @ 128.. => Ok(Self::Optional {
                 tag,

@@ -3,12 +3,13 @@
 use crate::control::{self, Opened, Unread};
 use crate::epoch::{Binding, Purpose};
 use crate::record::Recipient;
+use crate::slot::Payload;
 use crate::state::{BadRecord, ControlState, EpochInfo};
 use crate::{Anchor, Device, Unlocked, VaultError, objects};
 use bytes::Bytes;
 use skrin_base::ids::{EpochId, Hash32};
 use skrin_base::limits::CONTROL_RECORDS_MAX;
-use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite};
+use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite, keys};
 use skrin_storage::{ObjectName, Store, StoreError};
 
 /// What the control records of a room give a member.
@@ -23,6 +24,14 @@ pub struct Room {
     pub findings: Vec<BadRecord>,
 }
 
+impl Room {
+    /// Whether an epoch has to be made before anything is written here (`Officer::make_epoch`): there are several, or the
+    /// current one is not for whom it should be.
+    pub fn needs_epoch(&self) -> bool {
+        self.state.needs_epoch()
+    }
+}
+
 /// Reads a room again and again without the root: control key, anchor, and the KEM keys of one recipient.
 pub struct RoomReader {
     anchor: Anchor,
@@ -32,6 +41,14 @@ pub struct RoomReader {
 }
 
 impl RoomReader {
+    pub(crate) fn anchor(&self) -> &Anchor {
+        &self.anchor
+    }
+
+    pub(crate) fn control_key(&self) -> &ControlKey {
+        &self.control
+    }
+
     pub(crate) fn new(
         anchor: Anchor,
         control: ControlKey,
@@ -44,6 +61,18 @@ impl RoomReader {
             recipient,
             secrets,
         }
+    }
+
+    /// For somebody whose root is known.
+    pub(crate) fn for_root(anchor: Anchor, payload: &Payload) -> Self {
+        let (vault, room) = (anchor.vault, anchor.room);
+        let root = |suite| KemSecret::derive_root(&payload.root_seed, vault, suite);
+        Self::new(
+            anchor,
+            keys::derive_control_key(&payload.vault_secret, vault, room),
+            Recipient::Root(payload.person),
+            vec![root(Suite::X25519), root(Suite::XWing)],
+        )
     }
 
     /// For a mounted device: what it can read stays readable after the root was wiped.
@@ -115,20 +144,17 @@ impl RoomReader {
         findings: &[BadRecord],
     ) -> Result<RoomKeys, VaultError> {
         let heads = state.epoch_heads();
-        let Some(current) = heads.first() else {
+        if heads.is_empty() {
             let dir = format!("rooms/{}/control", self.anchor.room);
             let bad = findings.iter().map(|bad| format!("; {bad}"));
             let what = "no epoch is there: the storage lost or withholds it".to_owned();
             return Err(VaultError::integrity(dir, what + &bad.collect::<String>()));
-        };
+        }
         let (vault, room) = (self.anchor.vault, self.anchor.room);
-        let mut keys = None;
+        let mut keys: Option<RoomKeys> = None;
         for (id, info) in &state.epochs {
+            // Epochs from before one's time are not for everybody.
             let Some(key) = self.open_epoch(state, id, info) else {
-                // Epochs from before one's time are not for everybody, but the current one is.
-                if id == current {
-                    return Err(VaultError::NotForUs(*id));
-                }
                 continue;
             };
             match &mut keys {
@@ -140,12 +166,29 @@ impl RoomReader {
                 Some(keys) => keys.add_epoch(*id, key, info.commitment)?,
             }
         }
-        let mut keys = keys.ok_or(VaultError::NotForUs(*current))?;
-        keys.set_current(*current);
+        let missing = heads.first().copied().unwrap_or_default();
+        let mut keys = keys.ok_or(VaultError::NotForUs(missing))?;
+        // Of several the first that is for us; before anything is written they are merged.
+        match heads.iter().find(|id| keys.commitment(id).is_some()) {
+            Some(current) => drop(keys.set_current(*current)),
+            None if self.is_entitled(state) => return Err(VaultError::NotForUs(missing)),
+            // Who was put out reads on what he could read, and seals nothing.
+            None => {}
+        }
+        keys.set_clean(state.clean_epochs());
         Ok(keys)
     }
 
-    /// Tries the epoch's own envelope, then grants.
+    /// Whether the epochs of today are for us.
+    fn is_entitled(&self, state: &ControlState) -> bool {
+        let now = state.now();
+        match self.recipient {
+            Recipient::Device(device) => now.devices.contains_key(&device),
+            Recipient::Root(person) | Recipient::Words(person) => now.members.contains_key(&person),
+        }
+    }
+
+    /// Tries the epoch's own envelope, then grants, then what a later member was given.
     fn open_epoch(&self, state: &ControlState, id: &EpochId, info: &EpochInfo) -> Option<EpochKey> {
         let own = info
             .envelopes
@@ -163,7 +206,17 @@ impl RoomReader {
                 let binding = self.binding(grant.author, grant.signer);
                 (binding, Purpose::Grant(*id), &grant.envelope)
             });
-        own.chain(granted).find_map(|(binding, purpose, envelope)| {
+        let linked = state
+            .back_links
+            .iter()
+            .filter(|link| link.earlier == *id && link.recipient == self.recipient)
+            .map(|link| {
+                let binding = self.binding(link.author, link.signer);
+                let (epoch, earlier) = (link.epoch, link.earlier);
+                (binding, Purpose::Link { epoch, earlier }, &link.envelope)
+            });
+        let mut all = own.chain(granted).chain(linked);
+        all.find_map(|(binding, purpose, envelope)| {
             let mut secrets = self.secrets.iter();
             secrets.find_map(|s| binding.unwrap(purpose, self.recipient, s, envelope))
         })

@@ -1,19 +1,30 @@
 //! What the control records of a room say together: a pure fold. Every record is judged by its
 //! own ancestors only, so all readers judge alike (docs/format/vault.md, section 4.1).
 
+mod audit;
 mod dag;
+mod graph;
 mod orphans;
 mod rules;
+mod world;
 
-use crate::record::{Label, PersonKeys, Recipient, Role, SignerRef, SlotEntry};
+#[cfg(test)]
+mod model;
+
+pub use audit::{AuditEntry, What};
+pub use world::{Member, World};
+
+use crate::record::{Label, MemberKeys, Recipient, Role, SignerRef, SlotEntry};
 use crate::{Anchor, Class, VaultError, control, objects};
+use audit::Entry;
 use dag::Dag;
+use graph::{Budget, Graph, Tangled, View};
 use skrin_base::Timestamp;
 use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId, RoomId};
+use skrin_base::limits::CONTROL_PARENTS_MAX;
 use skrin_base::wire::WireError;
 use skrin_crypto::{
-    Envelope, EpochCommitment, Everybody, KemPublic, RoomSecret, Roster, RosterDevice, Suite,
-    VerifyingKey,
+    Envelope, EpochCommitment, KemPublic, RoomSecret, Roster, RosterDevice, Suite, VerifyingKey,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,9 +34,9 @@ use std::sync::Arc;
 pub struct Person {
     /// What people call him.
     pub name: Label,
-    /// His keys now.
-    pub keys: PersonKeys,
-    /// The records of his key log, oldest first.
+    /// His keys.
+    pub keys: MemberKeys,
+    /// The records of his key log, those before others first.
     pub key_log: Vec<Hash32>,
 }
 
@@ -57,6 +68,8 @@ pub struct EpochInfo {
     pub commitment: EpochCommitment,
     /// Who is in.
     pub members: Vec<(PersonId, Role)>,
+    /// With which devices.
+    pub devices: Vec<DeviceId>,
     /// Hash of the record without its envelopes.
     pub core: Hash32,
     /// Who made it.
@@ -72,6 +85,23 @@ pub struct EpochInfo {
 pub struct GrantInfo {
     /// Which epoch.
     pub epoch: EpochId,
+    /// For whom.
+    pub recipient: Recipient,
+    /// The wrapped key.
+    pub envelope: Envelope,
+    /// Who made it.
+    pub author: PersonId,
+    /// With which key.
+    pub signer: SignerRef,
+}
+
+/// An earlier epoch for the root of a member who may read it.
+#[derive(Clone, Debug)]
+pub struct BackLinkInfo {
+    /// The epoch that lists him.
+    pub epoch: EpochId,
+    /// The one that is given.
+    pub earlier: EpochId,
     /// For whom.
     pub recipient: Recipient,
     /// The wrapped key.
@@ -133,21 +163,31 @@ pub struct ControlState {
     pub block_log2: u8,
     /// Whether blocks may be compressed.
     pub compression: bool,
-    /// All persons.
+    /// All persons who ever were members.
     pub persons: BTreeMap<PersonId, Person>,
-    /// All devices.
+    /// All devices that ever were certified.
     pub devices: BTreeMap<DeviceId, DeviceInfo>,
     /// All epochs.
     pub epochs: BTreeMap<EpochId, EpochInfo>,
     /// All grants.
     pub grants: Vec<GrantInfo>,
-    /// The slots that the records list.
+    /// All epochs that members were given later.
+    pub back_links: Vec<BackLinkInfo>,
+    /// The slots of members that the records list.
     pub live_slots: BTreeSet<SlotEntry>,
     /// The newest record by its claimed time.
     pub newest: Newest,
     pub(crate) room_secret: RoomSecret,
-    slot_adds: Vec<(SlotEntry, Hash32)>,
-    slot_removes: Vec<(SlotEntry, Hash32)>,
+    slot_adds: Vec<(SlotEntry, PersonId, Hash32)>,
+    slot_removes: Vec<(SlotEntry, PersonId, Hash32)>,
+    /// Whose slots are listed.
+    slot_owners: BTreeSet<(PersonId, SlotEntry)>,
+    genesis: Hash32,
+    entries: BTreeMap<Hash32, Entry>,
+    /// The world at all heads.
+    now: World,
+    view: View,
+    graph: Arc<Graph>,
     dag: Dag,
 }
 
@@ -179,8 +219,9 @@ impl ControlState {
         };
         let mut state = rules::genesis(anchor, genesis)?;
         let mut bad = state.accept_all(anchor, &mut records)?;
+        state.settle()?;
         for object in unread.into_values() {
-            if state.all_keys().any(|key| object.is_newer_by(key)) {
+            if state.present_keys().any(|key| object.is_newer_by(key)) {
                 return Err(object.error);
             }
             bad.insert(
@@ -189,7 +230,6 @@ impl ControlState {
             );
         }
         orphans::judge(&state, anchor, &records, &mut bad)?;
-        state.live_slots = state.compute_live_slots();
         Ok((state, bad.into_values().collect()))
     }
 
@@ -208,37 +248,192 @@ impl ControlState {
             let Some(record) = records.remove(&hash) else {
                 continue;
             };
-            match self.accept(record) {
-                Ok(()) => {}
-                Err(error) if error.class() == Class::Newer => return Err(error),
-                Err(error) => drop(bad.insert(hash, BadRecord::of(&error, anchor, hash))),
+            let object = record.object();
+            let refused = match rules::record(self, record) {
+                Ok(()) => continue,
+                Err(rules::Refusal::Tangled(cause)) => return Err(self.tangled(cause)),
+                Err(other) => refusal(object, other),
+            };
+            if refused.class() == Class::Newer {
+                return Err(refused);
             }
+            bad.insert(hash, BadRecord::of(&refused, anchor, hash));
         }
         Ok(bad)
     }
 
-    /// The keys of all persons and devices.
-    fn all_keys(&self) -> impl Iterator<Item = &VerifyingKey> {
-        let persons = self.persons.values().map(|person| &person.keys);
-        let persons = persons.flat_map(|keys| [&keys.root_sign, &keys.words_sign]);
-        persons.chain(self.devices.values().map(|device| &device.sign))
+    fn tangled(&self, Tangled(what): Tangled) -> VaultError {
+        let dir = format!("rooms/{}/control", self.room);
+        VaultError::integrity(dir, format!("the control records cannot be judged: {what}"))
+    }
+
+    /// The keys of all who are members now, and of their devices: what others signed asks for nothing.
+    fn present_keys(&self) -> impl Iterator<Item = &VerifyingKey> {
+        let members = self.now.members.keys();
+        let persons = members
+            .filter_map(|id| self.persons.get(id))
+            .map(|p| &p.keys);
+        let persons = persons.flat_map(|k| std::iter::once(&k.root_sign).chain(&k.words_sign));
+        let devices = self.now.devices.keys();
+        let devices = devices.filter_map(|id| self.devices.get(id));
+        persons.chain(devices.map(|device| &device.sign))
     }
 
     /// Takes in one record whose parents are in already.
     pub(crate) fn accept(&mut self, record: control::Opened) -> Result<(), VaultError> {
         let object = record.object();
-        rules::record(self, record).map_err(|e| match e {
-            rules::Refusal::Rule(text) => VaultError::integrity(object, text),
-            rules::Refusal::Wire(cause @ WireError::Unknown { .. }) => {
-                VaultError::wire(object, cause)
-            }
-            rules::Refusal::Wire(cause) => VaultError::integrity(object, cause),
-        })
+        rules::record(self, record).map_err(|e| refusal(object, e))?;
+        self.settle()
     }
 
-    /// The heads of the records, in ascending order: what a commit and the next record name.
+    /// Brings up to date what follows from all records together.
+    fn settle(&mut self) -> Result<(), VaultError> {
+        let (view, now) = self
+            .graph
+            .view(&self.dag.heads())
+            .and_then(|view| self.world_of(&view).map(|world| (view, world)))
+            .map_err(|cause| self.tangled(cause))?;
+        (self.view, self.now) = (view, now);
+        self.slot_owners = self.compute_slots();
+        self.live_slots = self.slot_owners.iter().map(|(_, entry)| *entry).collect();
+        for (id, person) in &mut self.persons {
+            let name = |record: &Hash32| self.entries.get(record).and_then(Entry::name);
+            let standing = self
+                .now
+                .members
+                .get(id)
+                .and_then(|member| name(&member.add));
+            let adds = person
+                .key_log
+                .iter()
+                .filter(|record| name(record).is_some());
+            if let Some(name) = standing.or_else(|| adds.min().and_then(name)) {
+                person.name = name.clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn world_of(&self, view: &View) -> Result<World, Tangled> {
+        world::derive(&self.graph, self.genesis, view, self.graph.budget())
+    }
+
+    /// The world at all heads: what is in force as far as is known here.
+    pub fn now(&self) -> &World {
+        &self.now
+    }
+
+    /// The world at some heads. Records that do not stand here are passed over: ask `knows` first.
+    ///
+    /// # Errors
+    /// `Integrity` if somebody has made so many records at the same time that it cannot be told.
+    pub fn world(&self, heads: &[Hash32]) -> Result<World, VaultError> {
+        let budget = Budget::default();
+        let view = self.graph.view_within(heads, &budget);
+        view.and_then(|view| world::derive(&self.graph, self.genesis, &view, &budget))
+            .map_err(|cause| self.tangled(cause))
+    }
+
+    /// What the next record and a commit name, in ascending order: at most 64 of the heads of what is in force, those with
+    /// the longest past first. What was taken back is named by nobody, so that nobody who was put out can add to it.
     pub fn heads(&self) -> Vec<Hash32> {
-        self.dag.heads()
+        let mut good = BTreeSet::new();
+        let (mut seen, mut todo) = (BTreeSet::new(), self.dag.heads());
+        while let Some(record) = todo.pop() {
+            if !seen.insert(record) {
+                continue;
+            }
+            match self.is_overruled(&record) {
+                true => todo.extend_from_slice(self.dag.parents(&record)),
+                false => drop(good.insert(record)),
+            }
+        }
+        self.dag.latest(good, CONTROL_PARENTS_MAX)
+    }
+
+    /// Whether a record that stands is taken back by an ending that is in force now, or stands on such a one.
+    pub fn is_overruled(&self, record: &Hash32) -> bool {
+        if let Some(n) = self.graph.number(record) {
+            return !self.view.counts(n);
+        }
+        let Some(entry) = self.entries.get(record) else {
+            return false;
+        };
+        let Ok(at) = self.graph.view_within(&[*record], &Budget::default()) else {
+            return true;
+        };
+        let by = (entry.author, rules::device_of(entry.signer), entry.need);
+        if !self.graph.is_supported(&self.view, &at, by) {
+            return true;
+        }
+        let endings = self.graph.endings_against(&self.view, &at, by);
+        let ids = endings.iter().filter_map(|n| self.graph.record(*n));
+        let mut ids = ids.map(|ending| ending.id);
+        ids.any(|ending| !self.dag.is_ancestor(record, &[ending]))
+    }
+
+    /// The last record of a person's key log: what his next one follows.
+    pub(crate) fn key_log_end(&self, person: &PersonId) -> Option<Hash32> {
+        let log = &self.persons.get(person)?.key_log;
+        let mut log = log.iter().rev();
+        log.find(|record| !self.is_overruled(record)).copied()
+    }
+
+    /// Whether the records list a slot as this person's.
+    pub fn lists_slot(&self, person: PersonId, slot: SlotEntry) -> bool {
+        self.slot_owners.contains(&(person, slot))
+    }
+
+    /// The slots that the records list as this person's.
+    pub fn slots_of(&self, person: PersonId) -> Vec<SlotEntry> {
+        let all = self
+            .slot_owners
+            .iter()
+            .filter(|(owner, _)| *owner == person);
+        all.map(|(_, entry)| *entry).collect()
+    }
+
+    /// The invitation that a MemberAdd says it answers.
+    pub(crate) fn invitation_of(&self, add: &Hash32) -> Option<[u8; 32]> {
+        self.entries.get(add).and_then(Entry::invitation)
+    }
+
+    /// The epochs that everybody whose removal or revocation is in force was put out before: file keys that are drawn under
+    /// them are known to members only.
+    pub fn clean_epochs(&self) -> Vec<EpochId> {
+        let endings = self.graph.endings(&self.view);
+        let follows = |id: &&EpochId| {
+            let n = self.graph.number(&Hash32(id.0));
+            let ancestors = n.and_then(|n| self.graph.ancestors(n));
+            ancestors.is_some_and(|ancestors| ancestors.contains_all(&endings))
+        };
+        self.epochs.keys().filter(follows).copied().collect()
+    }
+
+    /// Whether an epoch has to be made before anything is written: there are several heads, or the current epoch lists
+    /// somebody who is no member or a device that was ended, or lacks a member, or a device that was not granted it.
+    pub fn needs_epoch(&self) -> bool {
+        let heads = self.epoch_heads();
+        let [current] = heads.as_slice() else {
+            return true;
+        };
+        let Some(epoch) = self.epochs.get(current) else {
+            return true;
+        };
+        let listed = epoch.members.iter().map(|(person, _)| person);
+        if !listed.eq(self.now.members.keys()) {
+            return true;
+        }
+        let has = |device: &DeviceId| epoch.devices.binary_search(device).is_ok();
+        let granted = |device: &DeviceId| {
+            let recipient = Recipient::Device(*device);
+            let mut grants = self.grants.iter();
+            grants.any(|grant| grant.epoch == *current && grant.recipient == recipient)
+        };
+        let mut living = self.now.devices.keys();
+        let mut devices = epoch.devices.iter();
+        devices.any(|device| !self.now.devices.contains_key(device))
+            || living.any(|device| !has(device) && !granted(device))
     }
 
     /// Whether a record is known here.
@@ -252,46 +447,67 @@ impl ControlState {
         self.dag.is_ancestor(earlier, &[*later])
     }
 
-    /// The epochs that no other replaces, in ascending order. With more than one, nothing may be
-    /// sealed before a merge epoch.
+    /// The epochs that no other replaces, in ascending order; those that were taken back are passed over. With more than
+    /// one, nothing may be sealed before a merge epoch.
     pub fn epoch_heads(&self) -> Vec<EpochId> {
-        let replaced: BTreeSet<&EpochId> = self.epochs.values().flat_map(|e| &e.parents).collect();
-        let heads = self.epochs.keys().filter(|id| !replaced.contains(id));
-        heads.copied().collect()
+        let counts = |id: &EpochId| !self.is_overruled(&Hash32(id.0));
+        let counting = self.epochs.iter().filter(|(id, _)| counts(id));
+        let replaced: BTreeSet<&EpochId> = counting.clone().flat_map(|(_, e)| &e.parents).collect();
+        let heads = counting.filter(|(id, _)| !replaced.contains(id));
+        heads.map(|(id, _)| *id).collect()
     }
 
     /// What the metadata needs to judge commits.
     pub fn roster(&self) -> Roster {
-        let device = |info: &DeviceInfo| RosterDevice {
+        let device = |id: &DeviceId, info: &DeviceInfo| RosterDevice {
             key: info.sign.clone(),
             person: info.person,
             label: info.label.as_str().to_owned(),
-            cut: None,
+            cut: self.now.cuts.get(id).cloned(),
         };
         let devices = self.devices.iter();
         Roster {
-            devices: devices.map(|(id, info)| (*id, device(info))).collect(),
+            devices: devices.map(|(id, info)| (*id, device(id, info))).collect(),
             control_heads: self.heads(),
             control: self.dag.records(),
-            rights: Arc::new(Everybody),
+            rights: Arc::new(world::WorldRights::new(self.graph.clone(), self.genesis)),
         }
     }
 
-    /// Whether a record from before `parents` certifies the device.
-    fn is_certified(&self, device: &DeviceInfo, parents: &[Hash32]) -> bool {
+    /// Whether a record of a view certifies the device.
+    fn is_certified(&self, device: &DeviceInfo, view: &View) -> bool {
         let mut records = device.records.iter();
-        records.any(|record| self.dag.is_ancestor(record, parents))
+        records.any(|record| self.graph.number(record).is_some_and(|n| view.has(n)))
     }
 
-    fn compute_live_slots(&self) -> BTreeSet<SlotEntry> {
-        let removed = |entry: &SlotEntry, add: &Hash32| {
-            self.slot_removes
-                .iter()
-                .any(|(e, remove)| e == entry && self.dag.is_ancestor(add, &[*remove]))
+    fn compute_slots(&self) -> BTreeSet<(PersonId, SlotEntry)> {
+        let number = |record: &Hash32| self.graph.number(record);
+        let counts = |record: &Hash32| number(record).is_some_and(|n| self.view.counts(n));
+        let mut removes: BTreeMap<(PersonId, SlotEntry), Vec<u32>> = BTreeMap::new();
+        for (entry, person, record) in &self.slot_removes {
+            if counts(record) {
+                let of_slot = removes.entry((*person, *entry)).or_default();
+                of_slot.extend(number(record));
+            }
+        }
+        let is_removed = |slot: &(PersonId, SlotEntry), add: &Hash32| {
+            let removes = removes.get(slot).map_or(&[][..], |v| v);
+            number(add).is_none_or(|n| removes.iter().any(|r| self.graph.precedes(n, *r)))
         };
         let adds = self.slot_adds.iter();
-        adds.filter(|(entry, add)| !removed(entry, add))
-            .map(|(entry, _)| *entry)
+        let adds = adds.map(|(entry, person, record)| ((*person, *entry), record));
+        adds.filter(|((person, _), _)| self.now.members.contains_key(person))
+            .filter(|(slot, add)| counts(add) && !is_removed(slot, add))
+            .map(|(slot, _)| slot)
             .collect()
+    }
+}
+
+fn refusal(object: String, refusal: rules::Refusal) -> VaultError {
+    match refusal {
+        rules::Refusal::Rule(text) => VaultError::integrity(object, text),
+        rules::Refusal::Tangled(Tangled(text)) => VaultError::integrity(object, text),
+        rules::Refusal::Wire(cause @ WireError::Unknown { .. }) => VaultError::wire(object, cause),
+        rules::Refusal::Wire(cause) => VaultError::integrity(object, cause),
     }
 }

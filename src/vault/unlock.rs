@@ -1,8 +1,9 @@
 //! From a secret to the keys.
 
-use crate::control::{Signer, open_record};
+use crate::control::Signer;
 use crate::header::{HEADER_NAME, Header, open_header};
-use crate::record::{Body, Record, SlotEntry};
+use crate::publish::{Author, Place, publish};
+use crate::record::{Record, SlotEntry};
 use crate::room::{Room, RoomReader};
 use crate::slot::{Payload, Slot, SlotKind};
 use crate::state::ControlState;
@@ -361,7 +362,26 @@ impl Unlocked {
         keys::derive_control_key(&self.vault_secret, self.anchor.vault, room)
     }
 
-    fn reader(&self) -> RoomReader {
+    /// What a new slot of this person holds.
+    pub(crate) fn payload(&self) -> Payload {
+        Payload {
+            vault: self.anchor.vault,
+            header: self.anchor.header,
+            format_version: FORMAT_VERSION,
+            room: self.anchor.room,
+            genesis: self.anchor.genesis,
+            fingerprint: self.anchor.fingerprint,
+            person: self.person,
+            vault_secret: self.copy_vault_secret(),
+            root_seed: RootSeed::from_bytes(*self.root.expose()),
+        }
+    }
+
+    pub(crate) fn copy_vault_secret(&self) -> VaultSecret {
+        VaultSecret::from_bytes(*self.vault_secret.expose())
+    }
+
+    pub(crate) fn reader(&self) -> RoomReader {
         let vault = self.anchor.vault;
         let root = |suite| KemSecret::derive_root(&self.root, vault, suite);
         RoomReader::new(
@@ -431,7 +451,7 @@ impl Unlocked {
 
     /// Refuses what only a listed slot may do.
     pub(crate) fn require_listed_slot(&self, state: &ControlState) -> Result<(), VaultError> {
-        if state.live_slots.contains(&self.slot) {
+        if state.lists_slot(self.person, self.slot) {
             return Ok(());
         }
         Err(VaultError::UnlistedSlot {
@@ -449,24 +469,19 @@ impl Unlocked {
         clock: &dyn Clock,
         entropy: &dyn Entropy,
     ) -> Result<Hash32, VaultError> {
-        let body = Body {
+        let (root, control) = (self.root_signer(), self.control_key(room.state.room));
+        let author = Author {
             vault: self.anchor.vault,
-            room: room.state.room,
-            optional: 0,
-            parents: room.state.heads(),
-            author: self.person,
-            signer: crate::record::SignerRef::Root,
-            time: clock.now(),
-            record,
+            person: self.person,
+            signer: Signer::Root(&root),
+            control: &control,
         };
-        let key = self.control_key(room.state.room);
-        let root = self.root_signer();
-        let (name, object) = control::seal_record(&key, &body, &Signer::Root(&root), &[], entropy);
-        let opened = open_record(&key, self.anchor.vault, room.state.room, name, &object)?;
-        objects::put(store, objects::control_name(room.state.room, name), object).await?;
-        room.state.accept(opened)?;
-        room.roster = room.state.roster();
-        Ok(name)
+        let place = Place {
+            store,
+            clock,
+            entropy,
+        };
+        publish(&place, room, &author, record, &[]).await
     }
 }
 

@@ -72,14 +72,17 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
 }
 
 fn owner(args: &InitArgs) -> String {
-    let user = || std::env::var("USER").ok().filter(|name| !name.is_empty());
-    args.owner
-        .clone()
-        .or_else(user)
-        .unwrap_or_else(|| "owner".into())
+    args.owner.clone().unwrap_or_else(user)
 }
 
-fn show(words: &str) {
+/// What the system calls whoever runs this.
+pub(super) fn user() -> String {
+    let user = std::env::var("USER").ok().filter(|name| !name.is_empty());
+    user.unwrap_or_else(|| "owner".into())
+}
+
+/// Shows the words, once.
+pub(super) fn show(words: &str) {
     // Line by line: on a terminal the printer escapes what would move the cursor, a line end included.
     print::line("");
     print::line(
@@ -98,13 +101,17 @@ fn show(words: &str) {
 }
 
 /// A new private file; removed again unless the words reach it.
-struct WordsFile<'a> {
+pub(super) struct WordsFile<'a> {
     path: &'a Path,
     file: Option<std::fs::File>,
 }
 
 impl<'a> WordsFile<'a> {
-    fn create(path: &'a Path) -> Outcome<Self> {
+    /// Makes the file.
+    ///
+    /// # Errors
+    /// `Busy` where it exists.
+    pub(super) fn create(path: &'a Path) -> Outcome<Self> {
         let opened = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -125,7 +132,7 @@ impl<'a> WordsFile<'a> {
     }
 
     /// Writes the words; where to. `None` if that fails, which is said.
-    fn keep(mut self, words: &str) -> Option<&'a Path> {
+    pub(super) fn keep(mut self, words: &str) -> Option<&'a Path> {
         let written = self.file.take().map(|mut file| {
             file.write_all(words.as_bytes())?;
             file.write_all(b"\n")?;

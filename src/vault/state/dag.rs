@@ -47,6 +47,61 @@ impl Dag {
             .collect()
     }
 
+    pub(super) fn parents(&self, hash: &Hash32) -> &[Hash32] {
+        self.nodes.get(hash).map_or(&[], |node| &node.parents)
+    }
+
+    /// All records, parents before children; of those that are ready the one with the lowest key, then the lowest id.
+    pub(super) fn in_order<K: Ord>(&self, key: impl Fn(&Hash32) -> K) -> Vec<Hash32> {
+        let mut children: BTreeMap<Hash32, Vec<Hash32>> = BTreeMap::new();
+        let mut waiting: BTreeMap<Hash32, usize> = BTreeMap::new();
+        let mut ready = BTreeSet::new();
+        for (hash, node) in &self.nodes {
+            for parent in &node.parents {
+                children.entry(*parent).or_default().push(*hash);
+            }
+            waiting.insert(*hash, node.parents.len());
+            if node.parents.is_empty() {
+                ready.insert((key(hash), *hash));
+            }
+        }
+        let mut out = Vec::with_capacity(self.nodes.len());
+        while let Some((_, next)) = ready.pop_first() {
+            out.push(next);
+            for child in children.remove(&next).unwrap_or_default() {
+                if let Some(count) = waiting.get_mut(&child) {
+                    *count -= 1;
+                    if *count == 0 {
+                        ready.insert((key(&child), child));
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// Of these records those that are ancestors of no other, in ascending order, and at most so many: of those with the
+    /// longest past.
+    pub(super) fn latest(&self, records: BTreeSet<Hash32>, most: usize) -> Vec<Hash32> {
+        let depth = |hash: &Hash32| self.nodes.get(hash).map_or(0, |node| node.depth);
+        let floor = records.iter().map(depth).min().unwrap_or(0);
+        let mut latest = records.clone();
+        let (mut seen, mut todo) = (BTreeSet::new(), records.into_iter().collect::<Vec<_>>());
+        while let Some(hash) = todo.pop() {
+            for parent in self.parents(&hash) {
+                if depth(parent) >= floor && seen.insert(*parent) {
+                    latest.remove(parent);
+                    todo.push(*parent);
+                }
+            }
+        }
+        let mut latest: Vec<Hash32> = latest.into_iter().collect();
+        latest.sort_by_key(|hash| (std::cmp::Reverse(depth(hash)), *hash));
+        latest.truncate(most);
+        latest.sort_unstable();
+        latest
+    }
+
     /// Whether `wanted` is one of `from` or an ancestor of one.
     pub(super) fn is_ancestor(&self, wanted: &Hash32, from: &[Hash32]) -> bool {
         let Some(floor) = self.nodes.get(wanted).map(|node| node.depth) else {

@@ -1,6 +1,6 @@
 //! Records with parents that do not stand: a loss that must be told, or garbage.
 
-use super::rules::is_signed_by_author;
+use super::rules::{device_of, is_signed_by_author};
 use super::{BadRecord, ControlState};
 use crate::control::Opened;
 use crate::{Anchor, VaultError, objects};
@@ -18,14 +18,22 @@ pub(super) fn judge(
     orphans: &BTreeMap<Hash32, Opened>,
     bad: &mut BTreeMap<Hash32, BadRecord>,
 ) -> Result<(), VaultError> {
-    let is_signed = |record: &Opened| is_signed_by_author(state, record);
+    // Whoever is no member now has made nothing that counts and that what stands does not know: a removal beats what
+    // it does not know, and follows what it knows.
+    let is_present = |record: &Opened| {
+        let now = state.now();
+        let device = device_of(record.body.signer);
+        now.members.contains_key(&record.body.author)
+            && device.is_none_or(|device| now.devices.contains_key(&device))
+    };
+    let is_signed = |record: &Opened| is_present(record) && is_signed_by_author(state, record);
     let (signed, unsigned): (Vec<_>, Vec<_>) = orphans
         .iter()
         .partition(|(_, record)| !record.body.parents.is_empty() && is_signed(record));
     for (hash, record) in unsigned {
         let what = match record.body.parents.is_empty() {
             true => "it is a second genesis",
-            false => "its parents are not there, and no key that is known here signed it",
+            false => "its parents are not there, and no key of a member signed it",
         };
         bad.insert(*hash, BadRecord::new(anchor, *hash, what));
     }

@@ -1,11 +1,15 @@
 //! Which records stand: docs/format/vault.md, section 4.1, rule by rule.
 
-use super::{ControlState, DeviceInfo, EpochInfo, GrantInfo, Newest, Person};
+mod members;
+
+use super::audit::Entry;
+use super::graph::{Effect, Graph, Rank, Tangled, Tracked, View};
+use super::{BackLinkInfo, ControlState, EpochInfo, GrantInfo, Newest, Person, World};
 use crate::control::Opened;
-use crate::device::device_id;
 use crate::epoch::decode_envelopes;
 use crate::record::{
-    Body, DeviceAdd, EpochReason, EpochRecord, Grant, Recipient, Record, Role, SignerRef,
+    BackLink, Body, EpochReason, EpochRecord, Grant, History, Recipient, Record, Role, SignerRef,
+    SlotEntry,
 };
 use crate::state::dag::Dag;
 use crate::{Anchor, VaultError, objects};
@@ -14,6 +18,7 @@ use skrin_base::limits::FORMAT_VERSION;
 use skrin_base::wire::{Encode, WireError};
 use skrin_crypto::{VerifyingKey, hash};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The rule set of `apply` that this program knows.
 const RULE_SET: u32 = 1;
@@ -22,6 +27,14 @@ const RULE_SET: u32 = 1;
 pub(super) enum Refusal {
     Rule(&'static str),
     Wire(WireError),
+    /// The whole room cannot be judged.
+    Tangled(Tangled),
+}
+
+impl From<Tangled> for Refusal {
+    fn from(cause: Tangled) -> Self {
+        Self::Tangled(cause)
+    }
 }
 
 impl From<WireError> for Refusal {
@@ -63,6 +76,7 @@ pub(super) fn genesis(anchor: &Anchor, opened: Opened) -> Result<ControlState, V
         let (what, found) = ("rule set", u64::from(genesis.rule_set));
         return Err(VaultError::wire(object, WireError::Unknown { what, found }));
     }
+    let entry = Entry::of(&opened.body);
     let newest = Newest {
         time: opened.body.time,
         author: opened.body.author,
@@ -73,11 +87,14 @@ pub(super) fn genesis(anchor: &Anchor, opened: Opened) -> Result<ControlState, V
     };
     let mut dag = Dag::default();
     dag.add(opened.hash, &[]);
+    let graph = Graph::new(genesis.person, opened.hash, opened.body.time);
     let owner = Person {
         name: genesis.name,
-        keys: genesis.keys,
+        keys: genesis.keys.into(),
         key_log: vec![opened.hash],
     };
+    let view = graph.view(&[opened.hash]);
+    let view = view.map_err(|Tangled(what)| VaultError::integrity(&object, what))?;
     Ok(ControlState {
         room: anchor.room,
         owner: genesis.person,
@@ -88,16 +105,34 @@ pub(super) fn genesis(anchor: &Anchor, opened: Opened) -> Result<ControlState, V
         devices: BTreeMap::new(),
         epochs: BTreeMap::new(),
         grants: Vec::new(),
+        back_links: Vec::new(),
         live_slots: BTreeSet::new(),
+        genesis: opened.hash,
+        entries: BTreeMap::from([(opened.hash, entry)]),
+        now: World::default(),
+        view,
+        graph: Arc::new(graph),
         newest,
         room_secret: genesis.room_secret,
         slot_adds: Vec::new(),
         slot_removes: Vec::new(),
+        slot_owners: BTreeSet::new(),
         dag,
     })
 }
 
-/// Rules 3 to 8.
+/// What a record is judged by, besides what it says.
+struct Case<'a> {
+    opened: &'a Opened,
+    body: &'a Body,
+    /// The world at its parents.
+    view: View,
+    /// The author's place there.
+    rank: Rank,
+    need: Role,
+}
+
+/// Rules 3 to 14.
 pub(super) fn record(state: &mut ControlState, opened: Opened) -> Result<(), Refusal> {
     let body = &opened.body;
     require(
@@ -111,20 +146,48 @@ pub(super) fn record(state: &mut ControlState, opened: Opened) -> Result<(), Ref
         is_epoch || opened.attachment.is_empty(),
         "it has an attachment that does not belong there",
     )?;
-    match &body.record {
+    let case = case(state, &opened)?;
+    let effect = match &body.record {
         Record::Genesis(_) => return Err(Refusal::Rule("it is a second genesis")),
-        Record::DeviceAdd(record) => device_add(state, body, record, opened.hash)?,
-        Record::Epoch(record) => epoch(state, body, record, &opened)?,
-        Record::Grant(record) => grant(state, body, record)?,
-        Record::SlotAdd(entry) => {
-            slot_change(state, body)?;
-            state.slot_adds.push((*entry, opened.hash));
+        Record::DeviceAdd(record) => Some(members::device_add(state, &case, record)?),
+        Record::DeviceRevoke(record) => Some(members::device_revoke(state, &case, record)?),
+        Record::MemberAdd(record) => Some(members::member_add(state, &case, record)?),
+        Record::MemberRemove(record) => Some(members::member_remove(state, &case, record)?),
+        Record::MemberRole(record) => Some(members::member_role(state, &case, record)?),
+        Record::Epoch(record) => Some(epoch(state, &case, record)?),
+        Record::SlotAdd(entry) => Some(slot_change(state, &case, entry, true)?),
+        Record::SlotRemove(entry) => Some(slot_change(state, &case, entry, false)?),
+        Record::Grant(record) => {
+            grant(state, &case, record)?;
+            None
         }
-        Record::SlotRemove(entry) => {
-            slot_change(state, body)?;
-            state.slot_removes.push((*entry, opened.hash));
+        Record::BackLink(record) => {
+            back_link(state, &case, record)?;
+            None
         }
-        Record::Optional { .. } => {}
+        Record::Optional { .. } => None,
+    };
+    enter(state, &case, effect)
+}
+
+/// Takes in a record that stands.
+fn enter(state: &mut ControlState, case: &Case<'_>, effect: Option<Effect>) -> Result<(), Refusal> {
+    let (body, hash) = (case.body, case.opened.hash);
+    let graph = Arc::make_mut(&mut state.graph);
+    match effect {
+        None => graph.pass(hash, &case.view),
+        Some(effect) => {
+            let record = Tracked {
+                id: hash,
+                author: body.author,
+                device: device_of(body.signer),
+                need: case.need,
+                rank: case.rank,
+                time: body.time,
+                effect,
+            };
+            graph.add(record, &case.view)?;
+        }
     }
     if body.time > state.newest.time {
         state.newest = Newest {
@@ -133,8 +196,70 @@ pub(super) fn record(state: &mut ControlState, opened: Opened) -> Result<(), Ref
             signer: body.signer,
         };
     }
-    state.dag.add(opened.hash, &body.parents);
+    state.entries.insert(hash, Entry::of(body));
+    state.dag.add(hash, &body.parents);
     Ok(())
+}
+
+pub(super) fn device_of(signer: SignerRef) -> Option<skrin_base::DeviceId> {
+    match signer {
+        SignerRef::Device(id) => Some(id),
+        SignerRef::Root | SignerRef::Words => None,
+    }
+}
+
+/// The least that the author of a record must be (rule 5).
+pub(super) fn need(author: PersonId, record: &Record) -> Role {
+    match record {
+        Record::Genesis(_) => Role::Owner,
+        Record::MemberRemove(record) if record.person == author => Role::Reader,
+        Record::MemberAdd(_)
+        | Record::MemberRemove(_)
+        | Record::MemberRole(_)
+        | Record::BackLink(_) => Role::Manager,
+        Record::Epoch(_) => Role::Editor,
+        Record::DeviceAdd(_)
+        | Record::DeviceRevoke(_)
+        | Record::Grant(_)
+        | Record::SlotAdd(_)
+        | Record::SlotRemove(_)
+        | Record::Optional { .. } => Role::Reader,
+    }
+}
+
+/// Rule 5: what the author and his device may do in the world at the record's parents.
+fn case<'a>(state: &ControlState, opened: &'a Opened) -> Result<Case<'a>, Refusal> {
+    let body = &opened.body;
+    let view = state.graph.view(&body.parents)?;
+    let device = device_of(body.signer);
+    state.graph.charge_for(&body.author, device.as_ref())?;
+    let standing = state.graph.standing(&view, &body.author);
+    let standing = standing.ok_or(Refusal::Rule("its author was no member at that point"))?;
+    let need = need(body.author, &body.record);
+    require(
+        standing.role <= need,
+        "its author may not do this with the role that he had at that point",
+    )?;
+    require(
+        device.is_none_or(|device| state.graph.is_living(&view, &device)),
+        "it is signed by a device that had been revoked, or from before its person was removed",
+    )?;
+    let own_keys = matches!(
+        body.record,
+        Record::DeviceAdd(_) | Record::DeviceRevoke(_) | Record::SlotAdd(_) | Record::SlotRemove(_)
+    );
+    require(
+        device.is_none() || !own_keys,
+        "a device signed what it may not: only root and words change devices and slots",
+    )?;
+    let rank = state.graph.rank(&standing);
+    Ok(Case {
+        opened,
+        body,
+        view,
+        rank,
+        need,
+    })
 }
 
 /// Rule 4: only keys that an ancestor certifies.
@@ -142,10 +267,14 @@ fn signing_key(state: &ControlState, body: &Body) -> Result<VerifyingKey, Refusa
     let author = person(state, &body.author, "its author is not known in this room")?;
     match body.signer {
         SignerRef::Root => Ok(author.keys.root_sign.clone()),
-        SignerRef::Words => Ok(author.keys.words_sign.clone()),
+        SignerRef::Words => {
+            let key = author.keys.words_sign.clone();
+            key.ok_or(Refusal::Rule("its author has no words"))
+        }
         SignerRef::Device(id) => {
             let device = state.devices.get(&id);
-            let device = device.filter(|d| state.is_certified(d, &body.parents));
+            let view = state.graph.view(&body.parents)?;
+            let device = device.filter(|d| state.is_certified(d, &view));
             let device = device.ok_or(Refusal::Rule(
                 "it is signed by a device that is not certified",
             ))?;
@@ -166,7 +295,10 @@ pub(super) fn is_signed_by_author(state: &ControlState, opened: &Opened) -> bool
     };
     match body.signer {
         SignerRef::Root => opened.is_signed_by(&author.keys.root_sign),
-        SignerRef::Words => opened.is_signed_by(&author.keys.words_sign),
+        SignerRef::Words => {
+            let key = author.keys.words_sign.as_ref();
+            key.is_some_and(|key| opened.is_signed_by(key))
+        }
         SignerRef::Device(id) => {
             let device = state.devices.get(&id);
             device.is_some_and(|d| d.person == body.author && opened.is_signed_by(&d.sign))
@@ -182,84 +314,44 @@ fn person<'a>(
     state.persons.get(id).ok_or(Refusal::Rule(otherwise))
 }
 
-/// Rule 5.
-fn device_add(
-    state: &mut ControlState,
-    body: &Body,
-    record: &DeviceAdd,
-    hash: Hash32,
-) -> Result<(), Refusal> {
-    require(
-        body.author == record.person && !matches!(body.signer, SignerRef::Device(_)),
-        "a device is added by somebody who may not: only root or words of its person may",
-    )?;
-    let owner = person(state, &record.person, "the device's person is not known")?;
-    require(
-        record.kem.suite() >= owner.keys.root_kem.suite(),
-        "its key is of a weaker suite than its person's",
-    )?;
-    let log = &owner.key_log;
-    require(
-        log.contains(&record.previous) && state.dag.is_ancestor(&record.previous, &body.parents),
-        "it does not follow the key log of its person",
-    )?;
-    require(
-        record.device == device_id(body.vault, &record.sign, &record.kem),
-        "its device id is not the one that follows from its keys",
-    )?;
-    let known = state.devices.get(&record.device);
-    require(
-        !known.is_some_and(|d| state.is_certified(d, &body.parents)),
-        "it adds a device a second time",
-    )?;
-    // Added at the same time by two who did not see each other: the keys are the same, as the id is.
-    let info = state.devices.entry(record.device);
-    let info = info.or_insert_with(|| DeviceInfo {
-        person: record.person,
-        sign: record.sign.clone(),
-        kem: record.kem.clone(),
-        label: record.label.clone(),
-        time: body.time,
-        records: Vec::new(),
-    });
-    info.records.push(hash);
-    if let Some(person) = state.persons.get_mut(&record.person) {
-        person.key_log.push(hash);
-    }
-    Ok(())
+/// Whether a record of this id is among those that the case was made on top of.
+fn follows(state: &ControlState, case: &Case<'_>, id: &Hash32) -> bool {
+    let number = state.graph.number(id);
+    number.is_some_and(|n| case.view.has(n))
 }
 
-/// Rule 6.
+/// Rule 9.
 fn epoch(
     state: &mut ControlState,
-    body: &Body,
+    case: &Case<'_>,
     record: &EpochRecord,
-    opened: &Opened,
-) -> Result<(), Refusal> {
+) -> Result<Effect, Refusal> {
     let core = &record.core;
+    let world = state.world_of(&case.view)?;
     require(
-        body.author == state.owner,
-        "an epoch is made by somebody who is not a manager",
-    )?;
-    let owner = core.members.iter().find(|(id, _)| *id == state.owner);
-    require(
-        owner.is_some_and(|(_, role)| *role == Role::Owner),
+        core.members.contains(&(state.owner, Role::Owner)),
         "an epoch without the owner",
     )?;
-    for (member, _) in &core.members {
-        person(state, member, "an epoch lists a member who is not known")?;
-    }
-    epoch_parents(state, body, record)?;
-    let expected = expected_recipients(state, body, record)?;
+    let members = world.members.iter().map(|(id, member)| (*id, member.role));
+    require(
+        members.eq(core.members.iter().copied()),
+        "the members that it lists are not those of the room at that point",
+    )?;
+    require(
+        world.devices.keys().eq(&core.devices),
+        "the devices that it lists are not those of the room at that point",
+    )?;
+    epoch_parents(state, case, record)?;
+    let expected = expected_recipients(state, record);
     require(
         expected.iter().eq(&core.recipients),
         "an epoch is wrapped to others than its members and their devices",
     )?;
     require(
-        hash(&opened.attachment) == record.envelopes,
+        hash(&case.opened.attachment) == record.envelopes,
         "its envelopes are not those that were signed",
     )?;
-    let envelopes = decode_envelopes(&opened.attachment)?;
+    let envelopes = decode_envelopes(&case.opened.attachment)?;
     require(
         envelopes.len() == core.recipients.len(),
         "it has another number of envelopes than of recipients",
@@ -276,33 +368,35 @@ fn epoch(
         suite: core.suite,
         commitment: core.commitment,
         members: core.members.clone(),
+        devices: core.devices.clone(),
         core: hash(&core.to_bytes()),
-        author: body.author,
-        signer: body.signer,
+        author: case.body.author,
+        signer: case.body.signer,
         envelopes: core.recipients.iter().copied().zip(envelopes).collect(),
     };
-    state.epochs.insert(EpochId(opened.hash.0), info);
-    Ok(())
+    state.epochs.insert(EpochId(case.opened.hash.0), info);
+    Ok(Effect::Other)
 }
 
-fn epoch_parents(state: &ControlState, body: &Body, record: &EpochRecord) -> Result<(), Refusal> {
+fn epoch_parents(
+    state: &ControlState,
+    case: &Case<'_>,
+    record: &EpochRecord,
+) -> Result<(), Refusal> {
     let core = &record.core;
     let first = core.reason == EpochReason::First;
     require(
         first == core.parents.is_empty(),
         "only a first epoch has no parents",
     )?;
-    let has_ancestor = |epochs: &BTreeMap<EpochId, EpochInfo>| {
-        let mut ids = epochs.keys();
-        ids.any(|id| state.dag.is_ancestor(&Hash32(id.0), &body.parents))
-    };
+    let mut known = state.epochs.keys();
     require(
-        !first || !has_ancestor(&state.epochs),
+        !first || !known.any(|id| follows(state, case, &Hash32(id.0))),
         "it is a second first epoch",
     )?;
     for parent in &core.parents {
         let known = state.epochs.get(parent);
-        let known = known.filter(|_| state.dag.is_ancestor(&Hash32(parent.0), &body.parents));
+        let known = known.filter(|_| follows(state, case, &Hash32(parent.0)));
         let known = known.ok_or(Refusal::Rule("an epoch's parent is not known to it"))?;
         require(
             core.suite >= known.suite,
@@ -312,55 +406,43 @@ fn epoch_parents(state: &ControlState, body: &Body, record: &EpochRecord) -> Res
     Ok(())
 }
 
-/// Devices that are listed, and root and words of every member: there is no other escrow.
-fn expected_recipients(
-    state: &ControlState,
-    body: &Body,
-    record: &EpochRecord,
-) -> Result<BTreeSet<Recipient>, Refusal> {
+/// The devices that it lists, and root and words of every member: there is no other escrow.
+fn expected_recipients(state: &ControlState, record: &EpochRecord) -> BTreeSet<Recipient> {
     let core = &record.core;
-    let mut out = BTreeSet::new();
-    for (member, _) in &core.members {
-        out.insert(Recipient::Root(*member));
-        out.insert(Recipient::Words(*member));
-    }
-    for id in &core.devices {
-        let device = state.devices.get(id);
-        let device = device.filter(|d| state.is_certified(d, &body.parents));
-        let device = device.ok_or(Refusal::Rule(
-            "an epoch lists a device that is not certified",
-        ))?;
-        require(
-            core.members.iter().any(|(id, _)| *id == device.person),
-            "an epoch lists a device of somebody who is not a member",
-        )?;
-        out.insert(Recipient::Device(*id));
-    }
-    Ok(out)
+    let devices = core.devices.iter().copied().map(Recipient::Device);
+    let members = core.members.iter().flat_map(|(member, _)| {
+        let person = state.persons.get(member);
+        let has_words = person.is_some_and(|person| person.keys.words_kem.is_some());
+        let words = has_words.then_some(Recipient::Words(*member));
+        std::iter::once(Recipient::Root(*member)).chain(words)
+    });
+    devices.chain(members).collect()
 }
 
-/// Rule 7.
-fn grant(state: &mut ControlState, body: &Body, record: &Grant) -> Result<(), Refusal> {
-    let epoch = state.epochs.get(&record.epoch);
-    let epoch = epoch.filter(|_| {
-        state
-            .dag
-            .is_ancestor(&Hash32(record.epoch.0), &body.parents)
-    });
-    let epoch = epoch.ok_or(Refusal::Rule("it grants an epoch that is not known to it"))?;
-    require(
-        epoch.members.iter().any(|(id, _)| *id == body.author),
-        "it grants an epoch to somebody who is not a member",
-    )?;
+fn known_epoch<'a>(
+    state: &'a ControlState,
+    case: &Case<'_>,
+    id: &EpochId,
+    otherwise: &'static str,
+) -> Result<&'a EpochInfo, Refusal> {
+    let epoch = state.epochs.get(id);
+    let epoch = epoch.filter(|_| follows(state, case, &Hash32(id.0)));
+    epoch.ok_or(Refusal::Rule(otherwise))
+}
+
+/// Rule 10.
+fn grant(state: &mut ControlState, case: &Case<'_>, record: &Grant) -> Result<(), Refusal> {
+    let what = "it grants an epoch that is not known to it";
+    let epoch = known_epoch(state, case, &record.epoch, what)?;
     let Recipient::Device(id) = record.recipient else {
         return Err(Refusal::Rule(
             "it grants an epoch to something else than a device",
         ));
     };
     let device = state.devices.get(&id);
-    let device = device.filter(|d| state.is_certified(d, &body.parents));
+    let device = device.filter(|_| state.graph.is_living(&case.view, &id));
     require(
-        device.is_some_and(|d| d.person == body.author),
+        device.is_some_and(|d| d.person == case.body.author),
         "it grants an epoch to a device that is not certified, or not of its author",
     )?;
     require(
@@ -371,16 +453,66 @@ fn grant(state: &mut ControlState, body: &Body, record: &Grant) -> Result<(), Re
         epoch: record.epoch,
         recipient: record.recipient,
         envelope: record.envelope.clone(),
-        author: body.author,
-        signer: body.signer,
+        author: case.body.author,
+        signer: case.body.signer,
     });
     Ok(())
 }
 
-/// Rule 8.
-fn slot_change(state: &ControlState, body: &Body) -> Result<(), Refusal> {
+/// Rule 14.
+fn back_link(state: &mut ControlState, case: &Case<'_>, record: &BackLink) -> Result<(), Refusal> {
+    let what = "it gives an epoch that is not known to it";
+    let earlier = known_epoch(state, case, &record.earlier, what)?;
+    let what = "it names an epoch that is not known to it";
+    let epoch = known_epoch(state, case, &record.epoch, what)?;
+    let Recipient::Root(id) = record.recipient else {
+        return Err(Refusal::Rule(
+            "it gives an epoch to something else than the root of a member",
+        ));
+    };
     require(
-        body.author == state.owner && !matches!(body.signer, SignerRef::Device(_)),
-        "a slot is listed or removed by somebody who may not",
-    )
+        epoch.members.iter().any(|(member, _)| *member == id),
+        "it gives an epoch to somebody whom the later one does not list",
+    )?;
+    state.graph.charge_for(&id, None)?;
+    let standing = state.graph.standing(&case.view, &id);
+    let standing = standing.ok_or(Refusal::Rule(
+        "it gives an epoch to somebody who was no member at that point",
+    ))?;
+    let add = standing.add.and_then(|n| state.graph.record(n));
+    let from_now = add.is_some_and(
+        |add| matches!(&add.effect, Effect::Add { history, .. } if *history == History::FromNow),
+    );
+    require(
+        !from_now,
+        "it gives an epoch to somebody who was let in without the history",
+    )?;
+    require(
+        record.envelope.as_bytes().first() == Some(&earlier.suite.number()),
+        "its envelope is of another suite than the epoch",
+    )?;
+    state.back_links.push(BackLinkInfo {
+        epoch: record.epoch,
+        earlier: record.earlier,
+        recipient: record.recipient,
+        envelope: record.envelope.clone(),
+        author: case.body.author,
+        signer: case.body.signer,
+    });
+    Ok(())
+}
+
+/// Rule 11.
+fn slot_change(
+    state: &mut ControlState,
+    case: &Case<'_>,
+    entry: &SlotEntry,
+    add: bool,
+) -> Result<Effect, Refusal> {
+    let list = match add {
+        true => &mut state.slot_adds,
+        false => &mut state.slot_removes,
+    };
+    list.push((*entry, case.body.author, case.opened.hash));
+    Ok(Effect::Other)
 }

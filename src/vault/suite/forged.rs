@@ -28,7 +28,7 @@ fn label(text: &str) -> Label {
 
 #[tokio::test]
 async fn unknown_critical_tags_features_and_versions_ask_for_an_update() {
-    for tag in [7, 17, 127] {
+    for tag in [11, 16, 18, 127] {
         let w = world(1).await;
         let bytes = vec![1, 2, 3];
         let error = w.fatal(|_| {}, Record::Optional { tag, bytes }).await;
@@ -430,11 +430,11 @@ async fn an_epoch_with_escrow_or_without_its_members_is_refused() {
             |e, _| {
                 e.core.members.push((PersonId([0xff; 16]), Role::Reader));
             },
-            "not known",
+            "members that it lists",
         ),
         (
             |e, _| e.core.devices.push(DeviceId([1; 16])),
-            "not certified",
+            "devices that it lists",
         ),
         (
             |e, _| {

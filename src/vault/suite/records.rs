@@ -237,7 +237,7 @@ async fn whatever_a_former_member_seals_without_a_key_is_skipped_and_told() {
     planted.push(w.plant(&unlocked, &body, &signer, &[]));
     body.parents.clear();
     planted.push(w.plant(&unlocked, &body, &signer, &[]));
-    let (tag, bytes) = (9, vec![]);
+    let (tag, bytes) = (13, vec![]);
     let body = w.body(&unlocked, &room, Record::Optional { tag, bytes });
     planted.push(w.plant(&unlocked, &body, &signer, &[]));
     let (vault, id) = (unlocked.vault(), unlocked.root_room());

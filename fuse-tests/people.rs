@@ -1,0 +1,321 @@
+//! Several people on one vault: invited, joined, removed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{Mount, Run, Vault, wait_for};
+use crate::storages::On;
+
+/// A vault and those who share it. Each has a state directory and words of his own; nobody has those of another.
+struct Team {
+    vault: Vault,
+}
+
+impl Team {
+    fn new(on: On) -> Self {
+        Self {
+            vault: Vault::new(on),
+        }
+    }
+
+    fn words(&self, person: &str) -> PathBuf {
+        match person {
+            "anna" => self.vault.words_file(),
+            person => self.vault.path(&format!("words-{person}")),
+        }
+    }
+
+    /// Mounts as a person, on the machine of this name.
+    fn mount_command(&self, person: &str, machine: &str) -> Command {
+        let mut command = self.vault.skrin(&["mount", &self.vault.address()]);
+        command
+            .arg(self.vault.point(machine))
+            .arg("--state-dir")
+            .arg(self.vault.state(machine))
+            .arg("--words-file")
+            .arg(self.words(person));
+        command
+    }
+
+    fn mount(&self, person: &str, machine: &str) -> Mount<'_> {
+        self.mount_command(person, machine).output_ok();
+        Mount::adopt(&self.vault, self.vault.point(machine))
+    }
+
+    /// Invites from a mount; the file with the invitation.
+    fn invite(&self, from: &Mount<'_>, person: &str, role: &str) -> PathBuf {
+        let file = self.vault.path(&format!("invitation-{person}"));
+        let mut invite = self.vault.skrin(&["invite"]);
+        invite.arg(from.path());
+        invite.args(["--name", person, "--role", role, "--output"]);
+        invite.arg(&file).output_ok();
+        file
+    }
+
+    fn join_command(&self, invitation: &Path, person: &str) -> Command {
+        let mut join = self.vault.skrin(&["join"]);
+        join.arg(invitation).arg(self.vault.address());
+        join.arg("--words-file").arg(self.words(person));
+        join.arg("--state-dir").arg(self.vault.state(person));
+        join
+    }
+
+    /// Invites and joins; the mount that invites answers.
+    fn bring(&self, from: &Mount<'_>, person: &str, role: &str) {
+        let invitation = self.invite(from, person, role);
+        self.join_command(&invitation, person).output_ok();
+    }
+
+    fn members(&self, mount: &Mount<'_>) -> Vec<Value> {
+        let mut list = self.vault.skrin(&["member", "list", "--json"]);
+        let text = list.arg(mount.path()).output_ok();
+        let parse = |line| serde_json::from_str(line).unwrap();
+        text.lines().map(parse).collect()
+    }
+
+    fn role(&self, mount: &Mount<'_>, person: &str) -> String {
+        let members = self.members(mount);
+        let member = members.iter().find(|m| m["name"] == person);
+        member.map_or("none".to_owned(), |m| {
+            m["role"].as_str().unwrap().to_owned()
+        })
+    }
+
+    fn remove(&self, from: &Mount<'_>, person: &str) {
+        let mut remove = self.vault.skrin(&["member", "remove"]);
+        remove.arg(from.path()).arg(person).output_ok();
+    }
+}
+
+fn reads(mount: &Mount<'_>, name: &str, text: &str) -> bool {
+    std::fs::read_to_string(mount.join(name)).is_ok_and(|back| back == text)
+}
+
+fn people_who_are_invited_share_a_vault_and_a_reader_cannot_write(on: On) {
+    let team = Team::new(on);
+    let anna = team.mount("anna", "anna");
+    std::fs::write(anna.join("plan"), "from before").unwrap();
+    anna.sync();
+    team.bring(&anna, "bea", "editor");
+    team.bring(&anna, "carl", "reader");
+    let bea = team.mount("bea", "bea");
+    let carl = team.mount("carl", "carl");
+    assert!(reads(&bea, "plan", "from before"));
+    std::fs::write(bea.join("plan"), "from bea").unwrap();
+    std::fs::write(bea.join("new"), "of bea").unwrap();
+    bea.sync();
+    for mount in [&anna, &carl] {
+        wait_for("what Bea wrote", || {
+            reads(mount, "plan", "from bea") && reads(mount, "new", "of bea")
+        });
+    }
+    let refused = std::fs::write(carl.join("plan"), "from carl").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(30), "EROFS: {refused}");
+    let roles = ["anna", "bea", "carl"].map(|person| team.role(&bea, person));
+    assert_eq!(roles[1..], ["editor", "reader"]);
+    assert_eq!(team.members(&carl).len(), 3);
+    for mount in [carl, bea, anna] {
+        mount.unmount();
+    }
+    team.vault.verify_clean();
+}
+
+#[test]
+fn people_who_are_invited_share_a_vault_and_a_reader_cannot_write_on_a_local_folder() {
+    people_who_are_invited_share_a_vault_and_a_reader_cannot_write(On::Local);
+}
+
+#[test]
+fn people_who_are_invited_share_a_vault_and_a_reader_cannot_write_on_webdav() {
+    people_who_are_invited_share_a_vault_and_a_reader_cannot_write(On::WebDav);
+}
+
+#[test]
+fn people_who_are_invited_share_a_vault_and_a_reader_cannot_write_on_s3() {
+    people_who_are_invited_share_a_vault_and_a_reader_cannot_write(On::S3);
+}
+
+fn who_is_removed_while_writing_writes_and_reads_nothing_more(on: On) {
+    let team = Team::new(on);
+    let anna = team.mount("anna", "anna");
+    team.bring(&anna, "bea", "editor");
+    let bea = team.mount("bea", "bea");
+    std::fs::write(bea.join("shared"), vec![b'x'; 200_000]).unwrap();
+    bea.sync();
+    wait_for("what Bea wrote", || {
+        std::fs::metadata(anna.join("shared")).is_ok_and(|meta| meta.len() == 200_000)
+    });
+    // She goes on writing while she is removed.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let _ = std::fs::write(bea.join(format!("late-{n}")), "late");
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        });
+        team.remove(&anna, "bea");
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(team.role(&anna, "bea"), "removed");
+    let secret = "written after the removal";
+    std::fs::write(anna.join("after"), secret).unwrap();
+    // New contents of an old file, whose key she had.
+    std::fs::write(anna.join("shared"), secret.repeat(4000)).unwrap();
+    anna.sync();
+    // Her mount learns of it, and says so.
+    wait_for("her mount to refuse", || {
+        std::fs::write(bea.join("more"), "more").is_err()
+    });
+    assert!(!bea.join("after").exists());
+    let seen: Vec<_> = names(&anna);
+    std::fs::write(anna.join("still"), "here").unwrap();
+    anna.sync();
+    bea.unmount_with(&["--now"]);
+    // Nothing of what she wrote later came.
+    let later: Vec<_> = names(&anna)
+        .into_iter()
+        .filter(|n| !seen.contains(n))
+        .collect();
+    assert_eq!(later, ["still"]);
+    // With all that she ever had and the whole storage.
+    let dest = team.vault.path("stolen");
+    let mut export = team.vault.skrin(&["export", &team.vault.address()]);
+    export.arg(&dest).arg("--words-file").arg(team.words("bea"));
+    let (code, said) = export.code();
+    assert_ne!(code, 0, "{said}");
+    assert!(!dest.join("after").exists());
+    let stolen = std::fs::read_to_string(dest.join("shared")).unwrap_or_default();
+    assert!(!stolen.contains(secret));
+    let again = team.mount_command("bea", "bea").code();
+    assert_ne!(again.0, 0, "{}", again.1);
+    anna.unmount();
+    team.vault.verify_clean();
+}
+
+fn names(mount: &Mount<'_>) -> Vec<String> {
+    let entries = std::fs::read_dir(mount.path()).unwrap();
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries.map(|e| name(e).into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn who_is_removed_while_writing_writes_and_reads_nothing_more_on_a_local_folder() {
+    who_is_removed_while_writing_writes_and_reads_nothing_more(On::Local);
+}
+
+#[test]
+fn who_is_removed_while_writing_writes_and_reads_nothing_more_on_webdav() {
+    who_is_removed_while_writing_writes_and_reads_nothing_more(On::WebDav);
+}
+
+#[test]
+fn who_is_removed_while_writing_writes_and_reads_nothing_more_on_s3() {
+    who_is_removed_while_writing_writes_and_reads_nothing_more(On::S3);
+}
+
+#[test]
+fn an_invitation_serves_once_and_not_after_its_time() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    let invitation = team.invite(&anna, "bea", "editor");
+    team.join_command(&invitation, "bea").output_ok();
+    // Somebody who has read it asks as well; nobody looks for him any more.
+    let mut second = team.vault.skrin(&["join"]);
+    second.arg(&invitation).arg(team.vault.address());
+    second
+        .arg("--words-file")
+        .arg(team.vault.path("words-other"));
+    second.arg("--state-dir").arg(team.vault.state("other"));
+    second.arg("--no-wait").output_ok();
+    team.bring(&anna, "dora", "reader");
+    let names: Vec<_> = team
+        .members(&anna)
+        .iter()
+        .map(|m| m["name"].clone())
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    second.output_ok();
+    assert_eq!(team.members(&anna).len(), 3);
+    let mut late = team.vault.skrin(&["invite"]);
+    let file = team.vault.path("late");
+    late.arg(anna.path())
+        .args(["--name", "carl", "--expires", "1s", "--output"]);
+    late.arg(&file).output_ok();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (code, said) = team.join_command(&file, "carl").code();
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("expired"), "{said}");
+    anna.unmount();
+}
+
+#[test]
+fn a_lost_device_is_revoked_and_reads_nothing_that_comes_later() {
+    let team = Team::new(On::Local);
+    let desktop = team.mount("anna", "desktop");
+    let laptop = team.mount("anna", "laptop");
+    std::fs::write(laptop.join("file"), "before").unwrap();
+    laptop.sync();
+    wait_for("the file", || reads(&desktop, "file", "before"));
+    let mut list = team.vault.skrin(&["device", "list", "--json"]);
+    let text = list.arg(laptop.path()).output_ok();
+    let own = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let own = own
+        .into_iter()
+        .find(|device| device["own"] == true)
+        .unwrap();
+    let mut revoke = team.vault.skrin(&["device", "revoke"]);
+    revoke
+        .arg(desktop.path())
+        .arg(own["device"].as_str().unwrap());
+    revoke
+        .arg("--words-file")
+        .arg(team.words("anna"))
+        .output_ok();
+    std::fs::write(desktop.join("file"), "after").unwrap();
+    desktop.sync();
+    wait_for("the laptop to refuse", || {
+        std::fs::write(laptop.join("file"), "thief").is_err()
+    });
+    assert!(reads(&desktop, "file", "after"));
+    assert!(!reads(&laptop, "file", "after"));
+    laptop.unmount_with(&["--now"]);
+    desktop.unmount();
+    team.vault.verify_clean();
+}
+
+#[test]
+fn safety_numbers_are_the_same_for_all_who_look() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    team.bring(&anna, "bea", "manager");
+    let bea = team.mount("bea", "bea");
+    let number = |mount: &Mount<'_>, of: &str| {
+        let mut show = team
+            .vault
+            .skrin(&["identity", "show", "--json", "--of", of]);
+        let text = show.arg(mount.path()).output_ok();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        value["safety_number"].as_str().unwrap().to_owned()
+    };
+    let own = team
+        .vault
+        .skrin(&["identity", "show", "--qr"])
+        .arg(bea.path())
+        .output_ok();
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).count();
+    assert_eq!(number(&anna, "bea"), number(&bea, "bea"));
+    assert_eq!(digits(&number(&anna, "bea")), 60);
+    assert!(own.contains(&number(&bea, "bea")[..35]), "{own}");
+    bea.unmount();
+    anna.unmount();
+}

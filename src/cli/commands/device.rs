@@ -1,0 +1,61 @@
+//! `skrin device revoke`: a device of one's own that was lost.
+
+use std::path::Path;
+
+use super::member::ask_at;
+use crate::args::UnlockArgs;
+use crate::commands::sync::senseless;
+use crate::exit::Outcome;
+use crate::machine::{OsEntropy, SystemClock};
+use crate::officer::tips_of;
+use crate::past::find;
+use crate::people::{Answer, Ends, Request};
+use crate::reader::Target;
+use crate::{control, print};
+use skrin_base::ids::DeviceId;
+use skrin_vault::Place;
+use skrin_vault::record::EndReason;
+
+/// Revokes one, with the root: a mount alone may not.
+///
+/// # Errors
+/// `Absent` for a device that is not one's own; those of opening a vault.
+pub(crate) fn revoke(dir: &Path, device: &str, unlock: &UnlockArgs, json: bool) -> Outcome {
+    let mount = find(dir)?.mount;
+    let device = device.to_owned();
+    let Answer::Ends(ends) = ask_at(&mount, Request::Ends { device })? else {
+        return Err(senseless());
+    };
+    let vault = match control::ask(&mount, &control::Request::Status, &mut |_| {})? {
+        Some(control::Answer::Status(status)) => status.vault,
+        _ => return Err(senseless()),
+    };
+    let runtime = super::runtime()?;
+    runtime.block_on(publish(&vault, unlock, &ends))?;
+    ask_at(&mount, Request::Refresh)?;
+    match json {
+        true => print::json(&ends),
+        false => print::line(format!(
+            "{} was revoked: nothing that is written from now on can be read with what was on it",
+            ends.name
+        )),
+    }
+    Ok(())
+}
+
+async fn publish(vault: &str, unlock: &UnlockArgs, ends: &Ends) -> Outcome {
+    let target = Target::open(vault, unlock).await?;
+    let place = Place {
+        store: &*target.store,
+        clock: &SystemClock,
+        entropy: &OsEntropy,
+    };
+    let device = skrin_base::ids::parse_hex(&ends.device).map(DeviceId);
+    let device = device.ok_or_else(senseless)?;
+    let cut = tips_of(ends)?;
+    let unlocked = &target.unlocked;
+    unlocked
+        .revoke_device(&place, device, cut, EndReason::Lost)
+        .await?;
+    Ok(())
+}
