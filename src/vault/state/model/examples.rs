@@ -1,0 +1,7 @@
+//! What the rules are for, by example.
+
+use super::*;
+
+fn set(numbers: &[usize]) -> BTreeSet<usize> {
+    numbers.iter().copied().collect()
+}
