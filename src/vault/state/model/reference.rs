@@ -158,10 +158,12 @@ impl Model {
 
     fn ends(&self, ending: usize, record: usize) -> bool {
         let record = &self.said[record];
+        let other = self.said[ending].author != record.author;
         match self.said[ending].kind {
-            Kind::Remove(person) => person == record.author,
+            Kind::Remove(person) => other && person == record.author,
             Kind::Role(person, role) => {
-                person == record.author && role > self.need(record.author, record.kind)
+                let need = self.need(record.author, record.kind);
+                other && person == record.author && role > need
             }
             Kind::Revoke(device) => record.device == Some(device),
             _ => false,
@@ -199,59 +201,114 @@ impl Model {
                 }
             }
             if verdicts.len() == before {
-                let (n, counts) = self.circle(&open, set, &verdicts);
-                verdicts.insert(n, counts);
+                self.circle(&open, set, &mut verdicts);
             }
         }
+    }
+
+    /// Whether a record says something about the author or the device of another.
+    fn matters(&self, n: usize, of: &Said) -> bool {
+        self.about(n) == Some(of.author)
+            || match self.said[n].kind {
+                Kind::Device(device) | Kind::Revoke(device) => of.device == Some(device),
+                _ => false,
+            }
     }
 
     /// Whether a right is certain, by what is decided: for all that is not, it must not matter.
     fn support(&self, n: usize, verdicts: &BTreeMap<usize, bool>) -> Option<bool> {
         let said = &self.said[n];
-        let matters = |m: &&usize| {
-            self.about(**m) == Some(said.author)
-                || match self.said[**m].kind {
-                    Kind::Device(device) | Kind::Revoke(device) => said.device == Some(device),
-                    _ => false,
-                }
-        };
-        if said
-            .past
-            .iter()
-            .filter(matters)
-            .any(|m| !verdicts.contains_key(m))
-        {
+        let mut past = said.past.iter();
+        if past.any(|m| self.matters(*m, said) && !verdicts.contains_key(m)) {
             return None;
         }
         let counting = verdicts.iter().filter(|(_, counts)| **counts);
         Some(self.supported(n, &counting.map(|(n, _)| *n).collect()))
     }
 
+    /// A demotion below what a record needs, by one who knew of the record and not of the revocation that would take it back.
+    fn shields(&self, shield: usize, ending: usize, record: usize) -> bool {
+        let said = &self.said[record];
+        let need = self.need(said.author, said.kind);
+        let past = &self.said[shield].past;
+        matches!(self.said[ending].kind, Kind::Revoke(_))
+            && matches!(self.said[shield].kind, Kind::Role(who, role) if who == said.author && role > need)
+            && past.contains(&record)
+            && !past.contains(&ending)
+    }
+
+    fn attackers(&self, n: usize, set: &Set) -> Set {
+        set.iter()
+            .filter(|m| self.attacks(**m, n))
+            .copied()
+            .collect()
+    }
+
+    fn shields_of(&self, n: usize, attacker: usize, set: &Set) -> Set {
+        set.iter()
+            .filter(|m| self.shields(**m, attacker, n))
+            .copied()
+            .collect()
+    }
+
     fn verdict(&self, n: usize, set: &Set, verdicts: &BTreeMap<usize, bool>) -> Option<bool> {
-        let attackers: Vec<_> = set.iter().filter(|m| self.attacks(**m, n)).collect();
-        if attackers.iter().any(|m| verdicts.get(m) == Some(&true)) {
+        let is = |m: &usize, counts: bool| verdicts.get(m) == Some(&counts);
+        let shielded = |m: &usize| self.shields_of(n, *m, set).iter().any(|s| is(s, true));
+        let bare = |m: &usize| self.shields_of(n, *m, set).iter().all(|s| is(s, false));
+        let attackers = self.attackers(n, set);
+        if attackers.iter().any(|m| is(m, true) && bare(m)) {
             return Some(false);
         }
         match self.support(n, verdicts) {
-            Some(true) if attackers.iter().all(|m| verdicts.get(m) == Some(&false)) => Some(true),
+            Some(true) if attackers.iter().all(|m| is(m, false) || shielded(m)) => Some(true),
             Some(false) => Some(false),
             _ => None,
         }
     }
 
-    /// Nothing follows: the ending nearest to the owner of those whose right is certain counts; without such a one the
-    /// farthest does not.
-    fn circle(&self, open: &[usize], _: &Set, verdicts: &BTreeMap<usize, bool>) -> (usize, bool) {
+    /// All undecided records on which the verdict on one hangs, however far.
+    fn reach(&self, n: usize, open: &[usize], set: &Set) -> Set {
+        let mut reach = Set::new();
+        let mut todo = vec![n];
+        while let Some(at) = todo.pop() {
+            let attackers = self.attackers(at, set);
+            let mut next: Set = attackers
+                .iter()
+                .flat_map(|m| self.shields_of(at, *m, set))
+                .collect();
+            next.extend(attackers);
+            let said = &self.said[at];
+            next.extend(said.past.iter().filter(|m| self.matters(**m, said)));
+            for other in next {
+                if open.contains(&other) && reach.insert(other) {
+                    todo.push(other);
+                }
+            }
+        }
+        reach
+    }
+
+    /// Nothing follows: take records that hang on each other and on nothing else. The ending nearest to the owner of those
+    /// whose right is certain counts, and those that would take it back do not; without such a one the farthest does not.
+    fn circle(&self, open: &[usize], set: &Set, verdicts: &mut BTreeMap<usize, bool>) {
+        let reaches = open.iter().map(|n| self.reach(*n, open, set));
+        let circle = reaches.min_by_key(Set::len).unwrap();
+        assert!(circle.iter().all(|n| self.reach(*n, open, set) == circle));
         let is_ending = |n: &&usize| {
             let kind = self.said[**n].kind;
             matches!(kind, Kind::Remove(_) | Kind::Role(..) | Kind::Revoke(_))
         };
         let rank = |n: &&usize| (self.said[**n].rank, self.said[**n].id);
-        let endings = || open.iter().filter(is_ending);
+        let endings = || circle.iter().filter(is_ending);
         let certain = endings().filter(|n| self.support(**n, verdicts) == Some(true));
         match certain.min_by_key(rank) {
-            Some(n) => (*n, true),
-            None => (*endings().max_by_key(rank).unwrap(), false),
+            Some(n) => {
+                let others = self.attackers(*n, set);
+                let others = others.intersection(&circle).map(|m| (*m, false));
+                verdicts.extend(others);
+                verdicts.insert(*n, true);
+            }
+            None => drop(verdicts.insert(*endings().max_by_key(rank).unwrap(), false)),
         }
     }
 
@@ -328,6 +385,7 @@ impl Model {
         let by_root = device.is_none();
         let stands = match kind {
             Kind::Genesis => false,
+            Kind::Add(_, Role::Owner) | Kind::Role(_, Role::Owner) => false,
             Kind::Add(person, _) => person != self.owner && !is_member(person),
             Kind::Remove(person) | Kind::Role(person, _) => {
                 person != self.owner && is_member(person)
