@@ -356,12 +356,18 @@ async fn a_revoked_device_is_out_and_the_person_stays_in() {
         .revoke_device(&place, device, vec![], reason)
         .await;
     assert!(matches!(error.err(), Some(VaultError::NotAllowed(_))));
-    let names = w.store.names();
+    let records = || {
+        w.names("rooms/")
+            .iter()
+            .filter(|n| n.as_str().contains("/control/"))
+            .count()
+    };
+    let before = records();
     unlocked
         .revoke_device(&place, device, vec![], reason)
         .await
         .unwrap();
-    assert_eq!(w.store.names(), names);
+    assert_eq!(records(), before);
 }
 
 #[tokio::test]
@@ -639,4 +645,167 @@ async fn the_audit_tells_all_records_in_an_order_and_what_was_taken_back() {
     assert!(overruled.len() >= 4);
     assert_eq!(state.epoch_heads().len(), 1, "his epoch is none");
     assert!(!state.needs_epoch());
+}
+
+/// Plants a record that a device signs, and returns what the room says of it; then the storage is as before.
+async fn refused_by_device(w: &World, by: &Someone, record: Record, attachment: &[u8]) -> String {
+    let store = w.store.snapshot();
+    let room = w.room().await;
+    let device = by.device.as_ref().unwrap();
+    let key = device.signer(by.unlocked.vault());
+    let signer = Signer::Device(device.id(), &key);
+    let mut body = w.body(&by.unlocked, &room, record);
+    body.signer = signer.reference();
+    w.plant(&by.unlocked, &body, &signer, attachment);
+    let finding = w.finding().await;
+    let after = w.room().await;
+    assert_eq!(after.roster, room.roster, "it changes nothing");
+    assert_eq!(after.keys.current(), room.keys.current());
+    w.store.restore(store);
+    finding
+}
+
+#[tokio::test]
+async fn keys_are_given_only_by_who_may_and_only_to_whom_they_belong() {
+    let w = world(1).await;
+    let anna = owner(&w).await;
+    let lost = owner(&w).await;
+    let bert = joined(&w, &anna.officer(), "bert", Role::Editor).await;
+    let carl = joined(&w, &anna.officer(), "carl", Role::Reader).await;
+    let device = |someone: &Someone| someone.device.as_ref().unwrap().id();
+    let place = w.place();
+    let revoked = device(&lost);
+    let unlocked = w.unlock().await;
+    unlocked
+        .revoke_device(&place, revoked, vec![], EndReason::Lost)
+        .await
+        .unwrap();
+    let room = w.room().await;
+    let current = room.keys.current().0;
+    let earlier = room.keys.epochs().find(|id| *id != current).unwrap();
+    let envelope = room.state.epochs[&current].envelopes[0].1.clone();
+    let grant = |to: skrin_base::DeviceId| {
+        Record::Grant(Box::new(crate::record::Grant {
+            epoch: current,
+            recipient: Recipient::Device(to),
+            envelope: envelope.clone(),
+        }))
+    };
+    let link = |recipient| {
+        Record::BackLink(Box::new(crate::record::BackLink {
+            epoch: current,
+            earlier,
+            recipient,
+            envelope: envelope.clone(),
+        }))
+    };
+    let promote = |person| {
+        let (role, cut) = (Role::Manager, vec![]);
+        Record::MemberRole(Box::new(crate::record::MemberRole { person, role, cut }))
+    };
+    let root_of_carl = Recipient::Root(carl.person());
+    let stranger = Recipient::Root(PersonId([9; 16]));
+    let cases = [
+        (&bert, link(root_of_carl), "may not do this"),
+        (&anna, link(stranger), "does not list"),
+        (
+            &anna,
+            link(Recipient::Device(device(&carl))),
+            "than the root of a member",
+        ),
+        (&bert, grant(device(&carl)), "not of its author"),
+        (&anna, grant(revoked), "not certified"),
+        (&bert, promote(bert.person()), "may not do this"),
+        (&carl, promote(carl.person()), "may not do this"),
+    ];
+    for (by, record, what) in cases {
+        let finding = refused_by_device(&w, by, record, &[]).await;
+        assert!(finding.contains(what), "{what}: {finding}");
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_lists_the_members_and_devices_of_its_world_whoever_makes_it() {
+    // A forged member list, a planted key: with the control key and one's own device.
+    let w = world(1).await;
+    let anna = owner(&w).await;
+    let bert = joined(&w, &anna.officer(), "bert", Role::Editor).await;
+    let carl = joined(&w, &anna.officer(), "carl", Role::Reader).await;
+    let room = bert.load(&w).await.unwrap();
+    let info = &room.state.epochs[&room.keys.current().0];
+    let envelopes: Vec<_> = info.envelopes.iter().map(|(_, e)| e.clone()).collect();
+    let attachment = crate::epoch::encode_envelopes(&envelopes);
+    let now = room.state.now();
+    let core = crate::record::EpochCore {
+        reason: EpochReason::Rekey,
+        parents: room.state.epoch_heads(),
+        suite: info.suite,
+        commitment: info.commitment,
+        members: now.members.iter().map(|(id, m)| (*id, m.role)).collect(),
+        devices: now.devices.keys().copied().collect(),
+        recipients: info.envelopes.iter().map(|(r, _)| *r).collect(),
+    };
+    let record = |core: &crate::record::EpochCore| {
+        Record::Epoch(Box::new(crate::record::EpochRecord {
+            core: core.clone(),
+            envelopes: hash(&attachment),
+        }))
+    };
+    let finding = refused_by_device(&w, &carl, record(&core), &attachment).await;
+    assert!(finding.contains("may not do this"), "{finding}");
+    type Change = fn(&mut crate::record::EpochCore, &Someone);
+    let changes: [(Change, &str); 5] = [
+        (
+            |c, carl| c.members.retain(|m| m.0 != carl.person()),
+            "members that it lists",
+        ),
+        (
+            |c, _| c.members.push((PersonId([0xff; 16]), Role::Reader)),
+            "members that it lists",
+        ),
+        (
+            |c, carl| {
+                let is_carl = |m: &&mut (PersonId, Role)| m.0 == carl.person();
+                c.members.iter_mut().find(is_carl).unwrap().1 = Role::Editor;
+            },
+            "members that it lists",
+        ),
+        (|c, _| c.devices.clear(), "devices that it lists"),
+        (
+            |c, _| c.devices.push(skrin_base::DeviceId([0xff; 16])),
+            "devices that it lists",
+        ),
+    ];
+    for (change, what) in changes {
+        let mut core = core.clone();
+        change(&mut core, &carl);
+        let finding = refused_by_device(&w, &bert, record(&core), &attachment).await;
+        assert!(finding.contains(what), "{what}: {finding}");
+    }
+}
+
+#[tokio::test]
+async fn a_former_member_neither_stops_the_room_nor_asks_for_an_update() {
+    let w = world(1).await;
+    let anna = owner(&w).await;
+    let bert = joined(&w, &anna.officer(), "bert", Role::Editor).await;
+    let (place, person) = (w.place(), bert.person());
+    let officer = anna.officer();
+    officer
+        .remove_member(&place, person, vec![], EndReason::Unsaid)
+        .await
+        .unwrap();
+    let before = anna.load(&w).await.unwrap();
+    // A record on top of nothing, and one of a tag of another time.
+    let root = bert.unlocked.root_signer();
+    let signer = Signer::Root(&root);
+    let optional = |tag| Record::Optional { tag, bytes: vec![] };
+    let mut body = w.body(&bert.unlocked, &before, optional(200));
+    body.parents = vec![Hash32([9; 32])];
+    w.plant(&bert.unlocked, &body, &signer, &[]);
+    let body = w.body(&bert.unlocked, &before, optional(13));
+    w.plant(&bert.unlocked, &body, &signer, &[]);
+    let after = anna.load(&w).await.unwrap();
+    assert_eq!(after.findings.len(), 2, "{:?}", after.findings);
+    assert_eq!(after.roster, before.roster);
 }
