@@ -596,8 +596,8 @@ async fn a_member_add_with_the_id_of_somebody_else_is_refused() {
     // Key substitution: other keys under a name that is known, or half of them.
     let w = world(1).await;
     let anna = owner(&w).await;
-    let (_, keys) = Someone::new(&w, b'b');
-    let (_, mallory) = Someone::new(&w, b'm');
+    let (_, keys) = Someone::keys(&w, b'b');
+    let (_, mallory) = Someone::keys(&w, b'm');
     let add = |keys: crate::record::MemberKeys, person| {
         Record::MemberAdd(Box::new(MemberAdd {
             person,

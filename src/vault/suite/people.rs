@@ -26,7 +26,7 @@ pub(super) struct Someone {
 }
 
 impl Someone {
-    pub(super) fn new(w: &World, name_byte: u8) -> (RootSeed, MemberKeys) {
+    pub(super) fn keys(w: &World, name_byte: u8) -> (RootSeed, MemberKeys) {
         let vault = w.made.anchor.vault;
         let root = RootSeed::from_bytes([name_byte; 32]);
         let words = keys::make_words_entropy(&w.entropy);
@@ -90,7 +90,7 @@ pub(super) async fn owner(w: &World) -> Someone {
 /// Lets somebody in by `by`'s device, lists a slot for him, and certifies a device.
 pub(super) async fn joined(w: &World, by: &Officer, name: &str, role: Role) -> Someone {
     let byte = name.as_bytes()[0];
-    let (root, keys) = Someone::new(w, byte);
+    let (root, keys) = Someone::keys(w, byte);
     by.add_member(&w.place(), &member(&keys, name, role))
         .await
         .unwrap();
@@ -171,7 +171,7 @@ async fn a_member_reads_the_room_with_root_and_device_and_so_do_all_others() {
 async fn who_is_let_in_from_now_on_reads_no_earlier_epoch() {
     let w = world(1).await;
     let anna = owner(&w).await;
-    let (root, keys) = Someone::new(&w, b'd');
+    let (root, keys) = Someone::keys(&w, b'd');
     let new = NewMember {
         history: History::FromNow,
         ..member(&keys, "dora", Role::Editor)
@@ -376,7 +376,7 @@ async fn what_one_may_not_do_is_said_before_anything_is_put() {
     let anna = owner(&w).await;
     let bert = joined(&w, &anna.officer(), "bert", Role::Editor).await;
     let carl = joined(&w, &anna.officer(), "carl", Role::Reader).await;
-    let (_, keys) = Someone::new(&w, b'x');
+    let (_, keys) = Someone::keys(&w, b'x');
     let names = w.store.names();
     let place = w.place();
     let unsaid = EndReason::Unsaid;
@@ -606,7 +606,7 @@ async fn the_audit_tells_all_records_in_an_order_and_what_was_taken_back() {
     let anna = owner(&w).await;
     let bert = joined(&w, &anna.officer(), "bert", Role::Manager).await;
     let before = w.store.snapshot();
-    let (_, keys) = Someone::new(&w, b'x');
+    let (_, keys) = Someone::keys(&w, b'x');
     let new = member(&keys, "xaver", Role::Reader);
     bert.officer().add_member(&w.place(), &new).await.unwrap();
     let berts = w.store.snapshot();

@@ -22,7 +22,7 @@ pub(super) fn supports(
     counts: &dyn Fn(u32) -> Option<bool>,
 ) -> Option<bool> {
     let standing = graph.standing_by(author, counts)?;
-    if !standing.is_some_and(|standing| standing.role <= need) {
+    if standing.is_none_or(|standing| standing.role > need) {
         return Some(false);
     }
     match device {
