@@ -76,6 +76,11 @@ pub const TARGETS: &[Target] = &[
         seeds: seeds::vault::control_contents,
     },
     Target {
+        name: "invitation",
+        run: targets::vault::invitation,
+        seeds: seeds::vault::invitations,
+    },
+    Target {
         name: "op",
         run: targets::meta::op,
         seeds: seeds::meta::ops,

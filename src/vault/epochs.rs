@@ -109,11 +109,7 @@ fn reason(state: &ControlState, world: &World, heads: &[EpochId]) -> EpochReason
     let Some(epoch) = state.epochs.get(current) else {
         return EpochReason::Rekey;
     };
-    let mut persons = epoch.members.iter().map(|(person, _)| person);
-    let mut devices = epoch.devices.iter();
-    if persons.any(|person| !world.members.contains_key(person))
-        || devices.any(|device| !world.devices.contains_key(device))
-    {
+    if !state.is_clean(current) {
         return EpochReason::Removal;
     }
     match epoch.members.len() == world.members.len() {

@@ -93,13 +93,7 @@ impl Invitation {
 
     /// The line of text: letters, digits, `-` and `_`. Wiped when dropped.
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new(self.to_bytes());
-        let checksum = hash(&bytes);
-        bytes.extend_from_slice(&checksum.0[..CHECKSUM_LEN]);
-        let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
-        text.push_str(PREFIX);
-        encode_base64(&bytes, &mut text);
-        text
+        to_text_of(&Zeroizing::new(self.to_bytes()))
     }
 
     /// Reads the line of text; white space around and within it is passed over, as mail programs break lines.
@@ -149,6 +143,16 @@ impl Invitation {
     pub fn tag(&self) -> [u8; 32] {
         keys::derive_join_tag(&self.secret, self.anchor.vault, self.anchor.room)
     }
+}
+
+pub(crate) fn to_text_of(content: &[u8]) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(TEXT_MAX));
+    bytes.extend_from_slice(content);
+    bytes.extend_from_slice(&hash(content).0[..CHECKSUM_LEN]);
+    let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
+    text.push_str(PREFIX);
+    encode_base64(&bytes, &mut text);
+    text
 }
 
 /// A place is for people who read the invitation over a shoulder, too.

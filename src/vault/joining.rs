@@ -158,7 +158,7 @@ impl Pending {
         let reader = self.reader(payload);
         let room = reader.load(store).await?;
         let inviter = room.state.persons.get(&invitation.inviter);
-        if !inviter.is_some_and(|p| p.keys.fingerprint() == invitation.inviter_fingerprint) {
+        if inviter.is_none_or(|p| p.keys.fingerprint() != invitation.inviter_fingerprint) {
             return Err(bad(
                 "the vault knows nobody with the fingerprint of who invited you",
             ));
@@ -292,7 +292,7 @@ impl Officer {
         let bytes = answer.seal(self, invitation, request, place.entropy)?;
         // An earlier attempt may have written one that is as good.
         let there = fetch(place.store, invitation, JoinPart::Answer).await?;
-        if !there.is_some_and(|there| Answer::open(invitation, &there).is_ok()) {
+        if there.is_none_or(|there| Answer::open(invitation, &there).is_err()) {
             delete(place.store, invitation, JoinPart::Answer).await?;
             put(place.store, invitation, JoinPart::Answer, bytes).await?;
         }

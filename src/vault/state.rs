@@ -402,16 +402,25 @@ impl ControlState {
     /// them are known to members only.
     pub fn clean_epochs(&self) -> Vec<EpochId> {
         let endings = self.graph.endings(&self.view);
-        let follows = |id: &&EpochId| {
-            let n = self.graph.number(&Hash32(id.0));
-            let ancestors = n.and_then(|n| self.graph.ancestors(n));
-            ancestors.is_some_and(|ancestors| ancestors.contains_all(&endings))
-        };
-        self.epochs.keys().filter(follows).copied().collect()
+        let all = self.epochs.keys();
+        all.filter(|id| self.follows_all(id, &endings))
+            .copied()
+            .collect()
     }
 
-    /// Whether an epoch has to be made before anything is written: there are several heads, or the current epoch lists
-    /// somebody who is no member or a device that was ended, or lacks a member, or a device that was not granted it.
+    /// Whether nobody was put out since an epoch was made.
+    pub(crate) fn is_clean(&self, epoch: &EpochId) -> bool {
+        self.follows_all(epoch, &self.graph.endings(&self.view))
+    }
+
+    fn follows_all(&self, epoch: &EpochId, endings: &graph::Bits) -> bool {
+        let n = self.graph.number(&Hash32(epoch.0));
+        let ancestors = n.and_then(|n| self.graph.ancestors(n));
+        ancestors.is_some_and(|ancestors| ancestors.contains_all(endings))
+    }
+
+    /// Whether an epoch has to be made before anything is written: there are several heads, or somebody was put out since the
+    /// current one, or it lists others than the members, or lacks a device of theirs that was not granted it.
     pub fn needs_epoch(&self) -> bool {
         let heads = self.epoch_heads();
         let [current] = heads.as_slice() else {
@@ -421,7 +430,7 @@ impl ControlState {
             return true;
         };
         let listed = epoch.members.iter().map(|(person, _)| person);
-        if !listed.eq(self.now.members.keys()) {
+        if !self.is_clean(current) || !listed.eq(self.now.members.keys()) {
             return true;
         }
         let has = |device: &DeviceId| epoch.devices.binary_search(device).is_ok();

@@ -5,7 +5,10 @@ mod decoders;
 mod devices;
 mod forged;
 mod frozen;
+mod frozen_people;
+mod joining;
 mod opening;
+mod people;
 mod records;
 
 use crate::control::{Signer, seal_record};

@@ -4,15 +4,18 @@ use crate::targets::crypto::VAULT;
 use crate::targets::vault::ROOM;
 use skrin_base::Timestamp;
 use skrin_base::clock::testutil::{ManualClock, SeededEntropy};
-use skrin_base::ids::{EpochId, Hash32, PersonId, RoomId};
+use skrin_base::ids::{DeviceId, EpochId, Hash32, LaneId, PersonId, RoomId};
 use skrin_base::wire::{Encode, Writer};
 use skrin_crypto::keys::derive_control_key;
 use skrin_crypto::passphrase::Argon2Params;
 use skrin_crypto::words::parse_words;
-use skrin_crypto::{Envelope, Suite, VaultSecret, WordsEntropy};
+use skrin_crypto::{Envelope, KemSecret, RootSeed, RootSigner, Suite, VaultSecret, WordsEntropy};
 use skrin_storage::{MemoryStore, ObjectName, Prefix, Store};
 use skrin_vault::control::open_record;
-use skrin_vault::record::{Body, Grant, Recipient, Record, SignerRef, SlotEntry};
+use skrin_vault::record::{
+    BackLink, Body, CutTip, DeviceRevoke, EndReason, Grant, History, Label, MemberAdd, MemberKeys,
+    MemberRemove, MemberRole, Recipient, Record, Role, SignerRef, SlotEntry,
+};
 use skrin_vault::slot::Slot;
 use skrin_vault::{
     Device, HEADER_NAME, InitOptions, Secret, Unlocked, init, seal_device_file, unlock,
@@ -199,7 +202,96 @@ fn bodies() -> Vec<(Body, Vec<u8>)> {
         },
     ];
     all.extend(more.map(|record| (body(record), Vec::new())));
+    all.extend(
+        people()
+            .into_iter()
+            .map(|record| (body(record), Vec::new())),
+    );
     all
+}
+
+/// Records about people.
+fn people() -> Vec<Record> {
+    let seed = RootSeed::from_bytes([8; 32]);
+    let sign = RootSigner::derive(&seed, VAULT).public();
+    let kem = KemSecret::derive_root(&seed, VAULT, Suite::X25519).public();
+    let keys = MemberKeys {
+        root_sign: sign.clone(),
+        root_kem: kem.clone(),
+        words_sign: Some(sign),
+        words_kem: Some(kem),
+    };
+    let person = keys.person(VAULT);
+    let tip = |n: u8| CutTip {
+        lane: LaneId([n; 16]),
+        seq: n.into(),
+        commit: Hash32([n; 32]),
+    };
+    let cut = vec![tip(1), tip(2)];
+    let Ok(name) = Label::new("bert") else {
+        unreachable!("that is a name");
+    };
+    let revoke = DeviceRevoke {
+        person,
+        previous: Hash32([1; 32]),
+        device: DeviceId([2; 16]),
+        cut: cut.clone(),
+        reason: EndReason::Lost,
+    };
+    let add = MemberAdd {
+        person,
+        name,
+        role: Role::Editor,
+        keys,
+        history: History::All,
+        until: Some(Timestamp(5)),
+        invitation: Some([3; 32]),
+    };
+    let remove = MemberRemove {
+        person,
+        cut: cut.clone(),
+        reason: EndReason::Left,
+    };
+    let role = MemberRole {
+        person,
+        role: Role::Reader,
+        cut,
+    };
+    let link = BackLink {
+        epoch: EpochId([4; 32]),
+        earlier: EpochId([5; 32]),
+        recipient: Recipient::Root(person),
+        envelope: Envelope::from_bytes(vec![0; 81]),
+    };
+    vec![
+        Record::DeviceRevoke(Box::new(revoke)),
+        Record::MemberAdd(Box::new(add)),
+        Record::MemberRemove(Box::new(remove)),
+        Record::MemberRole(Box::new(role)),
+        Record::BackLink(Box::new(link)),
+    ]
+}
+
+/// For `targets::vault::invitation`.
+pub fn invitations() -> Vec<Vec<u8>> {
+    let mut w = Writer::default();
+    w.u8(1);
+    w.raw(&[2; 16]);
+    w.raw(&[3; 32]);
+    w.raw(&[4; 16]);
+    w.raw(&[5; 32]);
+    w.raw(&[6; 32]);
+    w.raw(&[7; 16]);
+    w.raw(&[8; 32]);
+    // Editor, all of the history, until, expires, a place, the suite, the secret.
+    w.raw(&[3, 1, 1]);
+    w.i64(9);
+    w.i64(10);
+    w.u8(1);
+    w.bytes(b"webdavs://example.org/vault");
+    w.u8(1);
+    w.raw(&[11; 16]);
+    vec![w.into_bytes()]
 }
 
 fn body(record: Record) -> Body {

@@ -4,7 +4,7 @@ use super::canonical;
 use super::crypto::VAULT;
 use skrin_base::RoomId;
 use skrin_base::clock::testutil::SeededEntropy;
-use skrin_base::wire::Writer;
+use skrin_base::wire::{Encode, Writer};
 use skrin_crypto::passphrase::derive_words_slot;
 use skrin_crypto::{
     ControlAad, ControlKey, SlotAad, WordsEntropy, control_id, hash, pad_pow2, seal,
@@ -13,7 +13,7 @@ use skrin_vault::control::open_record;
 use skrin_vault::epoch::{decode_envelopes, encode_envelopes};
 use skrin_vault::record::{Body, Record};
 use skrin_vault::slot::{Slot, SlotKind};
-use skrin_vault::{Header, open_device_file};
+use skrin_vault::{Header, Invitation, open_device_file};
 
 /// The room of all sealed targets.
 pub const ROOM: RoomId = RoomId([0x22; 16]);
@@ -88,6 +88,18 @@ pub fn device_file(data: &[u8]) {
     if open_device_file(&devices.unlocked, data).is_ok() {
         let is_ours = devices.files.iter().any(|file| file == data);
         assert!(is_ours, "a forged device file opens");
+    }
+}
+
+/// An invitation, as bytes and as the line of text.
+pub fn invitation(data: &[u8]) {
+    if let Ok(invitation) = canonical::<Invitation>(data) {
+        let text = invitation.to_text();
+        let again = Invitation::from_text(&text);
+        assert!(again.is_ok_and(|again| again.to_bytes() == data));
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = Invitation::from_text(text);
     }
 }
 

@@ -400,14 +400,37 @@ impl Graph {
         Ok(())
     }
 
-    /// Whether `ending` takes back what `record` says, if they do not know of each other.
+    /// Whether `ending` takes back what `record` says, if they do not know of each other. What somebody says of himself
+    /// takes nothing back, or he could undo by it what he did long ago; that he revokes a device does.
     fn ends(ending: &Tracked, record: &Tracked) -> bool {
+        let other = ending.author != record.author;
         match &ending.effect {
-            Effect::Remove { person, .. } => *person == record.author,
-            Effect::Role { person, role, .. } => *person == record.author && *role > record.need,
+            Effect::Remove { person, .. } => other && *person == record.author,
+            Effect::Role { person, role, .. } => {
+                other && *person == record.author && *role > record.need
+            }
             Effect::Revoke { device, .. } => record.device == Some(*device),
             _ => false,
         }
+    }
+
+    /// The demotions that shield a record from being taken back by an ending: where a device is revoked by somebody who was
+    /// made less than the record needs, by one who knew of the record and not of the revocation.
+    fn shields(&self, ending: u32, on: u32) -> impl Iterator<Item = u32> {
+        let pair = self.record(on).zip(self.record(ending));
+        let pair = pair.filter(|(_, ending)| matches!(ending.effect, Effect::Revoke { .. }));
+        let about = pair.and_then(|(record, _)| self.about.get(&record.author));
+        let shields = move |n: &u32| {
+            let role = match self.record(*n).map(|record| &record.effect) {
+                Some(Effect::Role { role, .. }) => Some(*role),
+                _ => None,
+            };
+            let less = role
+                .zip(pair)
+                .is_some_and(|(role, (record, _))| role > record.need);
+            less && self.precedes(on, *n) && !self.precedes(ending, *n)
+        };
+        about.into_iter().flatten().copied().filter(shields)
     }
 
     /// All that a new record and those that it does not know take back of each other.

@@ -132,7 +132,7 @@ struct Case<'a> {
     need: Role,
 }
 
-/// Rules 3 to 14.
+/// Rules 3 to 12.
 pub(super) fn record(state: &mut ControlState, opened: Opened) -> Result<(), Refusal> {
     let body = &opened.body;
     require(
@@ -459,7 +459,7 @@ fn grant(state: &mut ControlState, case: &Case<'_>, record: &Grant) -> Result<()
     Ok(())
 }
 
-/// Rule 14.
+/// Rule 12.
 fn back_link(state: &mut ControlState, case: &Case<'_>, record: &BackLink) -> Result<(), Refusal> {
     let what = "it gives an epoch that is not known to it";
     let earlier = known_epoch(state, case, &record.earlier, what)?;
