@@ -58,6 +58,9 @@ pub(crate) struct Machine {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// An epoch and its key.
+type Secret = (EpochId, [u8; 32]);
+
 /// Everything there is.
 pub(crate) struct World {
     pub(crate) seed: u64,
@@ -68,7 +71,7 @@ pub(crate) struct World {
     driver: Arc<Driver>,
     begin: Instant,
     /// Secrets of the room: its own, and one for each epoch.
-    secrets: (VaultId, RoomId, [u8; 32], Vec<(EpochId, [u8; 32])>),
+    secrets: (VaultId, RoomId, [u8; 32], Vec<Secret>),
     devices: Vec<Keys>,
     pub(crate) people: RefCell<People>,
 }

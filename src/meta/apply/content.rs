@@ -278,9 +278,8 @@ fn put_beside_contents(
         }
         return Ok(());
     }
-    let told = attributes.xattrs.iter();
-    told.map(|(name, value)| state::put_xattr(rows, copy, name, value))
-        .collect()
+    let mut told = attributes.xattrs.iter();
+    told.try_for_each(|(name, value)| state::put_xattr(rows, copy, name, value))
 }
 
 /// The name of which a fork of the file is a conflict copy: of a conflict copy it is that of the document.

@@ -459,7 +459,7 @@ fn run(seed: u64) -> World {
     for at in 0..world.devices.len() {
         world.pull(at);
     }
-    let late = seed % 3 == 0;
+    let late = seed.is_multiple_of(3);
     for step in 0..60 {
         if step == 30 && seed % 4 < 2 {
             forget(&mut world);

@@ -35,7 +35,7 @@ async fn program(seed: u64) {
     let mut vault = Vault::new(seed);
     let mut rng = Rng(seed);
     let removed = vault.world.device(2);
-    let lies = seed % 2 == 0;
+    let lies = seed.is_multiple_of(2);
     let mut liar = Liar::new(2, 0);
     let mut devices = vec![vault.open(0).await, vault.open(1).await];
     if !lies {
@@ -80,7 +80,7 @@ async fn program(seed: u64) {
         }
     }
     let Some(cut) = cut else { return };
-    let overruled = seed % 5 == 0;
+    let overruled = seed.is_multiple_of(5);
     if overruled {
         records.add(Says::Overrules(ending.unwrap()));
         vault.roster = Some(records.roster(&vault));
