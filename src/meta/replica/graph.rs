@@ -343,6 +343,13 @@ impl Graph {
         held.is_some_and(|(last, closed)| closed.is_none() && close.seq < last)
     }
 
+    /// Notes that an admitted commit has operations, where only its outline was at hand.
+    pub(crate) fn note_operations(&mut self, head: &Head) {
+        if let Some(lane) = self.lanes.get_mut(&head.lane) {
+            lane.said = lane.said.max(Some(head.seq));
+        }
+    }
+
     fn insert_node(&mut self, hash: Hash32, node: Node) {
         self.places
             .insert((node.lane, node.seq, node.lamport, hash));

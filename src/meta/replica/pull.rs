@@ -367,6 +367,9 @@ impl Replica {
                         self.report_false_time(core, checked);
                     }
                     closed.extend(admitted.closed);
+                    if waiting.ops() > 0 {
+                        core.graph.note_operations(checked.head());
+                    }
                     note_proposals(core, checked);
                     self.note_refutations(net, core, checked);
                     fold.push(waiting);
