@@ -203,6 +203,11 @@ impl ReplicaError {
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Store(error) if error.kind() == ErrorKind::Full)
     }
+
+    /// Whether the storage took something and shows other bytes of it, or none.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Store(error) if error.kind() == ErrorKind::Broken)
+    }
 }
 
 /// What kind of thing was found.

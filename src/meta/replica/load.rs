@@ -173,8 +173,11 @@ impl Replica {
         self.choose_lane(&mut net, &own);
         net.waiting = self.own_unknown(&own);
         match self.settle(&mut net).await {
-            // A full storage is read all the same, and cleared by what is done on this mount.
-            Err(error) if !error.is_transient() && !error.is_full() => return Err(error),
+            // A full storage is read all the same, and cleared by what is done on this mount. What another one stores in part stays kept
+            // here, and is put again by whoever publishes next.
+            Err(error) if !error.is_transient() && !error.is_full() && !error.is_broken() => {
+                return Err(error);
+            }
             _ => {}
         }
         net.undelivered = MergeDiff::default();

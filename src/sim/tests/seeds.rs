@@ -1,7 +1,7 @@
 //! Worlds of fixed seeds, which every run sees, and of new ones. `SKRIN_SEED=n` runs that one alone, `SKRIN_SEEDS=n` so many new ones.
 #![allow(clippy::unwrap_used)] // Helpers of tests; the lint only excuses the test functions themselves.
 
-use skrin_sim::{Counts, SCENES};
+use skrin_sim::{Counts, SCENES, Scene};
 
 /// Seeds of every run.
 const FIXED: u64 = 150;
@@ -12,8 +12,12 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+fn scene(name: &str) -> &'static Scene {
+    SCENES.iter().find(|scene| scene.name == name).unwrap()
+}
+
 fn worlds(name: &str) {
-    let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
+    let scene = scene(name);
     let mut counts = Counts::default();
     let mut run = |seed| counts.add(&(scene.run)(seed).counts);
     if let Some(one) = number("SKRIN_SEED") {
@@ -44,6 +48,18 @@ fn many_worlds_converge_and_lose_no_line_that_was_acknowledged() {
 #[test]
 fn past_worlds_show_what_was_and_delete_nothing_that_anybody_needs() {
     worlds("past");
+}
+
+/// A seed of a soak: the model took contents for told by a call that failed.
+#[test]
+fn an_exchange_with_a_name_that_is_missing_tells_nothing_of_the_other() {
+    (scene("solo").run)(7_100_361);
+}
+
+/// A seed of a soak.
+#[test]
+fn a_device_starts_though_the_storage_stores_its_commit_in_part_twice() {
+    (scene("past").run)(7_100_330);
 }
 
 #[test]

@@ -195,13 +195,14 @@ impl Program {
         ];
         let mode = self.pick(&modes);
         // What gets another name is told first, so that a crash cannot leave that empty.
+        // Where there is nothing to rename, nobody looks at the other name.
         if let Ok(id) = self.model.lookup(from_id, &name) {
             self.tell_before(id);
-        }
-        if mode == RenameMode::Exchange
-            && let Ok(id) = self.model.lookup(to_id, &to_name)
-        {
-            self.tell_before(id);
+            if mode == RenameMode::Exchange
+                && let Ok(id) = self.model.lookup(to_id, &to_name)
+            {
+                self.tell_before(id);
+            }
         }
         let (a, b) = (sut::dir(fs, &from).unwrap(), sut::dir(fs, &to).unwrap());
         let ours = fs

@@ -189,6 +189,30 @@ async fn a_device_opens_on_a_full_storage_and_publishes_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_device_opens_on_a_storage_that_cuts_its_commit_short_again_and_again() {
+    let vault = Vault::new(16);
+    let mut device = vault.open(0).await;
+    device.act(&mut Rng(16));
+    let cut_short = Rule::new(Failure::CutPut(500)).on(Verb::Put);
+    device
+        .faults
+        .add(cut_short.named(|name| name.contains("/lanes/")));
+    // Sealed and kept, and stored in part; at the next start twice more.
+    assert!(device.publish().await.unwrap_err().is_broken());
+    let expected = device.digest();
+    for forget in [false, true] {
+        if forget {
+            device.forget_cache();
+        }
+        device.open(&vault).await.unwrap();
+        assert_eq!(device.digest(), expected);
+    }
+    device.faults.clear();
+    device.publish().await.unwrap();
+    assert_eq!(vault.fresh_digest().await, expected);
+}
+
+#[tokio::test]
 async fn a_restored_state_directory_goes_on_in_a_new_lane_and_loses_nothing() {
     let vault = Vault::new(13);
     let mut rng = Rng(13);
