@@ -41,7 +41,7 @@ use crate::rows::{Row, RowKey, Rows, RowsError};
 use fetch::Inbox;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId, Timestamp};
+use skrin_base::{Clock, DeviceId, Entropy, Hash32, LaneId, OpId, SegmentId};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
 use standing::Reach;
@@ -163,7 +163,7 @@ struct Net {
     /// When a root that cannot be had is asked for again, and how often it was.
     root_retries: BTreeMap<[u8; 16], (u64, u32)>,
     /// What the clocks showed when changes were last looked for: the wall's and the monotonic one.
-    looked: Option<(Timestamp, u64)>,
+    looked: Option<(skrin_base::Timestamp, u64)>,
     /// What is known of the commits below the checkpoint with which this state began.
     past: past::Past,
     /// What changed in the tree since a caller was told last.
