@@ -9,6 +9,7 @@ use crate::people;
 use crate::random::{Chance, mix};
 use crate::sut::{self, CALLER};
 use crate::world::{self, Machine, Outcome, World};
+use skrin_base::limits::{BLOCK_LEN, RUNS_TOLD_MAX};
 use skrin_base::{Clock, Timestamp};
 use skrin_fs::{Fs, FsError, NodeId, OpenMode, RenameMode, SetAttr, Shutdown};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,8 @@ const HEAD: usize = 24;
 const INLINE: usize = 2_048;
 /// Devices from this one on are for those who only look.
 const LAST_DEVICE: usize = 10;
+/// Lines in blocks that are no neighbours: more than a write names as a whole.
+const SCATTERED: usize = RUNS_TOLD_MAX + 6;
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"c.txt", b"d", b"e", b"f.docx"];
 
 /// A line: who wrote it, and which of his it is.
@@ -143,24 +146,29 @@ fn line(line: Line, len: usize) -> Vec<u8> {
 }
 
 impl Ledger {
-    /// The lines of a file; every byte must be one that was written.
-    fn parse(&self, bytes: &[u8]) -> Result<Vec<Line>, String> {
+    /// The lines of a file and where they begin; every byte must be one that was written, or lie in a hole before a block.
+    fn parse(&self, bytes: &[u8]) -> Result<Vec<(u64, Line)>, String> {
         let (mut rest, mut lines) = (bytes, Vec::new());
         while !rest.is_empty() {
+            let at = bytes.len() - rest.len();
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            if zeros > 0 && (at + zeros).is_multiple_of(BLOCK_LEN) {
+                rest = &rest[zeros..];
+                continue;
+            }
             let head = rest.get(..HEAD.min(rest.len())).unwrap_or_default();
             let text = String::from_utf8_lossy(head).into_owned();
             let mut words = text.split_ascii_whitespace().map(str::parse::<u64>);
             let (Some(Ok(device)), Some(Ok(n)), Some(Ok(len))) =
                 (words.next(), words.next(), words.next())
             else {
-                let at = bytes.len() - rest.len();
                 return Err(format!("no line at {at} of {}: {text:?}", bytes.len()));
             };
             let (id, len) = ((device as usize, n), len as usize);
             if self.written.get(&id) != Some(&len) || rest.get(..len) != Some(&line(id, len)) {
                 return Err(format!("line {id:?} is not what was written"));
             }
-            lines.push(id);
+            lines.push((at as u64, id));
             rest = &rest[len..];
         }
         Ok(lines)
@@ -495,17 +503,33 @@ impl Many<'_> {
         anew: bool,
     ) -> Result<(), FsError> {
         let old = read_handle(fs, handle)?;
-        let known = self.parse(&old, "an open file");
-        let device = self.players[who].device;
-        let id = (device, self.players[who].next);
-        self.players[who].next += 1;
-        let len = HEAD + [0, 10, 3_000, 70_000, 200_000][self.below(5) as usize];
-        // Contents in segments that only a removed device declares cannot be read any more: people keep short notes.
-        let len = if self.removes { HEAD + len % 40 } else { len };
-        let anew = anew || self.removes && old.len() + len > INLINE;
-        self.ledger.written.insert(id, len);
+        let known = self.lines_at(&old, "an open file");
         let mut at = old.len() as u64;
+        let mut lens = vec![HEAD + [0, 10, 3_000, 70_000, 200_000][self.below(5) as usize]];
+        // Contents in segments that only a removed device declares cannot be read any more: people keep short notes.
+        if self.removes {
+            lens = vec![HEAD + lens[0] % 40];
+        }
+        let anew = anew || self.removes && old.len() + lens[0] > INLINE;
+        let some = self.below(known.len() as u64) as usize;
+        match self.below(40) {
+            _ if self.removes => {}
+            // So many places that the next change names only what it changes.
+            0 if !anew && old.len() < 4 << 20 => {
+                lens = vec![HEAD + 10; SCATTERED];
+                at = at.next_multiple_of(2 * BLOCK_LEN as u64);
+            }
+            // A line in the place of another one.
+            1..=12 if !anew && !known.is_empty() => {
+                let (place, line) = known[some];
+                lens = vec![self.ledger.written[&line]];
+                self.ledger.removed.insert(line);
+                at = place;
+            }
+            _ => {}
+        }
         if anew {
+            let known = known.into_iter().map(|(_, line)| line);
             let none = SetAttr {
                 size: Some(0),
                 ..SetAttr::default()
@@ -514,15 +538,23 @@ impl Many<'_> {
             fs.setattr(node, &none)?;
             at = 0;
         }
-        fs.write(handle, at, &line(id, len))?;
-        self.players[who].waiting.push(id);
+        let mut ids = Vec::new();
+        for len in lens {
+            let id = (self.players[who].device, self.players[who].next);
+            self.players[who].next += 1;
+            self.ledger.written.insert(id, len);
+            fs.write(handle, at, &line(id, len))?;
+            at += 2 * BLOCK_LEN as u64;
+            self.players[who].waiting.push(id);
+            ids.push(id);
+        }
         if self.below(4) == 0 {
             return Ok(());
         }
         fs.fsync(handle)?;
         if self.alive(who) {
-            self.ledger.acked.insert(id);
-            self.world.trace.note(format!("acknowledged {id:?}"));
+            self.world.trace.note(format!("acknowledged {ids:?}"));
+            self.ledger.acked.extend(ids);
         }
         Ok(())
     }
@@ -533,6 +565,11 @@ impl Many<'_> {
     }
 
     pub(crate) fn parse(&self, bytes: &[u8], what: &str) -> Vec<Line> {
+        let lines = self.lines_at(bytes, what).into_iter();
+        lines.map(|(_, line)| line).collect()
+    }
+
+    fn lines_at(&self, bytes: &[u8], what: &str) -> Vec<(u64, Line)> {
         match self.ledger.parse(bytes) {
             Ok(lines) => lines,
             Err(wrong) => self.fail(format!("{what}: {wrong}")),
