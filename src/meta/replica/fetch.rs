@@ -13,7 +13,7 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_storage::{ErrorKind, StoreError};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ pub(super) struct Inbox {
     /// The most of that.
     fits: usize,
     spool: Spool,
-    troubles: HashMap<Head, Trouble>,
+    troubles: BTreeMap<Head, Trouble>,
     /// Whose lanes these are, of which no commit is known and no cut speaks: of devices that were cut off.
     ended: BTreeMap<LaneId, DeviceId>,
     /// What control records name as the ends of lanes.
@@ -175,7 +175,7 @@ impl Inbox {
             in_memory: 0,
             fits: memory / PART,
             spool: Spool::new(dir),
-            troubles: HashMap::new(),
+            troubles: BTreeMap::new(),
             ended: BTreeMap::new(),
             cut_ends: Vec::new(),
         }
