@@ -351,6 +351,10 @@ impl Many<'_> {
 
     /// The disk is gone, or an old copy of it comes back: what only it had is gone. A new disk is a new device.
     fn lose_disk(&mut self, who: usize) {
+        // What the storage has of somebody who was removed counts for nothing either.
+        if self.gone[who] {
+            self.lose_unsettled(who);
+        }
         let may_come_back = self.may_come_back();
         let player = &mut self.players[who];
         let device = player.device;

@@ -262,11 +262,13 @@ fn first_void(core: &Core, seen: &Seen<'_>, proposed: &Candidate, reach: &Reach)
         let above = above.and_then(|c| c.reach.as_ref());
         !core.graph.is_void(head) && above.is_none_or(|reach| reach.covers(&core.graph, head))
     };
-    let mut all = core.graph.all();
-    let found = all.find(|(head, lamport)| {
+    let all = core.graph.all();
+    let found = all.filter(|(head, lamport)| {
         seen.defends(head) && void(head, *lamport) && counts(head, *lamport)
     });
-    found.map(|(head, _)| head)
+    found
+        .min_by_key(|(head, lamport)| (*lamport, *head))
+        .map(|(head, _)| head)
 }
 
 /// A lane of which the root holds what is not known here, though everything is that its proposer can have seen.
