@@ -72,7 +72,7 @@ pub const MEMBERSHIP_RECORDS_MAX: usize = 1 << 15;
 pub const CUT_LANES_MAX: usize = 4096;
 /// Members, devices or recipients of one epoch: their envelopes must fit a control record.
 pub const EPOCH_RECIPIENTS_MAX: usize = 800;
-/// Devices of one person that are certified and not ended: more than anybody carries, and so few that nobody fills an epoch.
-pub const DEVICES_OF_PERSON_MAX: usize = 32;
+/// Devices of one person that are certified and not ended: each fresh state directory is one, and nobody may fill an epoch alone.
+pub const DEVICES_OF_PERSON_MAX: usize = 256;
 /// A label for people: device or person name, in bytes of UTF-8.
 pub const LABEL_MAX: usize = 64;

@@ -41,7 +41,7 @@ pub(super) fn device_add(
     let living = state.graph.devices_of(&case.view, &record.person);
     require(
         living.len() < DEVICES_OF_PERSON_MAX,
-        "its person has as many devices as he may",
+        "its person has 256 devices, as many as he may: revoke some with `skrin device revoke`",
     )?;
     let hash = case.opened.hash;
     // Added at the same time by two who did not see each other: the keys are the same, as the id is.
