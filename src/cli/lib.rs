@@ -13,6 +13,7 @@ mod fsck;
 mod harden;
 #[cfg(target_os = "linux")]
 mod helper;
+mod invitations;
 mod left_out;
 mod log;
 mod lost;

@@ -134,7 +134,8 @@ fn hex(id: impl std::fmt::Display) -> String {
     id.to_string()
 }
 
-fn role_name(role: skrin_vault::record::Role) -> &'static str {
+/// As answers have it.
+pub(crate) fn role_name(role: skrin_vault::record::Role) -> &'static str {
     use skrin_vault::record::Role as R;
     match role {
         R::Owner => "owner",
@@ -175,7 +176,7 @@ pub(crate) fn read(
 }
 
 /// Members in the order of their names, then those who were.
-fn members(room: &Room, own: PersonId, device: Option<DeviceId>) -> Vec<Member> {
+pub(crate) fn members(room: &Room, own: PersonId, device: Option<DeviceId>) -> Vec<Member> {
     let state = &room.state;
     let now = state.now();
     let name_of = |person: &PersonId| {

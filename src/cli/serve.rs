@@ -1,5 +1,7 @@
 //! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
 
+mod answers;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -19,19 +21,20 @@ use skrin_vault::{Device, Officer, Place, Room, Unlocked, VaultError};
 
 use crate::args;
 use crate::commands::mount::{Plan, Ready, Word};
-use crate::control::{self, LaneStatus, Pending, PinReport, Served};
+use crate::control::{self, Pending, Served};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
+use crate::invitations::Invitations;
 use crate::mount_point::{self, MountPoint};
-use crate::officer::{People, PeopleParts};
+use crate::officer::{People, PeopleParts, next_end};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
-use crate::scrub::{self, Scrub};
+use crate::scrub::Scrub;
 use crate::sealed::SealedFile;
 use crate::session::{Layers, Parts};
 use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, conflicts, log, machine, mirror, mount_table, past, people, unlock};
+use crate::{commands, log, machine, mirror, mount_table, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -242,11 +245,16 @@ fn mount(
         device,
         fresh,
     } = opened;
-    let vault = unlocked.vault();
-    let (vault_id, device_id, place) = (vault.to_string(), device.id(), store.place());
-    let officer = Officer::for_device(&unlocked, &device);
-    let invitations_key = device.local_key(vault, "invitations");
-    let people_store = Arc::clone(&store);
+    let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    let people = PeopleParts {
+        officer: Officer::for_device(&unlocked, &device),
+        own: device_id,
+        store: Arc::clone(&store),
+        address: plan.store.address.clone(),
+        read_only: plan.read_only,
+        invitations: Invitations::load(state.path(), &device, unlocked.vault())?,
+    };
+    let next_end = next_end(&room, &people.officer);
     let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
@@ -276,28 +284,11 @@ fn mount(
     warn(&layers, fresh, say);
     let key_memory = harden::lock_memory();
     let fs = file_system(plan, &mut layers, answered, pinned)?;
+    let people = People::new(people, next_end, Arc::clone(&layers.replica));
+    let people = follow(runtime, plan, people);
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);
-    let people = {
-        let _context = runtime.enter();
-        let parts = PeopleParts {
-            officer,
-            vault,
-            own: device_id,
-            key: invitations_key,
-            store: people_store,
-            replica: Arc::clone(&layers.replica),
-            address: plan.store.address.clone(),
-            read_only: plan.read_only,
-            state_dir: state.path(),
-        };
-        Arc::new(People::new(parts)?)
-    };
-    if !plan.offline {
-        runtime.spawn(Arc::clone(&people).watch_records());
-        runtime.spawn(Arc::clone(&people).watch());
-    }
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
@@ -348,6 +339,16 @@ fn file_system(
         fs.pin(pinned);
     }
     Ok(fs)
+}
+
+/// Begins to follow what is decided about people, where there is a storage to ask.
+fn follow(runtime: &tokio::runtime::Runtime, plan: &Plan, people: People) -> Arc<People> {
+    let people = Arc::new(people);
+    if !plan.offline {
+        runtime.spawn(Arc::clone(&people).watch_records());
+        runtime.spawn(Arc::clone(&people).watch());
+    }
+    people
 }
 
 /// What whoever mounts has to know first.
@@ -744,189 +745,6 @@ impl Mounted {
     }
 }
 
-impl Served for Mounted {
-    fn status(&self) -> control::Status {
-        let fs = self.fs.status();
-        let replica = self.replica.status();
-        let scrub = self.scrub.report();
-        let scrubbed = scrub.open().map(|f| format!("{}: {}", f.object, f.what));
-        let scrubbed: Vec<String> = scrubbed.collect();
-        let barred = self.replica.barred().map(|barred| barred.to_string());
-        let failed = fs.pending.last_error.clone();
-        let failed = failed.filter(|error| Some(error) != barred.as_ref());
-        let errors = [barred, failed, fs.poll_error.clone()]
-            .into_iter()
-            .flatten();
-        control::Status {
-            mount_point: self.info.point.display().to_string(),
-            vault: self.info.vault.clone(),
-            vault_id: self.info.vault_id.clone(),
-            pid: std::process::id(),
-            uptime_seconds: self.info.since.elapsed().as_secs(),
-            read_only: self.info.read_only
-                || self.is_remounted_read_only()
-                || self.replica.barred().is_some(),
-            reader: self.info.read_only,
-            online: match (&fs.poll_error, fs.polled_ago) {
-                (Some(_), _) => Some(false),
-                (None, Some(_)) => Some(true),
-                (None, None) if self.uploaded.load(Ordering::Relaxed) => Some(true),
-                (None, None) => self.info.answered,
-            },
-            pending: self.left(),
-            cache_bytes: self.info.cache.as_deref().map_or(0, bytes_below),
-            fetched_bytes: self.data.counters().fetched_bytes,
-            memory_bytes: resident(),
-            key_memory: self.info.key_memory,
-            lanes: lanes_of(&replica, self.info.device),
-            heads_code: replica.heads_code(),
-            errors: errors
-                .chain(
-                    replica
-                        .findings
-                        .into_iter()
-                        .map(|f| format!("{}: {}", f.object, f.text)),
-                )
-                .chain(scrubbed)
-                .collect(),
-            rollbacks: self.info.rollbacks.clone(),
-            pinned: self.pins(),
-            conflicts: self.fs.conflict_count().unwrap_or_default(),
-            scrub,
-        }
-    }
-
-    fn sync(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome<Pending> {
-        self.upload(progress)?;
-        Ok(self.left())
-    }
-
-    fn retention(&self, set: Option<u64>) -> Outcome<u64> {
-        if let Some(seconds) = set {
-            self.fs.set_retention(seconds)?;
-        }
-        Ok(self.fs.retention()?)
-    }
-
-    fn scrub(&self, rate: Option<u64>, stop: bool) -> Outcome<scrub::Report> {
-        match stop {
-            true => self.scrub.stop(),
-            false => self.scrub.start(rate),
-        }
-    }
-
-    fn collect(&self) -> Outcome<control::Collected> {
-        let done = self.fs.collect()?;
-        Ok(control::Collected {
-            mount_point: self.info.point.display().to_string(),
-            stored_segments: done.stored,
-            stored_bytes: done.stored_bytes,
-            freed_segments: done.freed,
-            freed_bytes: done.freed_bytes,
-            kept_segments: done.kept,
-            kept_bytes: done.kept_bytes,
-            unknown_objects: done.unknown,
-            repacked_segments: done.repacked,
-            repacked_bytes: done.repacked_bytes,
-            held_by: done.holds,
-        })
-    }
-
-    fn past(&self, request: &past::Request) -> Outcome<past::Answer> {
-        // With a bound for a storage that does not answer.
-        if !self.info.read_only && !matches!(request, past::Request::Snapshots) {
-            self.upload(&mut |_| {})?;
-        }
-        past::answer(&self.fs, request)
-    }
-
-    fn conflicts(&self, request: &conflicts::Request) -> Outcome<conflicts::Answer> {
-        conflicts::answer(&self.fs, request)
-    }
-
-    fn people(&self, request: &people::Request) -> Outcome<people::Answer> {
-        self.people.answer(&self.fs, request)
-    }
-
-    fn pins(&self) -> PinReport {
-        let status = self.fs.pin_status();
-        let looked = status.is_some();
-        let status = status.unwrap_or_default();
-        let paths = self.fs.pins().into_iter().filter_map(|ino| self.path(ino));
-        PinReport {
-            paths: paths.collect(),
-            files: status.files,
-            bytes: status.bytes,
-            missing_blocks: status.missing_blocks,
-            looked,
-            error: status.error,
-        }
-    }
-
-    fn pin(&self, inodes: &[u64], pinned: bool) -> Outcome<PinReport> {
-        let Some(file) = &self.pin_file else {
-            return Err(Failure::new(
-                Exit::Usage,
-                "this vault lies in a folder of this machine: everything in it is here already",
-            ));
-        };
-        let mut pins = self.fs.pins();
-        for ino in inodes.iter().map(|n| Ino(*n)) {
-            let known = if pinned {
-                pins.insert(ino);
-                self.path(ino).is_some()
-            } else {
-                pins.remove(&ino)
-            };
-            if !known {
-                let what = match pinned {
-                    true => "one of these paths is not there any more",
-                    false => "one of these paths is not pinned by itself",
-                };
-                return Err(Failure::new(Exit::Absent, what)
-                    .remedy("nothing was changed; `skrin pin --list` shows what is pinned"));
-            }
-        }
-        // What was removed for good is forgotten.
-        pins.retain(|ino| self.path(*ino).is_some());
-        file.store(&pins)?;
-        self.fs.pin(pins);
-        Ok(self.pins())
-    }
-
-    fn unmount(
-        &self,
-        now: bool,
-        lazy: bool,
-        progress: &mut (dyn FnMut(Pending) + Send),
-    ) -> Outcome<Pending> {
-        if !now && !self.info.read_only {
-            self.upload(progress)?;
-        }
-        if lazy {
-            mount_point::detach(&self.info.point, true)?;
-            return Ok(self.left());
-        }
-        self.let_go()?;
-        let how = match now || self.info.read_only {
-            true => Shutdown::LeaveInJournal,
-            // What was written since the sync above is little; closing the lane tells the other devices.
-            false => Shutdown::UploadAll {
-                progress: Box::new(|_| {}),
-            },
-        };
-        let down = self.shut_down(how);
-        let left = self.left();
-        down.map(|()| left)
-    }
-
-    fn answered(&self) {
-        if self.handle.lock().is_none() {
-            let _ = self.ended.send(Event::Ended);
-        }
-    }
-}
-
 /// Unmounts; what is in use is tried again for a moment, as most such uses are over before anybody could look for them.
 fn unmount_patiently(mount: &mut MountHandle, point: &Path) -> Result<(), MountError> {
     let begun = Instant::now();
@@ -940,39 +758,4 @@ fn unmount_patiently(mount: &mut MountHandle, point: &Path) -> Result<(), MountE
         }
         std::thread::sleep(LOOK);
     }
-}
-
-fn lanes_of(status: &skrin_meta::replica::Status, own: skrin_base::DeviceId) -> Vec<LaneStatus> {
-    let newest = status.newest_by_device().into_iter();
-    newest
-        .map(|lane| LaneStatus {
-            lane: lane.lane.to_string(),
-            device: lane.label.clone(),
-            commit: lane.seq,
-            time: machine::date(lane.time),
-            own: lane.device == own,
-        })
-        .collect()
-}
-
-/// proc_pid_statm(5): the second field is resident pages; 0 on systems that have no such file.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text
-        .split(' ')
-        .nth(1)
-        .and_then(|field| field.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
-}
-
-fn bytes_below(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else {
-        return 0;
-    };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }

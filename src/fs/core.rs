@@ -281,7 +281,6 @@ impl Fs {
             }
             Shutdown::LeaveInJournal => {
                 self.flush_all()?;
-                self.locals.keep()?;
                 false
             }
         };
@@ -291,6 +290,7 @@ impl Fs {
         // What the background work did after the last look.
         while upload && self.runtime.block_on(self.publish_next(false))?.is_some() {}
         self.journal.sync_all()?;
+        self.locals.keep()?;
         self.runtime.block_on(self.replica.settle_locally())?;
         if upload && !self.options.read_only && self.replica.barred().is_none() {
             self.runtime.block_on(async {

@@ -8,7 +8,9 @@ use skrin_base::{Clock, DeviceId, Entropy, EpochId, Hash32, PersonId, RoomId, Ti
 use skrin_crypto::keys::{
     derive_epoch_commitment, derive_local_key, make_device_seed, make_epoch_key, make_room_secret,
 };
-use skrin_crypto::{DeviceSeed, DeviceSigner, Everybody, RoomKeys, Roster, RosterDevice};
+use skrin_crypto::{
+    DeviceSeed, DeviceSigner, EpochKey, Everybody, RoomKeys, RoomSecret, Roster, RosterDevice,
+};
 use skrin_data::store::DataParts;
 use skrin_data::{DataConfig, DataStore, Journal, JournalConfig};
 use skrin_meta::checkpoint::{DigestOfRows, Root, seal_root};
@@ -106,6 +108,7 @@ pub struct TestVault {
     pub clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     keys: Arc<RoomKeys>,
+    first: (RoomSecret, EpochId, EpochKey),
     devices: Vec<Device>,
     dir: TempDir,
     runtime: tokio::runtime::Runtime,
@@ -157,6 +160,7 @@ impl TestVault {
         let key = make_epoch_key(&entropy);
         let commitment = derive_epoch_commitment(&key, vault, room);
         let epoch = EpochId(random(&entropy));
+        let first = EpochKey::from_bytes(*key.expose());
         let keys = RoomKeys::new(vault, room, &secret, epoch, key, commitment)?;
         let device = |_| {
             let seed = make_device_seed(&entropy);
@@ -178,6 +182,7 @@ impl TestVault {
             clock,
             entropy: Arc::new(entropy),
             keys: Arc::new(keys),
+            first: (secret, epoch, first),
             devices,
             dir: tempfile::tempdir()?,
             runtime,
@@ -194,7 +199,27 @@ impl TestVault {
         self.runtime.handle()
     }
 
-    fn roster(&self) -> Roster {
+    /// The keys after somebody was removed: a second epoch, and no file key of the first is clean.
+    ///
+    /// # Errors
+    /// None, as the keys are those that were made.
+    pub fn keys_after_a_removal(&self) -> Result<RoomKeys, Anything> {
+        let (secret, epoch, key) = &self.first;
+        let (vault, room) = (self.keys.vault(), self.keys.room());
+        let commit = |key: &EpochKey| derive_epoch_commitment(key, vault, room);
+        let key = EpochKey::from_bytes(*key.expose());
+        let commitment = commit(&key);
+        let mut keys = RoomKeys::new(vault, room, secret, *epoch, key, commitment)?;
+        let (next, key) = (EpochId([7; 32]), EpochKey::from_bytes([8; 32]));
+        let commitment = commit(&key);
+        keys.add_epoch(next, key, commitment)?;
+        keys.set_current(next);
+        keys.set_clean([next]);
+        Ok(keys)
+    }
+
+    /// Who may write.
+    pub fn roster(&self) -> Roster {
         let device = |(n, d): (usize, &Device)| {
             let device = RosterDevice {
                 key: d.signer.public(),

@@ -379,6 +379,8 @@ impl Many<'_> {
                 player.image = Image::default();
                 player.device = self.fresh;
                 self.fresh += 1;
+                // Nobody has removed that one.
+                self.gone[who] = false;
             }
             None => player.image = self.world.bodies[device].stop(),
         }
@@ -391,7 +393,7 @@ impl Many<'_> {
         // The second: without the storage it went on in its old lane, and its segments have names that are taken.
         let known = ["another copy of this device", "its hash is not the one"];
         let known = known.iter().any(|text| error.contains(text));
-        if !restored || self.fresh >= 10 || !known {
+        if !restored || !self.may_come_back() || !known {
             self.fail(format!("device {device}: {error}"));
         }
         self.world.trace.event("clone given up", device.to_string());
@@ -517,9 +519,8 @@ impl Many<'_> {
         let anew = anew || self.removes && old.len() + lens[0] > INLINE;
         let some = self.below(known.len() as u64) as usize;
         match self.below(40) {
-            _ if self.removes => {}
             // So many places that the next change names only what it changes.
-            0 if !anew && old.len() < 4 << 20 => {
+            0 if !anew && !self.removes && old.len() < 4 << 20 => {
                 lens = vec![HEAD + 10; SCATTERED];
                 at = at.next_multiple_of(2 * BLOCK_LEN as u64);
             }

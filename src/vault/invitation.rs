@@ -3,6 +3,7 @@
 use crate::record::{History, Role};
 use crate::room::Room;
 use crate::{Anchor, VaultError};
+use base64ct::{Base64UrlUnpadded, Encoding};
 use skrin_base::Timestamp;
 use skrin_base::ids::{Hash32, PersonId};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
@@ -111,7 +112,8 @@ impl Invitation {
             return Err(bad("the text does not begin as one; copy all of the line"));
         };
         let wrong = "a letter is wrong or missing: its checksum does not fit; copy all of the line";
-        let bytes = decode_base64(coded).ok_or_else(|| bad(wrong))?;
+        let bytes = Base64UrlUnpadded::decode_vec(coded).map(Zeroizing::new);
+        let bytes = bytes.map_err(|_| bad(wrong))?;
         let (content, checksum) = bytes
             .split_last_chunk::<CHECKSUM_LEN>()
             .ok_or_else(|| bad(wrong))?;
@@ -149,9 +151,10 @@ pub(crate) fn to_text_of(content: &[u8]) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(TEXT_MAX));
     bytes.extend_from_slice(content);
     bytes.extend_from_slice(&hash(content).0[..CHECKSUM_LEN]);
+    let coded = Zeroizing::new(Base64UrlUnpadded::encode_string(&bytes));
     let mut text = Zeroizing::new(String::with_capacity(TEXT_MAX));
     text.push_str(PREFIX);
-    encode_base64(&bytes, &mut text);
+    text.push_str(&coded);
     text
 }
 
@@ -224,45 +227,4 @@ fn read_place(r: &mut Reader<'_>) -> Result<String, WireError> {
         true => Err(WireError::Value("place")),
         false => Ok(text.to_owned()),
     }
-}
-
-/// RFC 4648, section 5, without padding.
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
-fn encode_base64(bytes: &[u8], out: &mut String) {
-    for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .fold(0u32, |word, byte| word << 8 | u32::from(*byte));
-        let word = word << (8 * (3 - chunk.len()));
-        for at in 0..=chunk.len() {
-            let digit = word >> (18 - 6 * at) & 63;
-            out.push(char::from(ALPHABET[digit as usize]));
-        }
-    }
-}
-
-/// `None` for what `encode_base64` does not make.
-fn decode_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(TEXT_MAX));
-    for chunk in text.as_bytes().chunks(4) {
-        let mut word = 0u32;
-        for c in chunk {
-            let digit = ALPHABET.iter().position(|letter| letter == c)?;
-            word = word << 6 | digit as u32;
-        }
-        let spare = match chunk.len() {
-            4 => 0,
-            3 => 2,
-            2 => 4,
-            _ => return None,
-        };
-        if word & ((1 << spare) - 1) != 0 {
-            return None;
-        }
-        let len = chunk.len() - 1;
-        let word = (word >> spare).to_be_bytes();
-        out.extend_from_slice(word.get(4 - len..)?);
-    }
-    Some(out)
 }

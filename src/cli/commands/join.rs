@@ -97,7 +97,9 @@ impl Joining<'_> {
     }
 
     async fn run(&self, invitation: Invitation) -> Outcome {
-        let (pending, passphrase, words_file) = match self.begun()? {
+        let begun = self.begun()?;
+        let is_new = begun.is_none();
+        let (pending, passphrase, words_file) = match begun {
             Some((pending, passphrase)) => {
                 if pending.invitation().tag() != invitation.tag() {
                     return Err(Failure::new(
@@ -119,7 +121,7 @@ impl Joining<'_> {
             std::fs::remove_file(self.file)
                 .map_err(|e| Failure::io(self.file, "cannot remove it", &e))?;
         }
-        self.tell(&pending, joined, words_file);
+        self.tell(&pending, (is_new, joined), words_file);
         Ok(())
     }
 
@@ -186,16 +188,18 @@ impl Joining<'_> {
         }
     }
 
-    fn tell(&self, pending: &Pending, joined: bool, words_file: Option<PathBuf>) {
+    fn tell(&self, pending: &Pending, (is_new, joined): (bool, bool), words_file: Option<PathBuf>) {
         let vault_id = pending.invitation().anchor.vault.to_string();
         let vault = self.store.place();
         if self.args.json {
             let words = pending.words();
+            // An earlier run has written them into the file.
+            let are_kept = words_file.is_some() || (!is_new && self.args.words_file.is_some());
             print::json(&Joined {
                 vault,
                 vault_id,
                 joined,
-                words: words_file.is_none().then_some(words.as_str()),
+                words: (!are_kept).then_some(words.as_str()),
                 words_file: words_file.map(|path| path.display().to_string()),
             });
             return;

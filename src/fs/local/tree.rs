@@ -280,7 +280,16 @@ impl LocalTree {
     }
 
     /// Makes something new; counts as a look-up.
+    /// Refuses a place in a directory that went while nobody looked.
+    fn check_place(&self, at: &LocalPlace) -> Result<(), FsError> {
+        match NodeId(at.dir).is_local() {
+            true => self.dir(at.dir).map(drop),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn make(&mut self, at: &LocalPlace, attributes: Gone) -> Result<Attr, FsError> {
+        self.check_place(at)?;
         if self.find(at).is_some() {
             return Err(FsError::Exists);
         }
@@ -304,6 +313,7 @@ impl LocalTree {
         at: &LocalPlace,
         now: Timestamp,
     ) -> Result<Attr, FsError> {
+        self.check_place(at)?;
         let node = self.node(id)?;
         match node.kind() {
             Kind::Dir => return Err(FsError::NotPermitted("directories have one name")),
@@ -413,6 +423,7 @@ impl LocalTree {
         mode: RenameMode,
         now: Timestamp,
     ) -> Result<(), FsError> {
+        self.check_place(to)?;
         let moved = self.must_find(from)?;
         let there = match (self.find(to), mode) {
             (None, RenameMode::Exchange) => return Err(FsError::NotFound),
@@ -765,6 +776,23 @@ mod tests {
         let handle = tree.open(file, true).unwrap();
         tree.write(handle, 3, b"contents", Timestamp(5)).unwrap();
         tree
+    }
+
+    #[test]
+    fn nothing_is_put_into_a_directory_that_has_gone_meanwhile() {
+        let mut tree = LocalTree::new(1 << 20);
+        let dir = made(&mut tree, &place(77, "._x"), Kind::Dir);
+        let file = made(&mut tree, &place(1, "._f"), Kind::File);
+        let moved = place(1, "._f");
+        tree.drop_dir(77, Timestamp(5));
+        let inside = place(dir, "inside");
+        let attributes = |tree: &LocalTree| tree.nodes[&file].attributes.clone();
+        let made = tree.make(&inside, attributes(&tree));
+        assert!(matches!(made, Err(FsError::NotFound)), "{made:?}");
+        assert!(tree.link(file, &inside, Timestamp(6)).is_err());
+        let renamed = tree.rename(&moved, &inside, RenameMode::Replace, Timestamp(6));
+        assert!(renamed.is_err());
+        LocalTree::decode(&tree.encode(), 1 << 20).unwrap();
     }
 
     #[test]

@@ -107,8 +107,12 @@ impl Fs {
 
     /// Something of the vault had the name, and is gone: what it hid goes too, as who removed it saw one file.
     pub(crate) fn drop_hidden(&self, dir: NodeId, name: &Name) -> Result<(), FsError> {
-        if let Some(place) = self.local_place(dir, name)? {
-            self.drop_local(&place);
+        match self.local_place(dir, name) {
+            Ok(Some(place)) => self.drop_local(&place),
+            Ok(None) => {}
+            // With the directory, which another device removed meanwhile, what it hid is gone.
+            Err(FsError::NotFound | FsError::NotDirectory) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -36,6 +36,9 @@ impl Fs {
         self.check_writable()?;
         if from.is_local() || to.is_local() {
             let data = self.read(from, from_offset, len.min(COPY_MAX) as usize)?;
+            if data.is_empty() {
+                return Ok(0);
+            }
             self.write(to, to_offset, &data)?;
             return Ok(data.len() as u64);
         }

@@ -67,16 +67,16 @@ impl Fs {
     /// # Errors
     /// What cannot be mended by waiting.
     pub fn sync(&self, mut progress: impl FnMut(&Pending) + Send) -> Result<(), FsError> {
-        self.locals.keep()?;
         let told = self.flush_all();
         self.journal.sync_all()?;
         self.upload_all(&mut progress)?;
-        if told.is_ok() {
-            return Ok(());
+        if told.is_err() {
+            // A full journal has room again.
+            self.flush_all()?;
+            self.journal.sync_all()?;
+            self.upload_all(progress)?;
         }
-        // A full journal has room again.
-        self.flush_all()?;
-        self.journal.sync_all()?;
-        self.upload_all(progress)
+        // Last: a full disk here is no reason to keep from the storage what would make room.
+        self.locals.keep()
     }
 }

@@ -289,7 +289,7 @@ impl Core {
     /// time. What is `None` among the steps, the log has.
     fn refold(
         &mut self,
-        mut steps: BTreeMap<OrderKey, Option<Waiting>>,
+        steps: BTreeMap<OrderKey, Option<Waiting>>,
         void: &BTreeSet<OrderKey>,
         open: impl Fn(&Waiting) -> Result<CheckedCommit, RowsError>,
     ) -> Result<MergeDiff, MergeError> {
@@ -303,9 +303,26 @@ impl Core {
             return Err(MergeError::TooDeep);
         }
         self.broken = true;
+        let pending = self.all_pending()?;
+        let ops: Vec<Arc<Op>> = pending.iter().map(|(op, _)| Arc::clone(op)).collect();
+        let done = self.refold_below(pending, (first, steps), void, open);
+        match &done {
+            Ok(_) => self.broken = false,
+            // Nobody else has them: they go on top when the state has been folded again.
+            Err(_) => self.parked.extend(ops.into_iter().map(|op| (op.id.counter, op))),
+        }
+        done
+    }
+
+    fn refold_below(
+        &mut self,
+        pending: Vec<(Arc<Op>, Frame)>,
+        (first, mut steps): (OrderKey, BTreeMap<OrderKey, Option<Waiting>>),
+        void: &BTreeSet<OrderKey>,
+        open: impl Fn(&Waiting) -> Result<CheckedCommit, RowsError>,
+    ) -> Result<MergeDiff, MergeError> {
         let commits = steps.len();
         let mut changes = Changes::default();
-        let pending = self.all_pending()?;
         self.pending.clear();
         for (_, frame) in pending.iter().rev() {
             changes.record(&mut self.rows, |rows| frame.revert(rows))?;
@@ -323,7 +340,6 @@ impl Core {
         self.redo(steps, open, &mut changes)?;
         again.extend(pending.into_iter().map(|(op, _)| op));
         self.pend_again(again, &mut changes)?;
-        self.broken = false;
         Ok(changes.finish(&self.rows, commits)?)
     }
 

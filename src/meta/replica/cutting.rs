@@ -26,7 +26,9 @@ impl Cutting {
     /// Before commits are admitted: judges by these cuts from now on.
     pub(super) fn begin(core: &mut Core, cuts: Cuts, net: &Net) -> Self {
         let changed = core.meta.cuts != cuts;
-        let any = !cuts.is_empty() && !net.inbox.held.is_empty();
+        // A root, too, may hold what lies beyond.
+        let news = !net.inbox.held.is_empty() || !net.roots.is_empty();
+        let any = !cuts.is_empty() && news;
         if !changed && !any {
             return Self::default();
         }

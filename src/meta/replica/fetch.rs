@@ -457,7 +457,9 @@ impl Inbox {
                 let Some((head, is_named)) = queue.pop_front() else {
                     break;
                 };
-                let is_ended = !is_named && self.ended.contains_key(&head.lane);
+                let device = self.ended.get(&head.lane);
+                let is_passed = |of: &DeviceId| cuts.are_passed(of, &head.lane, head.seq);
+                let is_ended = !is_named && device.is_some_and(is_passed);
                 if is_ended || known(&head) || !self.is_due(&head, now) || !asked.insert(head) {
                     continue;
                 }

@@ -509,7 +509,8 @@ impl Graph {
             named.any(|named| named.lane == *other && named.seq >= said)
         };
         self.lanes.iter().any(|(other, lane)| {
-            let is_covered = |said| lane.covered_to().is_some_and(|last| last >= said);
+            let held = lane.held.map(|(last, _)| last);
+            let is_covered = |said| lane.covered_to().max(held).is_some_and(|last| last >= said);
             let said = lane.said.filter(|said| !is_covered(*said));
             *other != id && said.is_some_and(|said| !knows(other, said))
         })

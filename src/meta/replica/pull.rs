@@ -230,13 +230,17 @@ impl Replica {
     /// Admits and folds everything in the inbox whose causal past is known.
     pub(super) fn absorb(&self, net: &mut Net, core: &mut Core) -> Result<MergeDiff, MergeError> {
         let is_idle = net.inbox.held.is_empty() && net.roots.is_empty();
-        let absorbed = match core.has_many_pending() && !is_idle {
+        let parks = core.has_many_pending() && !is_idle;
+        let absorbed = match parks {
             true => self.absorb_parked(net, core),
             false => self.absorb_below(net, core),
         };
-        if absorbed.is_err() {
+        match &absorbed {
+            Ok(_) => {}
+            // The rows are a good state still, only not that of all that is known: programs go on with it.
+            Err(MergeError::TooDeep) if !parks => core.outdate(),
             // What was admitted may not be folded, and what is set aside goes back on top when the state has been folded again.
-            core.fail();
+            Err(_) => core.fail(),
         }
         net.inbox.let_go();
         absorbed
