@@ -196,7 +196,8 @@ impl Fs {
         let release = self.replica.tree().releasable();
         let release = release.filter(|_| self.needs_nothing_old());
         // A crash must not bring back a tree from before: what is gone could be edited in it, offline.
-        let release = release.filter(|_| self.replica.flush().is_ok());
+        let is_written = || self.replica.flush().is_ok() && self.replica.tree().is_whole();
+        let release = release.filter(|_| is_written());
         Settled {
             numbers: self.data.decided_below(),
             // What a file told just before it was looked at has to be published, too.

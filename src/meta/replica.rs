@@ -328,18 +328,27 @@ impl TreeGuard<'_> {
 
     /// The number of the oldest of them.
     pub fn first_pending(&self) -> Option<u64> {
-        self.0.pending.front().map(|pending| pending.counter)
+        // Those that wait until the state has been folded again are published by nobody either.
+        let parked = self.0.parked.first_key_value();
+        let parked = parked.map(|(counter, _)| *counter);
+        let pending = self.0.pending.front().map(|pending| pending.counter);
+        pending.into_iter().chain(parked).min()
+    }
+
+    /// Whether the tree is that of all that is known of the lanes; if not, it is folded again with the next pull, and not written before.
+    pub fn is_whole(&self) -> bool {
+        !self.0.must_be_folded_again()
     }
 
     /// How many operations are not published.
     pub fn pending_count(&self) -> usize {
-        self.0.pending.len()
+        self.0.pending.len() + self.0.parked.len()
     }
 
     /// How many operations are not published, and the bytes that they take in commits.
     pub fn pending_size(&self) -> (usize, usize) {
         let bytes = self.0.pending.iter().map(|pending| pending.len).sum();
-        (self.0.pending.len(), bytes)
+        (self.pending_count(), bytes)
     }
 
     /// About how many bytes of memory `flush` would free.

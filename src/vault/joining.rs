@@ -10,15 +10,16 @@ pub use wire::Request;
 use crate::officer::{NewMember, Officer};
 use crate::publish::{Place, announce};
 use crate::record::Record;
+use crate::record::SlotEntry;
 use crate::room::{Room, RoomReader};
-use crate::slot::Payload;
+use crate::slot::{Payload, make_slot};
 use crate::state::What;
 use crate::unlock::slot_object_name;
 use crate::{Argon2Params, Invitation, Secret, Unlocked, VaultError, objects, open_header, unlock};
 use skrin_base::ids::PersonId;
 use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION};
-use skrin_crypto::JoinPart;
 use skrin_crypto::passphrase::check_new_passphrase;
+use skrin_crypto::{JoinPart, hash};
 use skrin_storage::{ObjectName, Store};
 use wire::{Answer, OpenedAnswer};
 use zeroize::Zeroizing;
@@ -89,10 +90,11 @@ pub async fn join_request(
 ) -> Result<Pending, VaultError> {
     invitation.require_valid(place.clock)?;
     require_vault(place.store, &invitation).await?;
-    if fetch(place.store, &invitation, JoinPart::Request)
-        .await?
-        .is_some()
-    {
+    let mut asked = false;
+    for part in [JoinPart::Request, JoinPart::Answer] {
+        asked |= fetch(place.store, &invitation, part).await?.is_some();
+    }
+    if asked {
         return Err(VaultError::Invitation(
             "somebody has asked with it already; if that was not you, tell who invited you and ask for a new one".to_owned(),
         ));
@@ -107,6 +109,11 @@ impl Pending {
     /// `Storage`.
     pub async fn ask(&self, place: &Place<'_>) -> Result<(), VaultError> {
         let bytes = self.request(place);
+        if let Some(answer) = fetch(place.store, self.invitation(), JoinPart::Answer).await? {
+            // An answer for somebody else is told.
+            let answer = Answer::open(self.invitation(), &answer)?;
+            return self.payload(&answer).map(drop);
+        }
         // What is there by now is ours, or of somebody who has the invitation: the inviter sees whose.
         match fetch(place.store, self.invitation(), JoinPart::Request).await? {
             Some(there) if self.is_own_request(&there) => Ok(()),
@@ -135,15 +142,29 @@ impl Pending {
         }
         require_vault(place.store, invitation).await?;
         let answer = fetch(place.store, invitation, JoinPart::Answer).await?;
-        let answer = answer.ok_or(VaultError::Waiting(
-            "who invited you has not let you in so far; try again later",
-        ))?;
+        let Some(answer) = answer else {
+            // Everything was done, but that nobody heard of it.
+            return self.done(place).await.ok_or(VaultError::Waiting(
+                "who invited you has not let you in so far; try again later",
+            ));
+        };
         let answer = Answer::open(invitation, &answer)?;
         let payload = self.payload(&answer)?;
         let room = self.check(place.store, &answer, &payload).await?;
         let unlocked = self.make_slots(place, room, &payload, passphrase).await?;
         delete(place.store, invitation, JoinPart::Answer).await?;
         Ok(unlocked)
+    }
+
+    /// What an earlier attempt has made, if nothing of it is missing.
+    async fn done(&self, place: &Place<'_>) -> Option<Unlocked> {
+        let unlocked = unlock(place.store, &Secret::Words(self.words()))
+            .await
+            .ok()?;
+        let room = unlocked.load_room(place.store).await.ok()?;
+        let is_in = room.state.now().members.contains_key(&self.person());
+        let is_done = is_in && unlocked.require_listed_slot(&room.state).is_ok();
+        is_done.then_some(unlocked)
     }
 
     /// The room as the answer lets us see it, if it is the one that we were invited to, by whom we were.
@@ -199,25 +220,44 @@ impl Pending {
         payload: &Payload,
         passphrase: Option<(&Zeroizing<String>, Argon2Params)>,
     ) -> Result<Unlocked, VaultError> {
-        // They may be there already, if this is repeated.
-        if !room.state.slots_of(self.person()).is_empty()
-            && let Ok(unlocked) = unlock(place.store, &Secret::Words(self.words())).await
-            && unlocked.require_listed_slot(&room.state).is_ok()
-        {
-            return Ok(unlocked);
-        }
-        let slots = self.slots(payload, passphrase, place.entropy)?;
         let mut entries = Vec::new();
-        for (entry, object) in slots {
-            objects::put(place.store, slot_object_name(&entry.name), object).await?;
-            entries.push(entry);
+        for (name, secret) in self.slots(passphrase) {
+            let object = slot_object_name(&name);
+            let there = place
+                .store
+                .get(&objects::object(object.clone())?, CONTROL_MAX)
+                .await;
+            let there = match there {
+                Ok(bytes) => Some(bytes),
+                Err(error) if error.is_absent() => None,
+                Err(error) => return Err(error.into()),
+            };
+            let hash = match there {
+                // An earlier attempt got so far.
+                Some(bytes) if self.opens(&object, &bytes, &secret) => hash(&bytes),
+                there => {
+                    if there.is_some() {
+                        place
+                            .store
+                            .delete(&objects::object(object.clone())?)
+                            .await?;
+                    }
+                    let bytes = make_slot(&secret, payload, place.entropy)?;
+                    let hash = hash(&bytes);
+                    objects::put(place.store, object, bytes).await?;
+                    hash
+                }
+            };
+            entries.push(SlotEntry { name, hash });
         }
         let unlocked = unlock(place.store, &Secret::Words(self.words())).await?;
         let officer = unlocked.officer();
         for entry in entries {
-            officer
-                .publish(place, &mut room, Record::SlotAdd(entry))
-                .await?;
+            if !room.state.lists_slot(self.person(), entry) {
+                officer
+                    .publish(place, &mut room, Record::SlotAdd(entry))
+                    .await?;
+            }
         }
         announce(place.store, &room).await?;
         Ok(unlocked)

@@ -4,7 +4,7 @@ use crate::publish::{Place, announce};
 use crate::record::{Record, SlotEntry};
 use crate::room::Room;
 use crate::slot::{Slot, SlotKind, SlotSecret, make_slot};
-use crate::unlock::slot_object;
+use crate::unlock::{Secret, slot_object, unlock};
 use crate::{Argon2Params, Unlocked, VaultError, objects};
 use skrin_base::clock::random;
 use skrin_base::limits::CONTROL_MAX;
@@ -30,6 +30,44 @@ impl Unlocked {
         let mut room = self.load_room(place.store).await?;
         self.require_listed_slot(&room.state)?;
         let old = self.passphrase_slots(place, &room).await?;
+        let new = match self.unlisted(place, passphrase).await {
+            Some(new) => new,
+            None => self.put_slot(place, passphrase, argon2).await?,
+        };
+        let officer = self.officer();
+        if !room.state.lists_slot(self.person(), new) {
+            let record = Record::SlotAdd(new);
+            officer.publish(place, &mut room, record).await?;
+        }
+        for slot in old.iter().filter(|slot| **slot != new) {
+            let record = Record::SlotRemove(*slot);
+            officer.publish(place, &mut room, record).await?;
+        }
+        announce(place.store, &room).await?;
+        room.state = self.load_room(place.store).await?.state;
+        for slot in room.state.removed_slots_of(self.person()) {
+            self.delete_slot(place, &slot).await?;
+        }
+        Ok(room)
+    }
+
+    /// A slot of the new passphrase that an earlier attempt put and did not come to list.
+    async fn unlisted(
+        &self,
+        place: &Place<'_>,
+        passphrase: &Zeroizing<String>,
+    ) -> Option<SlotEntry> {
+        let secret = Secret::Passphrase(passphrase.clone());
+        let opened = unlock(place.store, &secret).await.ok()?;
+        (opened.person() == self.person()).then(|| opened.slot())
+    }
+
+    async fn put_slot(
+        &self,
+        place: &Place<'_>,
+        passphrase: &Zeroizing<String>,
+        argon2: Argon2Params,
+    ) -> Result<SlotEntry, VaultError> {
         let secret = SlotSecret::Passphrase(passphrase, argon2);
         let object = make_slot(&secret, &self.payload(), place.entropy)?;
         let new = SlotEntry {
@@ -37,23 +75,23 @@ impl Unlocked {
             hash: hash(&object),
         };
         objects::put(place.store, slot_object(&new), object).await?;
-        let officer = self.officer();
-        officer
-            .publish(place, &mut room, Record::SlotAdd(new))
-            .await?;
-        for slot in &old {
-            let record = Record::SlotRemove(*slot);
-            officer.publish(place, &mut room, record).await?;
+        Ok(new)
+    }
+
+    /// Deletes a slot that was taken off the list, be it by an attempt that went no further.
+    async fn delete_slot(&self, place: &Place<'_>, slot: &SlotEntry) -> Result<(), VaultError> {
+        let name = objects::object(slot_object(slot))?;
+        let is_that = |bytes: &[u8]| hash(bytes) == slot.hash;
+        match place.store.get(&name, CONTROL_MAX).await {
+            Ok(bytes) if is_that(&bytes) => match place.store.delete(&name).await {
+                Err(error) if !error.is_absent() => Err(error.into()),
+                _ => Ok(()),
+            },
+            // Somebody else's by now, or gone.
+            Ok(_) => Ok(()),
+            Err(error) if error.is_absent() => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        announce(place.store, &room).await?;
-        for slot in &old {
-            let name = objects::object(slot_object(slot))?;
-            match place.store.delete(&name).await {
-                Err(error) if !error.is_absent() => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(room)
     }
 
     /// The listed passphrase slots of this person. One that is gone or was changed may have been one.

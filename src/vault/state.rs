@@ -393,6 +393,15 @@ impl ControlState {
         all.map(|(_, entry)| *entry).collect()
     }
 
+    /// The slots that this person took off the list.
+    pub(crate) fn removed_slots_of(&self, person: PersonId) -> Vec<SlotEntry> {
+        let removed = self.slot_removes.iter();
+        let removed = removed.filter(|(entry, by, _)| {
+            *by == person && !self.slot_owners.contains(&(person, *entry))
+        });
+        removed.map(|(entry, _, _)| *entry).collect()
+    }
+
     /// The invitation that a MemberAdd says it answers.
     pub(crate) fn invitation_of(&self, add: &Hash32) -> Option<[u8; 32]> {
         self.entries.get(add).and_then(Entry::invitation)

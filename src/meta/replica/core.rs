@@ -156,7 +156,7 @@ pub(super) struct Core {
     pub(super) pending: VecDeque<Pending>,
     unpended: Vec<u64>,
     /// Pending operations while something below them is made again.
-    parked: BTreeMap<u64, Arc<Op>>,
+    pub(super) parked: BTreeMap<u64, Arc<Op>>,
     /// Those of them, and of the pending ones, that were published once: the journal has them no more, so the database keeps them.
     again: BTreeSet<u64>,
     pub(super) meta: Meta,
@@ -309,7 +309,9 @@ impl Core {
         match &done {
             Ok(_) => self.broken = false,
             // Nobody else has them: they go on top when the state has been folded again.
-            Err(_) => self.parked.extend(ops.into_iter().map(|op| (op.id.counter, op))),
+            Err(_) => self
+                .parked
+                .extend(ops.into_iter().map(|op| (op.id.counter, op))),
         }
         done
     }

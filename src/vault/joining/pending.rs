@@ -3,11 +3,10 @@
 use super::payload_of;
 use super::wire::{OpenedAnswer, Request};
 use crate::publish::Place;
-use crate::record::{Label, MemberKeys, PersonKeys, SlotEntry};
-use crate::slot::{Payload, Slot, SlotKind, SlotSecret, make_slot};
+use crate::record::{Label, MemberKeys, PersonKeys};
+use crate::slot::{Payload, Slot, SlotKind, SlotName, SlotSecret, make_slot};
 use crate::{Argon2Params, Invitation, Secret, VaultError};
 use skrin_base::Entropy;
-use skrin_base::clock::random;
 use skrin_base::ids::{PersonId, VaultId};
 use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
@@ -216,21 +215,37 @@ impl Pending {
         answer.payload(&self.invitation, self.person(), copy(&self.root), suite)
     }
 
-    /// The slots of a member, to be put and listed.
-    pub(super) fn slots(
-        &self,
-        payload: &Payload,
-        passphrase: Option<(&Zeroizing<String>, Argon2Params)>,
-        entropy: &dyn Entropy,
-    ) -> Result<Vec<(SlotEntry, Vec<u8>)>, VaultError> {
+    /// The slots of a member: for each secret its name, which is the same however often joining is repeated, and the secret.
+    pub(super) fn slots<'a>(
+        &'a self,
+        passphrase: Option<(&'a Zeroizing<String>, Argon2Params)>,
+    ) -> Vec<(SlotName, SlotSecret<'a>)> {
         let passphrase = passphrase.map(|(text, params)| SlotSecret::Passphrase(text, params));
-        let secrets = std::iter::once(SlotSecret::Words(&self.words)).chain(passphrase);
-        let slot = |secret: SlotSecret<'_>| {
-            let object = make_slot(&secret, payload, entropy)?;
-            let (name, hash) = (random(entropy), hash(&object));
-            Ok((SlotEntry { name, hash }, object))
-        };
-        secrets.map(slot).collect()
+        let secrets = [Some(SlotSecret::Words(&self.words)), passphrase];
+        let named = secrets.into_iter().zip(["words", "passphrase"]);
+        let named = named.filter_map(|(secret, kind)| Some((self.slot_name(kind), secret?)));
+        named.collect()
+    }
+
+    /// Nobody but members knows the person's id, so that nobody else sees whose slot it is.
+    fn slot_name(&self, kind: &str) -> SlotName {
+        let mut w = Writer::default();
+        w.bytes(b"skrin/v1/join-slot");
+        self.invitation.anchor.vault.encode(&mut w);
+        self.person().encode(&mut w);
+        w.bytes(kind.as_bytes());
+        let hash = hash(&w.into_bytes());
+        std::array::from_fn(|at| hash.0[at])
+    }
+
+    /// Whether this object, of that name, opens with a secret of ours.
+    pub(super) fn opens(&self, object: &str, bytes: &[u8], secret: &SlotSecret<'_>) -> bool {
+        let slot = Slot::parse(object, bytes).ok().flatten();
+        let opened = slot.map(|slot| match secret {
+            SlotSecret::Words(words) => slot.open_words(object, words),
+            SlotSecret::Passphrase(text, _) => slot.open_passphrase(object, text),
+        });
+        matches!(opened, Some(Ok(Some(_))))
     }
 }
 

@@ -167,6 +167,38 @@ async fn each_step_may_be_repeated() {
 }
 
 #[tokio::test]
+async fn whoever_is_stopped_while_slots_are_made_ends_with_words_and_passphrase() {
+    let w = world(1).await;
+    let anna = owner(&w).await;
+    let invitation = invite(&w, &anna.officer(), Role::Editor).await;
+    let pending = ask(&w, &invitation, "bert").await;
+    accept(&w, &anna.officer(), &invitation).await.unwrap();
+    let answer = w.names("joins/").remove(0);
+    let bytes = w.bytes(&answer);
+    // As far as the slot of the words, listed; then he gives both.
+    pending.finish(&w.place(), None).await.unwrap();
+    w.replace(&answer, bytes.clone());
+    let slots = w.names("slots/");
+    finish(&w, &pending).await.unwrap();
+    assert_eq!(w.names("slots/").len(), slots.len() + 1);
+    // And once more: nothing is made twice.
+    w.replace(&answer, bytes);
+    let (records, objects) = (w.names("rooms/").len(), w.names("slots/"));
+    finish(&w, &pending).await.unwrap();
+    assert_eq!(
+        (w.names("rooms/").len(), w.names("slots/")),
+        (records, objects)
+    );
+    let secret = Secret::Passphrase(text("a joiner's passphrase"));
+    let unlocked = unlock(&w.store, &secret).await.unwrap();
+    let room = unlocked.load_room(&w.store).await.unwrap();
+    assert!(room.state.lists_slot(pending.person(), unlocked.slot()));
+    // The answer went, and nobody heard of it.
+    assert_eq!(joins(&w), 0);
+    finish(&w, &pending).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_invitation_that_has_expired_is_refused_on_both_sides() {
     let w = world(1).await;
     let anna = owner(&w).await;
@@ -194,7 +226,16 @@ async fn an_invitation_serves_once() {
     let second = join_request(&w.place(), copy(&invitation), &join_options("eve")).await;
     told(&second.err().unwrap(), "asked with it already");
     accept(&w, &anna.officer(), &invitation).await.unwrap();
+    let second = join_request(&w.place(), copy(&invitation), &join_options("eve")).await;
+    told(&second.err().unwrap(), "asked with it already");
+    // The storage hides that for her.
+    let answer = w.names("joins/").remove(0);
+    let bytes = w.bytes(&answer);
+    w.store.tamper(&answer, None);
     let eve = ask(&w, &invitation, "eve").await;
+    w.replace(&answer, bytes);
+    let error = eve.ask(&w.place()).await.err().unwrap();
+    told(&error, "for somebody else");
     let error = accept(&w, &anna.officer(), &invitation)
         .await
         .err()

@@ -559,6 +559,7 @@ async fn a_passphrase_slot_of_one_opens_his_root_and_no_other() {
 async fn a_changed_passphrase_opens_and_the_old_one_does_not() {
     let w = world(1).await;
     let old_slot = w.slots(1).remove(0);
+    let old_bytes = w.bytes(&old_slot);
     let unlocked = unlock(&w.store, &passphrase(PASSPHRASE)).await.unwrap();
     let new = text("heavy walrus 8");
     let params = Argon2Params::WEAK_FOR_TESTS;
@@ -587,6 +588,13 @@ async fn a_changed_passphrase_opens_and_the_old_one_does_not() {
         );
         assert!(state.lists_slot(unlocked.person(), unlocked.slot()));
     }
+    // Stopped before the old object was deleted: the next time it goes. Stopped before the new one was listed: it is not made twice.
+    w.replace(&old_slot, old_bytes);
+    let again = w.unlock().await;
+    let slots = w.names("slots/").len();
+    again.change_passphrase(&place, &new, params).await.unwrap();
+    assert!(w.store.peek(&old_slot).is_none());
+    assert_eq!(w.names("slots/").len(), slots - 1);
     // With the words, by whoever forgot it; and what was unlocked by the old slot does it no more.
     let error = unlocked.change_passphrase(&place, &new, params).await.err();
     assert!(matches!(error, Some(VaultError::UnlistedSlot { .. })));

@@ -153,6 +153,34 @@ async fn a_storage_that_goes_away_when_the_state_has_to_be_folded_again_hides_no
 }
 
 #[tokio::test]
+async fn what_nobody_has_published_outlives_a_disk_that_fails_while_commits_are_folded_in_below() {
+    let vault = Vault::new(27);
+    let mut rng = Rng(27);
+    let (mut device, mut other) = (vault.open(0).await, vault.open(1).await);
+    (0..5).for_each(|_| device.act(&mut rng));
+    other.act(&mut rng);
+    other.publish().await.unwrap();
+    {
+        let replica = device.replica();
+        let mut net = replica.net.lock().await;
+        let tips = replica.list_tips(&mut net).await.unwrap();
+        replica.fetch(&mut net, tips).await.unwrap();
+        let arrived = net.inbox.take_by_lamport();
+        assert_eq!(arrived.len(), 1);
+        let mut core = replica.core.lock();
+        let lost = |_: &_| Err(RowsError::Cache("the disk fails".to_owned()));
+        core.merge(arrived, lost).unwrap_err();
+    }
+    // A program that waits for the storage goes on waiting.
+    assert_eq!(device.replica().tree().first_pending(), Some(1));
+    device.replica().pull().await.unwrap();
+    assert_eq!(device.pending(), 5);
+    device.publish().await.unwrap();
+    assert_eq!(device.pending(), 0);
+    assert_eq!(device.digest(), vault.fresh_digest().await);
+}
+
+#[tokio::test]
 async fn a_device_opens_offline_with_its_cache_and_goes_on() {
     let vault = Vault::new(12);
     let mut rng = Rng(12);
