@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Mount, Run, Vault, wait_for};
+use crate::harness::{Mount, Run, Vault, files_below, wait_for};
 use crate::storages::On;
 
 /// A vault and those who share it. Each has a state directory and words of his own; nobody has those of another.
@@ -317,5 +317,154 @@ fn safety_numbers_are_the_same_for_all_who_look() {
     assert_eq!(digits(&number(&anna, "bea")), 60);
     assert!(own.contains(&number(&bea, "bea")[..35]), "{own}");
     bea.unmount();
+    anna.unmount();
+}
+
+#[test]
+fn an_invitation_outlives_the_mount_that_made_it() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    let invitation = team.invite(&anna, "bea", "editor");
+    anna.unmount();
+    let kept = team.vault.path("state-anna");
+    let text = std::fs::read_to_string(&invitation).unwrap();
+    let anna = team.mount("anna", "anna");
+    team.join_command(&invitation, "bea").output_ok();
+    assert_eq!(team.role(&anna, "bea"), "editor");
+    let secret = text.trim().as_bytes();
+    for path in files_below(&kept) {
+        let bytes = std::fs::read(&path).unwrap();
+        let holds = bytes
+            .windows(20)
+            .any(|w| secret.windows(20).any(|s| s == w));
+        assert!(!holds, "{path:?} holds the invitation");
+    }
+    anna.unmount();
+}
+
+#[test]
+fn a_membership_ends_at_its_time_without_anybody_doing_anything() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    let file = team.vault.path("invitation");
+    let until = std::time::SystemTime::now() + std::time::Duration::from_secs(20);
+    let until = until
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let until = Command::new("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("@{until}")])
+        .output_ok();
+    let mut invite = team.vault.skrin(&["invite"]);
+    invite
+        .arg(anna.path())
+        .args(["--name", "bea", "--until", until.trim(), "--output"]);
+    invite.arg(&file).output_ok();
+    team.join_command(&file, "bea").output_ok();
+    wait_for("her time to be over", || {
+        team.role(&anna, "bea") == "removed"
+    });
+    anna.unmount();
+}
+
+#[test]
+fn who_is_made_a_reader_writes_nothing_more_and_managers_invite() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    team.bring(&anna, "bea", "manager");
+    let bea = team.mount("bea", "bea");
+    team.bring(&bea, "carl", "editor");
+    let carl = team.mount("carl", "carl");
+    std::fs::write(carl.join("his"), "before").unwrap();
+    carl.sync();
+    wait_for("what Carl wrote", || reads(&bea, "his", "before"));
+    let mut role = team.vault.skrin(&["member", "role"]);
+    role.arg(bea.path()).args(["carl", "reader"]).output_ok();
+    wait_for("his mount to refuse", || {
+        std::fs::write(carl.join("his"), "after").is_err()
+    });
+    assert!(reads(&carl, "his", "before"));
+    std::fs::write(bea.join("news"), "of Bea").unwrap();
+    bea.sync();
+    wait_for("what Bea wrote", || reads(&carl, "news", "of Bea"));
+    // An editor and a reader decide nothing, and nobody removes the owner.
+    for (mount, whom) in [(&carl, "bea"), (&bea, "anna")] {
+        let owner = team.members(&anna);
+        let owner = owner.iter().find(|m| m["role"] == "owner").unwrap();
+        let whom = match whom {
+            "anna" => owner["person"].as_str().unwrap().to_owned(),
+            other => other.to_owned(),
+        };
+        let mut remove = team.vault.skrin(&["member", "remove"]);
+        let (code, said) = remove.arg(mount.path()).arg(whom).code();
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("not allowed"), "{said}");
+    }
+    for mount in [carl, bea, anna] {
+        mount.unmount_with(&["--now"]);
+    }
+}
+
+#[test]
+fn the_new_passphrase_opens_the_vault_and_the_old_one_does_not() {
+    let team = Team::new(On::Local);
+    let vault = &team.vault;
+    let new = vault.path("new passphrase");
+    std::fs::write(&new, "seventeen green walruses").unwrap();
+    let mut change = vault.skrin(&["passphrase", &vault.address(), "--new-passphrase-file"]);
+    change.arg(&new).output_ok();
+    let list = |file: &Path| {
+        let mut list = vault.skrin(&["member", "list", &vault.address(), "--passphrase-file"]);
+        list.arg(file).code()
+    };
+    let (code, said) = list(&vault.path("passphrase"));
+    assert_eq!(code, 3, "{said}");
+    let (code, said) = list(&new);
+    assert_eq!(code, 0, "{said}");
+    vault.verify_clean();
+}
+
+#[test]
+fn the_audit_tells_who_decided_what_in_an_order_in_which_nothing_comes_before_what_it_follows() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    team.bring(&anna, "bea", "editor");
+    team.remove(&anna, "bea");
+    let mut audit = team.vault.skrin(&["audit", "--json"]);
+    let text = audit.arg(anna.path()).output_ok();
+    let entries: Vec<Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let told = |what: &str| {
+        let is_it = |entry: &Value| entry["what"].as_str().unwrap().starts_with(what);
+        entries
+            .iter()
+            .position(is_it)
+            .unwrap_or_else(|| panic!("{what}: {text}"))
+    };
+    let made = told("made the vault");
+    assert!(made < told("let bea in as editor") && told("let bea in") < told("removed bea"));
+    let mut seen = Vec::new();
+    for entry in &entries {
+        for follows in entry["follows"].as_array().unwrap() {
+            assert!(seen.contains(follows), "{entry} before {follows}");
+        }
+        seen.push(entry["id"].clone());
+        assert_eq!(entry["counts"], true);
+    }
+    // The vault says the same without a mount, and what is older is left out.
+    let mut audit = team
+        .vault
+        .skrin(&["audit", "--json", &team.vault.address()]);
+    let unmounted = audit
+        .arg("--words-file")
+        .arg(team.words("anna"))
+        .output_ok();
+    assert_eq!(unmounted, text);
+    let mut audit = team
+        .vault
+        .skrin(&["audit", "--json", "--since", "2020-01-01"]);
+    assert_eq!(audit.arg(anna.path()).output_ok(), text);
     anna.unmount();
 }

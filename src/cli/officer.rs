@@ -1,7 +1,7 @@
 //! What the process behind a mount does about people: it answers commands, lets in those who were invited, and follows what
 //! others decide.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::invitations::{Invitations, Open};
 use crate::machine::{OsEntropy, SystemClock};
 use crate::past::rfc3339;
-use crate::people::{self, Answer, Ended, Ends, Invited, Member, Request, role_name};
+use crate::people::{self, Answer, Ended, Ends, Invited, Member, REMOVED, Request, role_name};
 
 /// How often requests of those who were invited are looked for: seldom once an invitation is old.
 const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
@@ -30,6 +30,7 @@ const OVER: Duration = Duration::from_secs(60);
 pub(crate) struct People {
     parts: PeopleParts,
     replica: Arc<Replica>,
+    fs: Weak<Fs>,
     runtime: Handle,
     /// One change at a time.
     turn: tokio::sync::Mutex<()>,
@@ -53,11 +54,12 @@ impl People {
     pub(crate) fn new(
         parts: PeopleParts,
         next_end: Option<Timestamp>,
-        replica: Arc<Replica>,
+        (fs, replica): (&Arc<Fs>, Arc<Replica>),
     ) -> Self {
         Self {
             parts,
             replica,
+            fs: Arc::downgrade(fs),
             runtime: Handle::current(),
             turn: tokio::sync::Mutex::new(()),
             next_end: Mutex::new(next_end),
@@ -86,11 +88,17 @@ impl People {
     /// As the vault has them, and what was seen and is not shown any more.
     pub(crate) async fn follow(&self) -> Outcome {
         let _turn = self.turn.lock().await;
-        let mut room = self.parts.officer.load(&self.place()).await?;
-        if room.needs_epoch() && self.may_write(&room) {
-            room = self.parts.officer.make_epoch(&self.place()).await?;
+        let room = self.parts.officer.load(&self.place()).await?;
+        if !room.needs_epoch() || !self.may_write(&room) {
+            return self.adopt(room).await;
         }
-        self.adopt(room).await
+        match self.parts.officer.make_epoch(&self.place()).await {
+            Ok(room) => self.adopt(room).await,
+            // Nothing gets out meanwhile.
+            Err(VaultError::Storage(error)) if error.is_transient() => Err(error.into()),
+            // What was decided holds all the same.
+            Err(error) => self.adopt(room).await.and(Err(error.into())),
+        }
     }
 
     fn may_write(&self, room: &Room) -> bool {
@@ -199,7 +207,7 @@ impl People {
             name: member.name,
             role: match now.role(&person) {
                 Some(role) => role_name(role).to_owned(),
-                None => "removed".to_owned(),
+                None => REMOVED.to_owned(),
             },
             devices: member.devices.into_iter().map(|d| d.device).collect(),
         };
@@ -290,12 +298,7 @@ impl People {
                 Ok(done) => done || one.is_over(),
                 Err(failure) => {
                     tracing::warn!(error = %failure, name = one.name, "who was invited cannot be let in");
-                    // It is used up, or not this person's to give any more; what only the storage says is asked again in time.
-                    match failure.exit {
-                        Exit::Usage => true,
-                        Exit::Unreachable => false,
-                        _ => one.is_over(),
-                    }
+                    one.is_over() && failure.exit != Exit::Unreachable
                 }
             };
             if done && let Err(error) = self.parts.invitations.forget(one) {
@@ -312,13 +315,24 @@ impl People {
         let request = request.called(&one.name)?;
         let _turn = self.turn.lock().await;
         let (officer, place) = (&self.parts.officer, self.place());
-        let room = officer.accept(&place, &one.invitation, &request).await?;
+        let room = match officer.accept(&place, &one.invitation, &request).await {
+            Err(VaultError::Invitation(why)) => {
+                tracing::warn!(name = one.name, why, "an invitation serves no more");
+                return Ok(true);
+            }
+            accepted => accepted?,
+        };
         tracing::info!(name = one.name, person = %request.person(), "let in");
         self.adopt(room).await?;
         Ok(true)
     }
 
     async fn put_out(&self) -> Outcome {
+        // What of them counts is what was seen: all that there is.
+        if let Some(fs) = self.fs.upgrade() {
+            let polled = self.runtime.spawn_blocking(move || fs.poll());
+            polled.await.map_err(|e| Failure::new(Exit::Other, e))??;
+        }
         let _turn = self.turn.lock().await;
         let mut room = self.parts.officer.load(&self.place()).await?;
         while let Some(person) = over(&room, &self.parts.officer) {
@@ -336,7 +350,8 @@ impl People {
 fn pause(open: &[Arc<Open>]) -> Duration {
     let now = SystemClock.now().0;
     let newest = open.iter().map(|one| one.made.0).max();
-    let age = newest.map(|made| Duration::from_nanos((now - made).max(0).unsigned_abs()));
+    let age =
+        newest.map(|made| Duration::from_nanos(now.saturating_sub(made).max(0).unsigned_abs()));
     age.map_or(LOOK.0, |age| (age / 20).clamp(LOOK.0, LOOK.1))
 }
 

@@ -134,6 +134,9 @@ fn hex(id: impl std::fmt::Display) -> String {
     id.to_string()
 }
 
+/// Instead of the role of who was a member.
+pub(crate) const REMOVED: &str = "removed";
+
 /// As answers have it.
 pub(crate) fn role_name(role: skrin_vault::record::Role) -> &'static str {
     use skrin_vault::record::Role as R;
@@ -190,7 +193,7 @@ pub(crate) fn members(room: &Room, own: PersonId, device: Option<DeviceId>) -> V
         .iter()
         .map(|(id, person)| {
             let member = now.members.get(id);
-            let role = member.map_or("removed", |member| role_name(member.role));
+            let role = member.map_or(REMOVED, |member| role_name(member.role));
             let added_by = member.filter(|member| member.author != *id);
             Member {
                 person: hex(id),
@@ -206,7 +209,7 @@ pub(crate) fn members(room: &Room, own: PersonId, device: Option<DeviceId>) -> V
         })
         .collect();
     all.sort_by(|a, b| {
-        let key = |m: &Member| (m.role == "removed", m.name.clone(), m.person.clone());
+        let key = |m: &Member| (m.role == REMOVED, m.name.clone(), m.person.clone());
         key(a).cmp(&key(b))
     });
     all
@@ -293,11 +296,15 @@ fn what(
 /// `Absent` for nobody, `Usage` for several.
 pub(crate) fn find<'a>(members: &'a [Member], wanted: &str) -> Outcome<&'a Member> {
     let is_id = |id: &str| wanted.len() >= 4 && id.starts_with(&wanted.to_ascii_lowercase());
-    let found: Vec<&Member> = members
-        .iter()
-        .filter(|member| member.name == wanted || is_id(&member.person))
-        .collect();
-    one(&found, wanted, "member")
+    let fits = |member: &&Member| member.name == wanted || is_id(&member.person);
+    let found: Vec<&Member> = members.iter().filter(fits).collect();
+    // Who was removed may have had the name of somebody who is there.
+    let present = found.iter().filter(|member| member.role != REMOVED);
+    let present: Vec<&Member> = present.copied().collect();
+    match present.is_empty() {
+        true => one(&found, wanted, "member"),
+        false => one(&present, wanted, "member"),
+    }
 }
 
 /// The device whom somebody means, likewise.

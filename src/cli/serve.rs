@@ -284,7 +284,7 @@ fn mount(
     warn(&layers, fresh, say);
     let key_memory = harden::lock_memory();
     let fs = file_system(plan, &mut layers, answered, pinned)?;
-    let people = People::new(people, next_end, Arc::clone(&layers.replica));
+    let people = People::new(people, next_end, (&fs, Arc::clone(&layers.replica)));
     let people = follow(runtime, plan, people);
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
@@ -346,6 +346,9 @@ fn follow(runtime: &tokio::runtime::Runtime, plan: &Plan, people: People) -> Arc
     let people = Arc::new(people);
     if !plan.offline {
         runtime.spawn(Arc::clone(&people).watch_records());
+    }
+    // A reader leaves no trace on the storage.
+    if !plan.offline && !plan.read_only {
         runtime.spawn(Arc::clone(&people).watch());
     }
     people

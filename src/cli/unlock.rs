@@ -27,7 +27,7 @@ impl From<VaultError> for Failure {
             Class::Integrity => Exit::Integrity,
             Class::Exists => Exit::Busy,
             Class::Usage => Exit::Usage,
-            Class::Newer | Class::Machine => Exit::Other,
+            Class::Newer | Class::Machine | Class::NotAllowed => Exit::Other,
             Class::Storage => match error {
                 VaultError::Storage(error) => return error.into(),
                 _ => Exit::Unreachable,

@@ -26,6 +26,8 @@ pub enum Class {
     Exists,
     /// The person asked for something that is not allowed.
     Usage,
+    /// This person or device may not, or the vault cannot take more.
+    NotAllowed,
     /// This machine cannot: too little memory.
     Machine,
 }
@@ -226,12 +228,8 @@ impl VaultError {
             Self::WrongSecret { .. } | Self::NoSlot { .. } | Self::Words(_) => Class::WrongSecret,
             Self::Kdf(KdfError::Memory(_)) => Class::Machine,
             Self::Kdf(KdfError::Weak(_) | KdfError::Costly(_)) => Class::Integrity,
-            Self::Kdf(_)
-            | Self::Label(_)
-            | Self::TooLarge(_)
-            | Self::NotAllowed(_)
-            | Self::TooMany { .. }
-            | Self::Invitation(_) => Class::Usage,
+            Self::Kdf(_) | Self::Label(_) | Self::TooLarge(_) | Self::Invitation(_) => Class::Usage,
+            Self::NotAllowed(_) | Self::TooMany { .. } => Class::NotAllowed,
             Self::Waiting(_) => Class::NothingThere,
             Self::Integrity { .. }
             | Self::Missing { .. }

@@ -179,6 +179,8 @@ impl Officer {
             };
             let record = Record::MemberRemove(Box::new(record));
             self.publish(place, &mut room, record).await?;
+            // At once: whoever is stopped before the next epoch leaves that to others.
+            announce(place.store, &room).await?;
         }
         self.renew_if_allowed(place, &mut room).await?;
         announce(place.store, &room).await?;
@@ -371,6 +373,7 @@ impl Unlocked {
             };
             let record = Record::DeviceRevoke(Box::new(record));
             officer.publish(place, &mut room, record).await?;
+            announce(place.store, &room).await?;
         }
         officer.renew_if_allowed(place, &mut room).await?;
         announce(place.store, &room).await?;

@@ -22,16 +22,18 @@ use skrin_vault::record::EndReason;
 /// `Absent` for a device that is not one's own; those of opening a vault.
 pub(crate) fn revoke(dir: &Path, device: &str, unlock: &UnlockArgs, json: bool) -> Outcome {
     let mount = find(dir)?.mount;
-    let device = device.to_owned();
-    let Answer::Ends(ends) = ask_at(&mount, Request::Ends { device })? else {
-        return Err(senseless());
-    };
     let vault = match control::ask(&mount, &control::Request::Status, &mut |_| {})? {
         Some(control::Answer::Status(status)) => status.vault,
         _ => return Err(senseless()),
     };
     let runtime = super::runtime()?;
-    runtime.block_on(publish(&vault, unlock, &ends))?;
+    // Before the mount says what counts of that device: somebody may have to type a passphrase.
+    let target = runtime.block_on(Target::open(&vault, unlock))?;
+    let device = device.to_owned();
+    let Answer::Ends(ends) = ask_at(&mount, Request::Ends { device })? else {
+        return Err(senseless());
+    };
+    runtime.block_on(publish(&target, &ends))?;
     ask_at(&mount, Request::Refresh)?;
     match json {
         true => print::json(&ends),
@@ -43,8 +45,7 @@ pub(crate) fn revoke(dir: &Path, device: &str, unlock: &UnlockArgs, json: bool) 
     Ok(())
 }
 
-async fn publish(vault: &str, unlock: &UnlockArgs, ends: &Ends) -> Outcome {
-    let target = Target::open(vault, unlock).await?;
+async fn publish(target: &Target, ends: &Ends) -> Outcome {
     let place = Place {
         store: &*target.store,
         clock: &SystemClock,

@@ -153,15 +153,16 @@ impl Joining<'_> {
         let mut options = JoinOptions::new(&self.args.name.clone().unwrap_or_else(user));
         options.passphrase = Some(passphrase.clone());
         let pending = join_request(&self.place(), invitation, &options).await?;
+        // Before they are kept: whoever goes on later does not show them again.
+        let kept = words_file.and_then(|file| file.keep(&pending.words()));
+        if kept.is_none() && !self.args.json {
+            show(&pending.words());
+        }
         // Before anything is asked for: keys that nobody has any more are let in for nothing.
         if let Some(dir) = self.file.parent() {
             state_dir::make_private(dir)?;
         }
         write_durably(self.file, pending.to_file())?;
-        let kept = words_file.and_then(|file| file.keep(&pending.words()));
-        if kept.is_none() && !self.args.json {
-            show(&pending.words());
-        }
         Ok((pending, passphrase, kept.map(Path::to_owned)))
     }
 

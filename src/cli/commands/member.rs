@@ -6,7 +6,7 @@ use crate::args::{AuditArgs, DeviceVerb, IdentityVerb, MemberVerb, PlaceArgs};
 use crate::commands::sync::{senseless, silent};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::past::{Found, find, local};
-use crate::people::{self, Answer, Ended, Entry, Member, Request};
+use crate::people::{self, Answer, Ended, Entry, Member, REMOVED, Request};
 use crate::reader::Target;
 use crate::{control, print};
 
@@ -63,7 +63,7 @@ fn told(ended: &Ended) -> Vec<String> {
         ),
         role => format!("{name} is {role} now"),
     }];
-    if role == "removed" {
+    if role == REMOVED {
         lines.push(format!("what {name} could read until now, {name} may have kept; to take the storage away, change its password or keys there"));
     }
     lines
@@ -73,6 +73,7 @@ fn lines(member: &Member) -> Vec<String> {
     let own = if member.own { " (you)" } else { "" };
     let added = match &member.added_by {
         Some(by) => format!("added {} by {by}", local(&member.since)),
+        None if member.since.is_empty() => "was a member".to_owned(),
         None => format!("since {}", local(&member.since)),
     };
     let until = member.until.as_deref();
