@@ -381,7 +381,7 @@ fn who_is_made_a_reader_writes_nothing_more_and_managers_invite() {
     let mut role = team.vault.skrin(&["member", "role"]);
     role.arg(bea.path()).args(["carl", "reader"]).output_ok();
     wait_for("his mount to refuse", || {
-        std::fs::write(carl.join("his"), "after").is_err()
+        std::fs::write(carl.join("probe"), "after").is_err()
     });
     assert!(reads(&carl, "his", "before"));
     std::fs::write(bea.join("news"), "of Bea").unwrap();
@@ -467,4 +467,21 @@ fn the_audit_tells_who_decided_what_in_an_order_in_which_nothing_comes_before_wh
         .skrin(&["audit", "--json", "--since", "2020-01-01"]);
     assert_eq!(audit.arg(anna.path()).output_ok(), text);
     anna.unmount();
+}
+
+#[test]
+fn what_a_device_writes_that_has_just_come_is_seen_by_the_next_look() {
+    let team = Team::new(On::Local);
+    let here = team.mount("anna", "laptop");
+    for device in ["desktop", "phone"] {
+        let there = team.mount("anna", device);
+        let lock = format!(".~lock.{device}.odt#");
+        std::fs::write(there.join(&lock), "Anna").unwrap();
+        there.sync();
+        // Whoever looks for a lock file makes a look of its own, unless there was one a moment ago.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(reads(&here, &lock, "Anna"), "{device}");
+        there.unmount();
+    }
+    here.unmount();
 }

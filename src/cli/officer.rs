@@ -1,6 +1,7 @@
 //! What the process behind a mount does about people: it answers commands, lets in those who were invited, and follows what
 //! others decide.
 
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -251,21 +252,20 @@ impl People {
         }))
     }
 
-    /// Follows what others decide: control records are read again where a commit waits for them or a tip shows new ones. Runs until
-    /// the runtime ends.
-    pub(crate) async fn watch_records(self: Arc<Self>) {
-        const EVERY: Duration = Duration::from_secs(1);
-        loop {
-            tokio::time::sleep(EVERY).await;
-            if !self.replica.needs_control().await {
-                continue;
-            }
-            if let Err(error) = self.follow().await {
-                tracing::warn!(%error, "the control records cannot be read again");
-            }
-            // A record that the storage withholds must not make us ask for ever.
-            tokio::time::sleep(4 * EVERY).await;
-        }
+    /// Follows what others decide whenever a look for changes finds that they have.
+    pub(crate) fn follow_from(self: &Arc<Self>, fs: &Fs) {
+        let people = Arc::downgrade(self);
+        let follow = move || {
+            let people = people.upgrade();
+            let follow = async move {
+                let Some(people) = people else { return };
+                if let Err(error) = people.follow().await {
+                    tracing::warn!(%error, "the control records cannot be read again");
+                }
+            };
+            Box::pin(follow) as Pin<Box<dyn Future<Output = ()> + Send>>
+        };
+        fs.set_control_source(Some(Arc::new(follow)));
     }
 
     /// Lets in those who were invited and have asked, and puts out those whose time is over. Asks the storage for nothing where there is

@@ -285,7 +285,7 @@ fn mount(
     let key_memory = harden::lock_memory();
     let fs = file_system(plan, &mut layers, answered, pinned)?;
     let people = People::new(people, next_end, (&fs, Arc::clone(&layers.replica)));
-    let people = follow(runtime, plan, people);
+    let people = follow(runtime, plan, people, &fs);
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);
@@ -342,10 +342,10 @@ fn file_system(
 }
 
 /// Begins to follow what is decided about people, where there is a storage to ask.
-fn follow(runtime: &tokio::runtime::Runtime, plan: &Plan, people: People) -> Arc<People> {
+fn follow(runtime: &tokio::runtime::Runtime, plan: &Plan, people: People, fs: &Fs) -> Arc<People> {
     let people = Arc::new(people);
     if !plan.offline {
-        runtime.spawn(Arc::clone(&people).watch_records());
+        people.follow_from(fs);
     }
     // A reader leaves no trace on the storage.
     if !plan.offline && !plan.read_only {

@@ -25,6 +25,9 @@ pub enum Durability {
 pub type SpaceSource =
     dyn Fn() -> Pin<Box<dyn Future<Output = Option<Space>> + Send>> + Send + Sync;
 
+/// Reads again who belongs to the room and with which keys, and hands it to the replica; tells of failures itself.
+pub type ControlSource = dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
 /// How a thread that may block waits for the storage.
 #[derive(Clone)]
 pub enum Waits {

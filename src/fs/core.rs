@@ -1,7 +1,7 @@
 //! The file system as a whole: its parts, how it starts and how it ends.
 
 use crate::commit::Committed;
-use crate::config::{FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
+use crate::config::{ControlSource, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
 use crate::error::FsError;
 use crate::file::Files;
 use crate::hold::Holds;
@@ -57,6 +57,7 @@ pub struct Fs {
     /// Whether the tree was looked at for what people call this device.
     pub(crate) labelled: AtomicBool,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
+    pub(crate) control: Mutex<Option<Arc<ControlSource>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
     pub(crate) polled: Mutex<Polled>,
     /// Asks the poller to look now.
@@ -135,6 +136,7 @@ impl Fs {
             locals: Locals::open(config.local)?,
             labelled: AtomicBool::new(false),
             notify: Mutex::new(None),
+            control: Mutex::new(None),
             known_space: Mutex::new(None),
             polled: Mutex::new(polled),
             look: Arc::default(),
@@ -199,6 +201,12 @@ impl Fs {
             })
         })?;
         Ok(())
+    }
+
+    /// Who is asked when a look for changes finds what newer control records than the known ones are needed for: that look ends with them.
+    /// `None`: what needs them waits.
+    pub fn set_control_source(&self, source: Option<Arc<ControlSource>>) {
+        *self.control.lock() = source;
     }
 
     /// Whom to tell what the kernel must forget. Before it is set nobody is told.

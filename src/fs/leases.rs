@@ -104,9 +104,9 @@ struct Lease {
     since: u64,
 }
 
-/// The leases that this mount has seen. Its lock is a leaf.
+/// The leases that this mount has seen, and what the kernel has still to be told of those that ended. Its locks are leaves.
 #[derive(Default)]
-pub(crate) struct Leases(Mutex<HashMap<Ino, Lease>>);
+pub(crate) struct Leases(Mutex<HashMap<Ino, Lease>>, Mutex<MergeDiff>);
 
 impl Leases {
     pub(crate) fn knows(&self, ino: Ino) -> bool {
@@ -192,6 +192,39 @@ impl Fs {
         Ok(())
     }
 
+    /// Whoever looks for the lock file of a program of this machine that has ended does not find it: to go while a program reads what it found
+    /// would tell that program that it cannot lock. Holds no lock of the file system when it begins.
+    pub(crate) fn end_if_dead(&self, dir: Ino, name: &Name) -> Result<(), FsError> {
+        let ino = {
+            let tree = self.replica.tree();
+            self.watch(&tree, dir, name)?;
+            state::entry(&tree, dir, name)?.map(|entry| entry.ino)
+        };
+        let Some(ino) = ino.filter(|_| self.check_writable().is_ok()) else {
+            return Ok(());
+        };
+        // Once more where its maker wrote it since it was noted.
+        for _ in 0..2 {
+            let lease = self.leases.0.lock().get(&ino).cloned();
+            let dead =
+                |lease: &Lease| matches!(&lease.holder, Holder::Here(process) if !process.lives());
+            let Some(lease) = lease.filter(dead) else {
+                break;
+            };
+            match self.turn(ino, &lease)? {
+                Turn::Remove(dir, name, version) => {
+                    let diff = self.end_lease(ino, dir, name, version)?;
+                    // Not now: the kernel holds the directory while it waits for the look-up.
+                    self.leases.1.lock().extend(diff);
+                    break;
+                }
+                renewed @ Turn::Renewed(..) => self.take_turn(ino, renewed)?,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
     /// Whoever gives a lock file a time of long ago copies a tree: that is no lease.
     pub(crate) fn unlease_if_copied(
         &self,
@@ -213,6 +246,12 @@ impl Fs {
     pub fn keep_leases(&self) {
         if self.check_writable().is_err() {
             return;
+        }
+        let ended = std::mem::take(&mut *self.leases.1.lock());
+        if !ended.is_empty()
+            && let Err(error) = self.invalidate(ended)
+        {
+            tracing::debug!(%error, "the kernel was not told that a lock file went");
         }
         let all: Vec<(Ino, Lease)> = {
             let known = self.leases.0.lock();
@@ -303,7 +342,10 @@ impl Fs {
                 Ok(())
             }
             Turn::Renew => self.renew(ino),
-            Turn::Remove(dir, name, version) => self.end_lease(ino, dir, name, version),
+            Turn::Remove(dir, name, version) => {
+                let diff = self.end_lease(ino, dir, name, version)?;
+                self.invalidate(diff)
+            }
         }
     }
 
@@ -340,16 +382,23 @@ impl Fs {
         told.and(self.close_file(&file))
     }
 
-    fn end_lease(&self, ino: Ino, dir: Ino, name: Name, version: OpId) -> Result<(), FsError> {
+    /// What the kernel is to be told of it.
+    fn end_lease(
+        &self,
+        ino: Ino,
+        dir: Ino,
+        name: Name,
+        version: OpId,
+    ) -> Result<MergeDiff, FsError> {
         let unchanged = |inode: &Inode| inode.version == version;
         match self.unlink_if(NodeId(dir.0), name.clone(), |entry, inode| {
             entry == ino && unchanged(inode)
         }) {
-            Err(FsError::NotFound) => return Ok(()),
+            Err(FsError::NotFound) => return Ok(MergeDiff::default()),
             done => done?,
         }
         tracing::info!("a lock file that nobody holds any more was removed");
-        self.invalidate(MergeDiff {
+        Ok(MergeDiff {
             inodes: [ino].into(),
             entries: [(dir, name)].into(),
             ..MergeDiff::default()

@@ -33,7 +33,9 @@ mod types;
 pub use config::Drive;
 
 pub use collect::Collected;
-pub use config::{Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
+pub use config::{
+    ControlSource, Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits,
+};
 pub use conflicts::{Conflict, Kept, Side};
 pub use core::{Fs, Shutdown};
 pub use error::FsError;

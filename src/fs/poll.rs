@@ -8,7 +8,7 @@ use crate::nodes::Seen;
 use crate::types::Notify;
 use parking_lot::MutexGuard;
 use skrin_base::{Ino, Name};
-use skrin_meta::replica::{MergeDiff, holds_tree};
+use skrin_meta::replica::{MergeDiff, ReplicaError, holds_tree};
 use skrin_meta::{Kind, state};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -29,6 +29,8 @@ const REFRESH_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_FRESH: u64 = 250_000_000;
 /// What is under way when the file system ends may take so long; then it is given up, as a crash would.
 const GRACE: Duration = Duration::from_secs(2);
+/// A control record that the storage withholds is asked for so seldom, in nanoseconds.
+const AGAIN: u64 = 5_000_000_000;
 /// How often the storage is asked for its room, in nanoseconds.
 const SPACE_EVERY: u64 = 60_000_000_000;
 
@@ -381,6 +383,7 @@ impl Fs {
         let Some(look) = weak.upgrade().map(|fs| Arc::clone(&fs.look)) else {
             return;
         };
+        let mut in_vain = None;
         loop {
             let asked = tokio::select! {
                 ended = pause(&mut stop, every) => match ended {
@@ -393,7 +396,7 @@ impl Fs {
             if !fs.begin_look(asked) {
                 continue;
             }
-            let Some(pulled) = until_stopped(&mut stop, fs.replica.pull()).await else {
+            let Some(pulled) = until_stopped(&mut stop, fs.pull(&mut in_vain)).await else {
                 return;
             };
             if let Err(error) = fs.take_in(pulled.map_err(FsError::from)) {
@@ -405,6 +408,35 @@ impl Fs {
                 }
             }
         }
+    }
+
+    /// What others published, that of devices and people included who came since the control records were read: only with newer ones it counts.
+    /// `in_vain` is when such were asked for and did not help.
+    async fn pull(&self, in_vain: &mut Option<u64>) -> Result<MergeDiff, ReplicaError> {
+        let pulled = self.replica.pull().await;
+        let source = self.control.lock().clone();
+        let now = self.clock.monotonic();
+        let source = source.filter(|_| in_vain.is_none_or(|at| now.saturating_sub(at) >= AGAIN));
+        let Some(source) = source else {
+            return pulled;
+        };
+        if !self.replica.needs_control().await {
+            *in_vain = None;
+            return pulled;
+        }
+        source().await;
+        let again = self.replica.pull().await;
+        let still = self.replica.needs_control().await;
+        *in_vain = still.then(|| self.clock.monotonic());
+        let Ok(mut diff) = pulled else {
+            return again;
+        };
+        match again {
+            Ok(more) => diff.extend(more),
+            // The next look meets it again.
+            Err(error) => tracing::warn!(%error, "looking for changes of other devices failed"),
+        }
+        Ok(diff)
     }
 
     /// Whether to look now: not for somebody whose wish was fulfilled meanwhile.

@@ -20,15 +20,17 @@ impl Fs {
         if let Some(place) = self.local_place(dir, &name)? {
             return self.local_lookup(&place);
         }
+        if is_lock(name.as_bytes())
+            && let Err(error) = self.end_if_dead(self.nodes.ino(dir), &name)
+        {
+            tracing::debug!(%error, "a lock file whose program has ended cannot be removed now");
+        }
         let (ino, inode, stored) = {
             let tree = self.replica.tree();
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
             let entry = entry_of(&tree, dir, &name)?;
             let (ino, inode) = inode_of(&tree, entry.ino)?;
             let stored = self.stored_bytes(&tree, ino, &inode)?;
-            if is_lock(name.as_bytes()) {
-                self.watch(&tree, dir, &name)?;
-            }
             (ino, inode, stored)
         };
         Ok(self.entry_attr((ino, &inode), stored, true))
