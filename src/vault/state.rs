@@ -343,7 +343,10 @@ impl ControlState {
             if !seen.insert(record) {
                 continue;
             }
-            match self.is_overruled(&record) {
+            // An ending that suspends somebody is named, too: nobody is to overlook it.
+            let number = self.graph.number(&record);
+            let is_in_force = number.is_some_and(|n| self.view.in_force(n));
+            match !is_in_force && self.is_overruled(&record) {
                 true => todo.extend_from_slice(self.dag.parents(&record)),
                 false => drop(good.insert(record)),
             }

@@ -5,7 +5,7 @@
 mod judge;
 
 use crate::record::{CutTips, History, Role};
-use judge::Outs;
+use judge::{Outs, Verdict};
 use skrin_base::Timestamp;
 use skrin_base::ids::{DeviceId, Hash32, PersonId};
 use skrin_base::limits::MEMBERSHIP_RECORDS_MAX;
@@ -80,6 +80,10 @@ impl Bits {
             .all(|(theirs, mine)| theirs & !mine == 0)
     }
 
+    fn meets(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
+    }
+
     fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let words = self.0.iter().enumerate();
         words.flat_map(|(at, word)| {
@@ -120,14 +124,8 @@ pub(super) enum Effect {
     Other,
 }
 
-/// How near to the owner an author was: what decides where endings contradict each other.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub(super) struct Rank {
-    /// 0 for the owner, else one more than that of the author of the MemberAdd that stood for him.
-    pub(super) depth: u32,
-    /// That MemberAdd.
-    pub(super) add: Hash32,
-}
+/// The depth of whoever is no manager: farther from the owner than any.
+pub(super) const FAR: u32 = u32::MAX;
 
 /// A record that is tracked.
 #[derive(Clone, Debug)]
@@ -138,9 +136,25 @@ pub(super) struct Tracked {
     pub(super) device: Option<DeviceId>,
     /// The least that its author must be.
     pub(super) need: Role,
-    pub(super) rank: Rank,
+    /// How far from the owner its author was at its parents: 0 the owner, a manager one more than who made him one.
+    pub(super) depth: u32,
     pub(super) time: Timestamp,
     pub(super) effect: Effect,
+}
+
+impl Tracked {
+    /// Whether it says that somebody is a member.
+    fn names_a_member(&self) -> bool {
+        matches!(self.effect, Effect::Add { .. } | Effect::Role { .. })
+    }
+
+    /// Whether it ends or lowers somebody else.
+    fn ends_another(&self) -> bool {
+        match &self.effect {
+            Effect::Remove { person, .. } | Effect::Role { person, .. } => *person != self.author,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -194,7 +208,19 @@ impl View {
 
     /// Whether it is, and is not taken back.
     pub(super) fn counts(&self, n: u32) -> bool {
-        self.has(n) && !self.outs.contains(&n)
+        self.verdict(n) == Verdict::Counts
+    }
+
+    /// Whether it is an ending that ends somebody here, taken back or not.
+    pub(super) fn in_force(&self, n: u32) -> bool {
+        self.verdict(n).is_in_force()
+    }
+
+    fn verdict(&self, n: u32) -> Verdict {
+        match self.has(n) {
+            true => self.outs.get(&n).copied().unwrap_or(Verdict::Counts),
+            false => Verdict::Absent,
+        }
     }
 }
 
@@ -204,6 +230,8 @@ pub(super) struct Standing {
     pub(super) role: Role,
     /// The MemberAdd that stands for him, by number; none for the owner.
     pub(super) add: Option<u32>,
+    /// How far from the owner he is.
+    pub(super) depth: u32,
 }
 
 impl Graph {
@@ -227,7 +255,7 @@ impl Graph {
                 author: owner,
                 device: None,
                 need: Role::Owner,
-                rank: Rank::default(),
+                depth: 0,
                 time,
                 effect: Effect::Other,
             },
@@ -292,8 +320,10 @@ impl Graph {
     fn view_of(&self, heads: Arc<[u32]>, budget: &Budget) -> Result<View, Tangled> {
         if let [top] = *heads
             && let Some(node) = self.nodes.get(top as usize)
+            && (node.before.is_empty() || !node.record.names_a_member())
         {
-            // A record that stands is taken back by nothing among its ancestors, and nothing else is here.
+            // A record that stands is taken back by nothing among its ancestors, and nothing else is here; only by naming
+            // a member it changes what they say.
             return Ok(View {
                 top: Some(top),
                 bits: node.ancestors.clone(),
@@ -401,13 +431,15 @@ impl Graph {
     }
 
     /// Whether `ending` takes back what `record` says, if they do not know of each other. What somebody says of himself
-    /// takes nothing back, or he could undo by it what he did long ago; that he revokes a device does.
+    /// takes nothing back, or he could undo by it what he did long ago; that he revokes a device does. What a manager did
+    /// as one is taken back only by somebody nearer to the owner than he was.
     fn ends(ending: &Tracked, record: &Tracked) -> bool {
-        let other = ending.author != record.author;
+        let above = record.need > Role::Manager || ending.depth < record.depth;
+        let by_other = ending.author != record.author && above;
         match &ending.effect {
-            Effect::Remove { person, .. } => other && *person == record.author,
+            Effect::Remove { person, .. } => by_other && *person == record.author,
             Effect::Role { person, role, .. } => {
-                other && *person == record.author && *role > record.need
+                by_other && *person == record.author && *role > record.need
             }
             Effect::Revoke { device, .. } => record.device == Some(*device),
             _ => false,
@@ -422,7 +454,11 @@ impl Graph {
         let about = pair.and_then(|(record, _)| self.about.get(&record.author));
         let shields = move |n: &u32| {
             let role = match self.record(*n).map(|record| &record.effect) {
-                Some(Effect::Role { role, .. }) => Some(*role),
+                Some(Effect::Role { role, person, .. })
+                    if self.record(*n).is_some_and(|r| r.author != *person) =>
+                {
+                    Some(*role)
+                }
                 _ => None,
             };
             let less = role
@@ -436,17 +472,12 @@ impl Graph {
     /// All that a new record and those that it does not know take back of each other.
     fn attacks_of(&self, record: &Tracked, ancestors: &Bits) -> Result<Attacks, Tangled> {
         let mut found = Attacks::default();
-        let mutual = |other: &Tracked| {
-            Self::ends(other, record)
-                && Self::ends(record, other)
-                && other.rank.depth == record.rank.depth
-        };
         let revokes = record.device.and_then(|device| self.devices.get(&device));
         let revokes = revokes.map_or(&[][..], |of| &of.revokes);
         let endings = self.about.get(&record.author).map_or(&[][..], |v| v);
         for n in endings.iter().chain(revokes) {
             let other = self.record(*n).filter(|_| !ancestors.has(*n));
-            if other.is_some_and(|other| Self::ends(other, record) && !mutual(other)) {
+            if other.is_some_and(|other| Self::ends(other, record)) {
                 found.on.push(*n);
             }
         }
@@ -460,7 +491,7 @@ impl Graph {
         let victims = victims.map_or(&[][..], |v| v);
         for n in victims {
             let other = self.record(*n).filter(|_| !ancestors.has(*n));
-            if other.is_some_and(|other| Self::ends(record, other) && !mutual(other)) {
+            if other.is_some_and(|other| Self::ends(record, other)) {
                 found.by.push(*n);
             }
         }
@@ -469,101 +500,114 @@ impl Graph {
         Ok(found)
     }
 
-    /// What a person is in a world: rule 3.
+    /// What a person is in a world.
     pub(super) fn standing(&self, view: &View, person: &PersonId) -> Option<Standing> {
-        self.standing_by(person, &|n| Some(view.counts(n)))
-            .flatten()
+        self.standing_by(person, &|n| view.verdict(n))
     }
 
-    /// As `standing`, over the records that `counts` says yes to; `None` if it does not know one that matters.
-    fn standing_by(
-        &self,
-        person: &PersonId,
-        counts: &dyn Fn(u32) -> Option<bool>,
-    ) -> Option<Option<Standing>> {
+    /// As `standing`, by the verdicts that are given. Of the records about him that count, those that no other follows say
+    /// what he is: a removal that he is no member, else the lowest role that is given him, where of several MemberAdds
+    /// the highest is. Endings that were taken back and suspend him lower that, but where one that counts follows them.
+    fn standing_by(&self, person: &PersonId, verdict: &dyn Fn(u32) -> Verdict) -> Option<Standing> {
         if *person == self.owner {
-            let role = Role::Owner;
-            return Some(Some(Standing { role, add: None }));
+            return Some(Standing {
+                role: Role::Owner,
+                add: None,
+                depth: 0,
+            });
         }
         let mut last: Vec<u32> = Vec::new();
-        let mut removes: Vec<u32> = Vec::new();
-        let mut adds: Vec<u32> = Vec::new();
+        let (mut suspending, mut removes, mut adds) = (Vec::new(), Vec::new(), Vec::new());
         for n in self.about.get(person).into_iter().flatten().rev() {
-            if !counts(*n)? {
-                continue;
-            }
-            if !last.iter().any(|later| self.precedes(*n, *later)) {
-                last.push(*n);
+            let verdict = verdict(*n);
+            let followed = || last.iter().any(|later| self.precedes(*n, *later));
+            if verdict.is_in_force() && !followed() {
+                match verdict {
+                    Verdict::Counts => last.push(*n),
+                    _ => suspending.push(*n),
+                }
             }
             match self.record(*n).map(|record| &record.effect) {
-                Some(Effect::Remove { .. }) => removes.push(*n),
-                // What a removal follows does not stand for him any more.
-                Some(Effect::Add { .. })
-                    if !removes.iter().any(|remove| self.precedes(*n, *remove)) =>
-                {
-                    adds.push(*n);
+                Some(Effect::Remove { .. }) if verdict.is_in_force() => removes.push(*n),
+                Some(Effect::Add { .. }) if verdict != Verdict::Absent => {
+                    let removed = removes.iter().any(|remove| self.precedes(*n, *remove));
+                    adds.push((removed, verdict != Verdict::Counts, *n));
                 }
                 _ => {}
             }
         }
-        let roles = last.iter().map(|n| match self.record(*n)?.effect {
-            Effect::Add { role, .. } | Effect::Role { role, .. } => Some(role),
-            _ => None,
-        });
-        let lowest = roles.collect::<Option<Vec<Role>>>();
-        let role = lowest.and_then(|roles| roles.into_iter().max());
-        let add = adds.into_iter().min_by_key(|n| self.rank_of_added(*n));
-        Some(role.zip(add).map(|(role, add)| Standing {
-            role,
-            add: Some(add),
-        }))
+        let (role, depth) = self.role_by(&last, &suspending)?;
+        let key = |(removed, out, n): &(bool, bool, u32)| {
+            let record = self.record(*n);
+            (*removed, *out, record.map(|r| (r.depth, r.id)))
+        };
+        let add = adds.iter().min_by_key(|add| key(add));
+        let add = add.map(|(_, _, n)| *n);
+        Some(Standing { role, add, depth })
     }
 
-    /// The rank of whom a MemberAdd lets in.
-    fn rank_of_added(&self, n: u32) -> Rank {
-        self.record(n).map_or(Rank::default(), |record| Rank {
-            depth: record.rank.depth.saturating_add(1),
-            add: record.id,
-        })
-    }
-
-    /// The rank of what a person makes in a world in which he is a member.
-    pub(super) fn rank(&self, standing: &Standing) -> Rank {
-        let add = standing.add;
-        add.map_or(Rank::default(), |add| self.rank_of_added(add))
+    /// The role that the last records about somebody give him, and how far from the owner that leaves him.
+    fn role_by(&self, last: &[u32], suspending: &[u32]) -> Option<(Role, u32)> {
+        let (mut added, mut given): (Option<Role>, Option<Role>) = (None, None);
+        let mut maker = FAR;
+        for n in last {
+            let record = self.record(*n)?;
+            let role = match &record.effect {
+                Effect::Add { role, .. } => {
+                    added = Some(added.map_or(*role, |other| other.min(*role)));
+                    *role
+                }
+                Effect::Role { role, .. } => {
+                    given = Some(given.map_or(*role, |other| other.max(*role)));
+                    *role
+                }
+                _ => return None,
+            };
+            if role == Role::Manager {
+                maker = maker.min(record.depth);
+            }
+        }
+        let mut role = added.max(given)?;
+        for n in suspending {
+            match self.record(*n)?.effect {
+                Effect::Role { role: less, .. } => role = role.max(less),
+                _ => return None,
+            }
+        }
+        let depth = match role == Role::Manager {
+            true => maker.saturating_add(1),
+            false => FAR,
+        };
+        Some((role, depth))
     }
 
     /// Whether a device is certified and neither revoked nor its person removed since.
     pub(super) fn is_living(&self, view: &View, device: &DeviceId) -> bool {
-        self.is_living_by(device, &|n| Some(view.counts(n))) == Some(true)
+        self.is_living_by(device, &|n| view.verdict(n))
     }
 
-    fn is_living_by(
-        &self,
-        device: &DeviceId,
-        counts: &dyn Fn(u32) -> Option<bool>,
-    ) -> Option<bool> {
+    fn is_living_by(&self, device: &DeviceId, verdict: &dyn Fn(u32) -> Verdict) -> bool {
         let Some(of) = self.devices.get(device) else {
-            return Some(false);
+            return false;
         };
-        for n in &of.revokes {
-            if counts(*n)? {
-                return Some(false);
-            }
+        let counts = |n: &u32| verdict(*n) == Verdict::Counts;
+        if of.revokes.iter().any(counts) {
+            return false;
         }
-        let mut removes = Vec::new();
-        for n in self.about.get(&of.person).into_iter().flatten() {
-            let effect = self.record(*n).map(|record| &record.effect);
-            if matches!(effect, Some(Effect::Remove { .. })) && counts(*n)? {
-                removes.push(*n);
-            }
-        }
-        for n in &of.adds {
-            if counts(*n)? && removes.iter().all(|remove| self.precedes(*remove, *n)) {
-                return Some(true);
-            }
-        }
-        Some(false)
+        let mut removes = self
+            .about
+            .get(&of.person)
+            .into_iter()
+            .flatten()
+            .filter(|n| {
+                let effect = self.record(**n).map(|record| &record.effect);
+                matches!(effect, Some(Effect::Remove { .. })) && verdict(**n).is_in_force()
+            });
+        let mut living: Vec<u32> = of.adds.iter().copied().filter(|n| counts(n)).collect();
+        removes.all(|remove| {
+            living.retain(|add| self.precedes(*remove, *add));
+            !living.is_empty()
+        }) && !living.is_empty()
     }
 
     /// The living devices of a person who is a member, in ascending order.
@@ -586,7 +630,7 @@ impl Graph {
         };
         let about = self.about.get(&of.person).into_iter().flatten();
         let endings = about.chain(&of.revokes);
-        let endings = endings.filter(|n| view.counts(**n) && !is_later(n));
+        let endings = endings.filter(|n| view.in_force(**n) && !is_later(n));
         let cut = |n: &u32| match &self.record(*n)?.effect {
             Effect::Remove { cut, .. } | Effect::Revoke { cut, .. } => Some(cut),
             Effect::Role { cut, role, .. } if *role > Role::Editor => Some(cut),
@@ -606,7 +650,7 @@ impl Graph {
         for (n, node) in (0u32..).zip(&self.nodes) {
             let effect = &node.record.effect;
             let ends = matches!(effect, Effect::Remove { .. } | Effect::Revoke { .. });
-            if ends && view.counts(n) {
+            if ends && view.in_force(n) {
                 out.insert(n);
             }
         }
@@ -625,7 +669,8 @@ impl Graph {
             author,
             device,
             need,
-            rank: Rank::default(),
+            // What is not tracked changes nobody: whoever ends its author takes it back.
+            depth: FAR,
             time: Timestamp(0),
             effect: Effect::Other,
         };
@@ -634,7 +679,7 @@ impl Graph {
         let revokes = revokes.into_iter().flat_map(|of| &of.revokes);
         let unknown = about
             .chain(revokes)
-            .filter(|n| now.counts(**n) && !at.has(**n));
+            .filter(|n| now.in_force(**n) && !at.has(**n));
         let ends = |n: &&u32| self.record(**n).is_some_and(|e| Self::ends(e, &probe));
         unknown.filter(ends).copied().collect()
     }
@@ -646,8 +691,11 @@ impl Graph {
         at: &View,
         (author, device, need): (PersonId, Option<DeviceId>, Role),
     ) -> bool {
-        let counts = |n: u32| Some(at.has(n) && !now.outs.contains(&n));
-        judge::supports(self, &author, device.as_ref(), need, &counts) == Some(true)
+        let verdict = |n: u32| match at.has(n) {
+            true => now.verdict(n),
+            false => Verdict::Absent,
+        };
+        judge::supports(self, &author, device.as_ref(), (need, FAR), &verdict)
     }
 }
 

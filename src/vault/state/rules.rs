@@ -3,7 +3,7 @@
 mod members;
 
 use super::audit::Entry;
-use super::graph::{Effect, Graph, Rank, Tangled, Tracked, View};
+use super::graph::{Effect, Graph, Tangled, Tracked, View};
 use super::{BackLinkInfo, ControlState, EpochInfo, GrantInfo, Newest, Person, World};
 use crate::control::Opened;
 use crate::epoch::decode_envelopes;
@@ -127,8 +127,8 @@ struct Case<'a> {
     body: &'a Body,
     /// The world at its parents.
     view: View,
-    /// The author's place there.
-    rank: Rank,
+    /// How far from the owner the author is there.
+    depth: u32,
     need: Role,
 }
 
@@ -182,7 +182,7 @@ fn enter(state: &mut ControlState, case: &Case<'_>, effect: Option<Effect>) -> R
                 author: body.author,
                 device: device_of(body.signer),
                 need: case.need,
-                rank: case.rank,
+                depth: case.depth,
                 time: body.time,
                 effect,
             };
@@ -252,12 +252,11 @@ fn case<'a>(state: &ControlState, opened: &'a Opened) -> Result<Case<'a>, Refusa
         device.is_none() || !own_keys,
         "a device signed what it may not: only root and words change devices and slots",
     )?;
-    let rank = state.graph.rank(&standing);
     Ok(Case {
         opened,
         body,
         view,
-        rank,
+        depth: standing.depth,
         need,
     })
 }

@@ -1,34 +1,52 @@
 //! What is taken back among some records.
 //!
-//! A record *counts* if its author had the right to it by those of its ancestors that count, and if no ending that counts
-//! takes it back: one that ends the author, or the device that signed, where neither knows of the other. Where endings
-//! take each other back in a circle, the one whose author was nearest to the owner counts, and those that end him do not.
+//! A record *counts* if its author had the right to it by those of its ancestors that count, and if no ending in force
+//! takes it back: one that ends the author, or the device that signed, where neither knows of the other. An ending of
+//! somebody else that does not count *suspends* him all the same, until he is named by a record that counts and follows
+//! what took the ending back. Depths only grow downwards, so that no two endings take each other back; what hangs on
+//! itself in spite of that (by way of who let in whom) does not count, and suspends.
 
-use super::{Bits, Budget, Effect, Graph, Rank, Tangled};
+use super::{Bits, Budget, Effect, Graph, Tangled, Tracked};
 use crate::record::Role;
-use skrin_base::ids::{DeviceId, Hash32, PersonId};
+use skrin_base::ids::{DeviceId, PersonId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The records that are taken back, by number.
-pub(super) type Outs = Arc<BTreeSet<u32>>;
+/// What becomes of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    Counts,
+    /// An ending that does not count and ends whom it names until he is named again.
+    Suspends,
+    Out,
+    /// It is none of these.
+    Absent,
+}
 
-/// Whether the records that count give an author the right to what he made; `None` if it is not known yet.
+impl Verdict {
+    /// Whether it ends or says anything.
+    pub(super) fn is_in_force(self) -> bool {
+        matches!(self, Self::Counts | Self::Suspends)
+    }
+}
+
+/// The records that do not count, by number.
+pub(super) type Outs = Arc<BTreeMap<u32, Verdict>>;
+
+/// Whether verdicts give an author the right to what he made, being no farther from the owner than he was.
 pub(super) fn supports(
     graph: &Graph,
     author: &PersonId,
     device: Option<&DeviceId>,
-    need: Role,
-    counts: &dyn Fn(u32) -> Option<bool>,
-) -> Option<bool> {
-    let standing = graph.standing_by(author, counts)?;
-    if standing.is_none_or(|standing| standing.role > need) {
-        return Some(false);
-    }
-    match device {
-        Some(device) => graph.is_living_by(device, counts),
-        None => Some(true),
-    }
+    (need, depth): (Role, u32),
+    verdict: &dyn Fn(u32) -> Verdict,
+) -> bool {
+    let Some(standing) = graph.standing_by(author, verdict) else {
+        return false;
+    };
+    let is_near = need > Role::Manager || standing.depth <= depth;
+    let has_role = standing.role <= need && is_near;
+    has_role && device.is_none_or(|device| graph.is_living_by(device, verdict))
 }
 
 /// Finds what is taken back among the records of `bits`.
@@ -45,18 +63,13 @@ pub(super) fn outs(graph: &Graph, bits: &Bits, budget: &Budget) -> Result<Outs, 
         budget,
         open: doubtful(graph, bits, &attacked, budget)?,
         verdicts: BTreeMap::new(),
+        causes: BTreeMap::new(),
     };
-    while !court.open.is_empty() {
-        if !court.settle()? {
-            court.break_circle()?;
-        }
-    }
+    while court.settle()? {}
+    court.close();
     let verdicts = court.verdicts.into_iter();
     Ok(Arc::new(
-        verdicts
-            .filter(|(_, counts)| !counts)
-            .map(|(n, _)| n)
-            .collect(),
+        verdicts.filter(|(_, v)| *v != Verdict::Counts).collect(),
     ))
 }
 
@@ -98,184 +111,206 @@ struct Court<'a> {
     budget: &'a Budget,
     /// Not yet decided.
     open: BTreeSet<u32>,
-    /// Whether those that were in doubt count.
-    verdicts: BTreeMap<u32, bool>,
+    /// Of those that were in doubt.
+    verdicts: BTreeMap<u32, Verdict>,
+    /// The endings that a record may have fallen by, as far as they were asked for.
+    causes: BTreeMap<u32, Arc<Bits>>,
 }
 
 impl Court<'_> {
-    /// Whether a record of these counts.
-    fn counts(&self, n: u32) -> Option<bool> {
-        if !self.bits.has(n) {
-            return Some(false);
-        }
+    /// What becomes of a record of these; `None` if it is not known yet.
+    fn verdict(&self, n: u32) -> Option<Verdict> {
         match self.verdicts.get(&n) {
-            Some(counts) => Some(*counts),
+            _ if !self.bits.has(n) => Some(Verdict::Absent),
+            Some(verdict) => Some(*verdict),
             None if self.open.contains(&n) => None,
-            None => Some(true),
+            None => Some(Verdict::Counts),
         }
     }
 
-    fn support(&self, n: u32) -> Result<Option<bool>, Tangled> {
-        let graph = self.graph;
-        let Some(record) = graph.record(n) else {
-            return Ok(Some(false));
+    /// The records before one that say what its author and its device are.
+    fn grounds(&self, n: u32, record: &Tracked) -> Result<Vec<u32>, Tangled> {
+        let about = self.graph.about.get(&record.author).map_or(&[][..], |v| v);
+        let of = record
+            .device
+            .and_then(|device| self.graph.devices.get(&device));
+        let of = of
+            .into_iter()
+            .flat_map(|of| of.adds.iter().chain(&of.revokes));
+        let all: Vec<u32> = about.iter().chain(of).copied().collect();
+        self.budget.charge(1 + all.len())?;
+        let before = all.into_iter().filter(|g| self.graph.precedes(*g, n));
+        Ok(before.collect())
+    }
+
+    fn support(&self, n: u32, record: &Tracked) -> Result<Option<bool>, Tangled> {
+        let grounds = self.grounds(n, record)?;
+        if grounds.iter().any(|ground| self.verdict(*ground).is_none()) {
+            return Ok(None);
+        }
+        let about = self.graph.price_of(&record.author, record.device.as_ref());
+        self.budget.charge(about)?;
+        let verdict = |other: u32| match self.graph.precedes(other, n) {
+            true => self.verdict(other).unwrap_or(Verdict::Out),
+            false => Verdict::Absent,
         };
-        let about = graph.about.get(&record.author).map_or(0, Vec::len);
-        self.budget.charge(1 + about)?;
-        let counts = |other: u32| match graph.precedes(other, n) {
-            true => self.counts(other),
-            false => Some(false),
-        };
+        let right = (record.need, record.depth);
         let device = record.device.as_ref();
-        Ok(supports(
-            graph,
+        Ok(Some(supports(
+            self.graph,
             &record.author,
             device,
-            record.need,
-            &counts,
-        ))
+            right,
+            &verdict,
+        )))
     }
 
     /// Whether one ending takes a record back.
     fn strikes(&self, ending: u32, n: u32) -> Option<bool> {
         let mut open = false;
         for shield in self.graph.shields(ending, n) {
-            match self.counts(shield) {
-                Some(true) => return Some(false),
-                Some(false) => {}
+            match self.verdict(shield) {
+                Some(verdict) if verdict.is_in_force() => return Some(false),
+                Some(_) => {}
                 None => open = true,
             }
         }
-        match self.counts(ending) {
-            Some(true) if open => None,
-            other => other,
+        match self.verdict(ending) {
+            Some(verdict) if !verdict.is_in_force() => Some(false),
+            Some(_) if !open => Some(true),
+            _ => None,
         }
     }
 
-    /// What can be said of a record by what is decided.
-    fn look(&self, n: u32) -> Result<Option<bool>, Tangled> {
-        let attackers = self.attackers(n);
+    /// Whether a record holds: no ending strikes it, and its author had the right.
+    fn holds(&self, n: u32, record: &Tracked) -> Result<Option<bool>, Tangled> {
+        let attackers = self.graph.attackers.get(&n).map_or(&[][..], |v| v);
         self.budget.charge(1 + attackers.len())?;
         let all: BTreeSet<Option<bool>> = attackers.iter().map(|a| self.strikes(*a, n)).collect();
         if all.contains(&Some(true)) {
             return Ok(Some(false));
         }
-        Ok(match self.support(n)? {
+        Ok(match self.support(n, record)? {
             Some(false) => Some(false),
             Some(true) if !all.contains(&None) => Some(true),
             _ => None,
         })
     }
 
-    fn attackers(&self, n: u32) -> &[u32] {
-        self.graph.attackers.get(&n).map_or(&[][..], |v| v)
+    /// What can be said of a record by what is decided.
+    fn look(&mut self, n: u32) -> Result<Option<Verdict>, Tangled> {
+        let graph = self.graph;
+        let Some(record) = graph.record(n) else {
+            return Ok(Some(Verdict::Out));
+        };
+        let holds = self.holds(n, record)?;
+        if holds != Some(false) {
+            return Ok(holds.map(|_| Verdict::Counts));
+        }
+        let (renewed, otherwise) = match &record.effect {
+            Effect::Add { .. } => (Verdict::Counts, Verdict::Out),
+            _ if record.ends_another() => (Verdict::Out, Verdict::Suspends),
+            _ => return Ok(Some(Verdict::Out)),
+        };
+        let is_renewed = self.is_renewed(n, record)?;
+        Ok(is_renewed.map(|is| if is { renewed } else { otherwise }))
+    }
+
+    /// Whether somebody else has named the person of a record that fell, knowing of an ending by which it may have fallen;
+    /// if it was a MemberAdd, by letting him in as no less.
+    fn is_renewed(&mut self, n: u32, record: &Tracked) -> Result<Option<bool>, Tangled> {
+        let graph = self.graph;
+        let (person, least) = match &record.effect {
+            Effect::Add { person, role, .. } => (*person, Some(*role)),
+            Effect::Remove { person, .. } | Effect::Role { person, .. } => (*person, None),
+            _ => return Ok(Some(false)),
+        };
+        let causes = self.causes(n)?;
+        let mut open = false;
+        for other in graph.about.get(&person).into_iter().flatten() {
+            let Some(by) = graph.record(*other) else {
+                continue;
+            };
+            let fits = match (&by.effect, least) {
+                (Effect::Add { role, .. }, Some(least)) => *role <= least,
+                (Effect::Add { .. }, None) => true,
+                (Effect::Role { .. }, None) => by.author != person,
+                _ => false,
+            };
+            self.budget.charge(1 + self.bits.0.len())?;
+            let knows = graph.ancestors(*other).is_some_and(|a| a.meets(&causes));
+            if *other == n || !fits || !knows || graph.precedes(*other, n) {
+                continue;
+            }
+            match self.verdict(*other) {
+                Some(Verdict::Counts) => return Ok(Some(true)),
+                None => open = true,
+                Some(_) => {}
+            }
+        }
+        Ok((!open).then_some(false))
+    }
+
+    /// The endings of these that take a record back, or one of those on which the right to it rests.
+    fn causes(&mut self, n: u32) -> Result<Arc<Bits>, Tangled> {
+        // Grounds have lower numbers: all that are needed, then upwards.
+        let (mut needed, mut todo) = (BTreeSet::new(), vec![n]);
+        let mut grounds = BTreeMap::new();
+        while let Some(at) = todo.pop() {
+            if self.causes.contains_key(&at) || !needed.insert(at) {
+                continue;
+            }
+            let record = self.graph.record(at);
+            let rests_on = match record {
+                Some(record) => self.grounds(at, record)?,
+                None => Vec::new(),
+            };
+            todo.extend_from_slice(&rests_on);
+            grounds.insert(at, rests_on);
+        }
+        for (at, rests_on) in grounds {
+            let mut all = Bits::default();
+            let attackers = self.graph.attackers.get(&at).into_iter().flatten();
+            let among = attackers.filter(|ending| self.bits.has(**ending));
+            among.for_each(|ending| all.insert(*ending));
+            self.budget
+                .charge(1 + rests_on.len() * (1 + self.bits.0.len()))?;
+            for ground in rests_on {
+                if let Some(of) = self.causes.get(&ground) {
+                    all.union(of);
+                }
+            }
+            self.causes.insert(at, Arc::new(all));
+        }
+        Ok(self.causes.get(&n).cloned().unwrap_or_default())
     }
 
     /// Decides what follows from what is decided; says whether anything did.
     fn settle(&mut self) -> Result<bool, Tangled> {
         let mut any = false;
         for n in self.open.clone() {
-            if let Some(counts) = self.look(n)? {
-                self.decide(n, counts);
+            if let Some(verdict) = self.look(n)? {
+                self.decide(n, verdict);
                 any = true;
             }
         }
         Ok(any)
     }
 
-    fn decide(&mut self, n: u32, counts: bool) {
+    fn decide(&mut self, n: u32, verdict: Verdict) {
         self.open.remove(&n);
-        self.verdicts.insert(n, counts);
+        self.verdicts.insert(n, verdict);
     }
 
-    /// The undecided records on which the verdict on one hangs directly.
-    fn hangs_on(&self, n: u32) -> Result<Vec<u32>, Tangled> {
-        let attackers = self.attackers(n).iter().copied();
-        let shields = self
-            .attackers(n)
-            .iter()
-            .flat_map(|a| self.graph.shields(*a, n));
-        let record = self.graph.record(n);
-        let about = record.and_then(|record| self.graph.about.get(&record.author));
-        let device = record.and_then(|record| record.device);
-        let device = device.and_then(|device| self.graph.devices.get(&device));
-        let device = device
-            .into_iter()
-            .flat_map(|of| of.adds.iter().chain(&of.revokes));
-        let grounds = about.into_iter().flatten().chain(device).copied();
-        let grounds = grounds.filter(|ground| self.graph.precedes(*ground, n));
-        let all = attackers.chain(shields).chain(grounds);
-        let out: Vec<u32> = all.filter(|other| self.open.contains(other)).collect();
-        let price = about.map_or(0, Vec::len) + self.attackers(n).len();
-        self.budget.charge(1 + price)?;
-        Ok(out)
-    }
-
-    /// Some undecided records that hang on each other and on no others.
-    fn circle(&self) -> Result<BTreeSet<u32>, Tangled> {
-        let mut from = self.open.first().copied().unwrap_or_default();
-        loop {
-            let mut leads: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-            let (mut ahead, mut todo) = (BTreeSet::from([from]), vec![from]);
-            while let Some(n) = todo.pop() {
-                for other in self.hangs_on(n)? {
-                    leads.entry(other).or_default().push(n);
-                    if ahead.insert(other) {
-                        todo.push(other);
-                    }
-                }
-            }
-            let (mut back, mut todo) = (BTreeSet::from([from]), vec![from]);
-            while let Some(n) = todo.pop() {
-                let before = leads.get(&n).into_iter().flatten();
-                todo.extend(before.filter(|other| back.insert(**other)));
-            }
-            match ahead.difference(&back).next() {
-                // Whatever does not lead back leads to a smaller one.
-                Some(beyond) => from = *beyond,
-                None => return Ok(ahead),
-            }
+    /// Nothing follows any more: what is left hangs on itself, and does not count.
+    fn close(&mut self) {
+        for n in std::mem::take(&mut self.open) {
+            let suspends = self.graph.record(n).is_some_and(Tracked::ends_another);
+            let verdict = match suspends {
+                true => Verdict::Suspends,
+                false => Verdict::Out,
+            };
+            self.verdicts.insert(n, verdict);
         }
-    }
-
-    /// Nothing follows any more: endings take each other back in a circle. Of those in it whose author's right is not
-    /// itself in doubt the nearest to the owner counts, and those that would take it back do not; without such a one the
-    /// farthest does not count.
-    fn break_circle(&mut self) -> Result<(), Tangled> {
-        let circle = self.circle()?;
-        let place = |n: &u32| -> (Rank, Hash32) {
-            let record = self.graph.record(*n);
-            record.map_or_else(Default::default, |record| (record.rank, record.id))
-        };
-        let is_ending = |n: &u32| {
-            let effect = self.graph.record(*n).map(|record| &record.effect);
-            matches!(
-                effect,
-                Some(Effect::Remove { .. } | Effect::Role { .. } | Effect::Revoke { .. })
-            )
-        };
-        let endings: Vec<u32> = circle.iter().copied().filter(is_ending).collect();
-        let mut certain = Vec::new();
-        for n in &endings {
-            if self.support(*n)? == Some(true) {
-                certain.push(*n);
-            }
-        }
-        if let Some(first) = certain.into_iter().min_by_key(place) {
-            let attackers: Vec<u32> = self.attackers(first).to_vec();
-            for other in attackers {
-                if circle.contains(&other) {
-                    self.decide(other, false);
-                }
-            }
-            self.decide(first, true);
-            return Ok(());
-        }
-        match endings.into_iter().max_by_key(place) {
-            Some(last) => self.decide(last, false),
-            // Only endings take anything back, so that there is one.
-            None => circle.into_iter().for_each(|n| self.decide(n, false)),
-        }
-        Ok(())
     }
 }

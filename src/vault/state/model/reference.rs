@@ -16,6 +16,14 @@ pub(super) enum Kind {
     Revoke(DeviceId),
 }
 
+/// What becomes of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Counts,
+    Suspends,
+    Out,
+}
+
 struct Said {
     id: Hash32,
     author: PersonId,
@@ -24,8 +32,38 @@ struct Said {
     parents: Set,
     /// All ancestors.
     past: Set,
-    /// How far from the owner its author was, and by which record.
-    rank: (u32, Hash32),
+    /// How far from the owner its author was.
+    depth: u32,
+}
+
+/// Of a set: the records that count, and the endings that suspend somebody though they do not.
+#[derive(Default)]
+pub(super) struct Judged {
+    pub(super) counting: Set,
+    pub(super) suspending: Set,
+}
+
+impl Judged {
+    fn among(&self, set: &Set) -> Self {
+        let both = |of: &Set| of.intersection(set).copied().collect();
+        Self {
+            counting: both(&self.counting),
+            suspending: both(&self.suspending),
+        }
+    }
+
+    fn in_force(&self) -> Set {
+        &self.counting | &self.suspending
+    }
+}
+
+/// The depth of whoever is no manager.
+const FAR: u32 = u32::MAX;
+
+struct Standing {
+    role: Role,
+    add: Hash32,
+    depth: u32,
 }
 
 /// What a world says.
@@ -50,7 +88,7 @@ impl Model {
             kind: Kind::Genesis,
             parents: Set::new(),
             past: Set::new(),
-            rank: Default::default(),
+            depth: 0,
         }];
         Self { owner, said }
     }
@@ -99,111 +137,165 @@ impl Model {
         matches!(self.said[n].kind, Kind::Remove(_))
     }
 
-    /// What a person is, by the records of `counting`: the last ones about him say it, if a MemberAdd stands for him.
-    fn member(&self, counting: &Set, person: PersonId) -> Option<(Role, (u32, Hash32))> {
-        if person == self.owner {
-            return Some((Role::Owner, Default::default()));
-        }
-        let about: Set = counting
-            .iter()
-            .filter(|n| self.about(**n) == Some(person))
-            .copied()
-            .collect();
-        let last = self.heads_of(&about);
-        if last.iter().any(|n| self.is_removal(*n)) {
-            return None;
-        }
-        let roles = last.iter().map(|n| match self.said[*n].kind {
-            Kind::Add(_, role) | Kind::Role(_, role) => role,
-            _ => unreachable!(),
-        });
-        let role = roles.max()?;
-        let removed = |n: &usize| {
-            let mut removals = about.iter().filter(|m| self.is_removal(**m));
-            removals.any(|m| self.said[*m].past.contains(n))
-        };
-        let adds = about
-            .iter()
-            .filter(|n| matches!(self.said[**n].kind, Kind::Add(..)));
-        let adds = adds.filter(|n| !removed(n));
-        let rank = |n: &usize| (self.said[*n].rank.0 + 1, self.said[*n].id);
-        Some((role, adds.map(rank).min()?))
+    fn is_add(&self, n: usize) -> bool {
+        matches!(self.said[n].kind, Kind::Add(..))
     }
 
-    fn lives(&self, counting: &Set, device: DeviceId) -> bool {
-        let is = |kind: Kind| move |n: &&usize| self.said[**n].kind == kind;
-        if counting.iter().any(|n| is(Kind::Revoke(device))(&n)) {
-            return false;
+    /// An ending of a person by somebody else: it suspends, if it does not count.
+    fn ends_another(&self, n: usize) -> bool {
+        let author = self.said[n].author;
+        let kind = self.said[n].kind;
+        matches!(kind, Kind::Remove(who) | Kind::Role(who, _) if who != author)
+    }
+
+    fn follows(&self, later: usize, earlier: usize) -> bool {
+        self.said[later].past.contains(&earlier)
+    }
+
+    /// What a person is among all of `set`, judged so.
+    fn member(&self, set: &Set, judged: &Judged, person: PersonId) -> Option<Standing> {
+        if person == self.owner {
+            let add = self.said[0].id;
+            let (role, depth) = (Role::Owner, 0);
+            return Some(Standing { role, add, depth });
         }
-        counting.iter().filter(is(Kind::Device(device))).any(|n| {
-            let person = self.said[*n].author;
-            let mut removals = counting.iter().filter(is(Kind::Remove(person)));
-            removals.all(|m| self.said[*n].past.contains(m))
-        })
+        let about = |of: &Set| -> Set {
+            let of = of.iter().filter(|n| self.about(**n) == Some(person));
+            of.copied().collect()
+        };
+        let counting = about(&judged.counting);
+        let mut suspending = about(&judged.suspending);
+        suspending.retain(|n| !counting.iter().any(|m| self.follows(*m, *n)));
+        let last = self.heads_of(&counting);
+        if last.iter().chain(&suspending).any(|n| self.is_removal(*n)) {
+            return None;
+        }
+        let role = |n: &usize| match self.said[*n].kind {
+            Kind::Add(_, role) | Kind::Role(_, role) => role,
+            _ => unreachable!(),
+        };
+        let added = last.iter().filter(|n| self.is_add(**n)).map(role).min();
+        let given = last.iter().filter(|n| !self.is_add(**n)).map(role).max();
+        let lowered = suspending.iter().map(role).max();
+        let mine = added.max(given)?.max(lowered.unwrap_or(Role::Owner));
+        let makers = last.iter().filter(|n| role(n) == Role::Manager);
+        let makers = makers.map(|n| self.said[*n].depth);
+        let depth = match mine {
+            Role::Manager => makers.min().unwrap() + 1,
+            _ => FAR,
+        };
+        let out = about(&judged.in_force());
+        let removed = |n: usize| {
+            let mut out = out.iter().filter(|m| self.is_removal(**m));
+            out.any(|m| self.follows(*m, n))
+        };
+        let adds = about(set).into_iter().filter(|n| self.is_add(*n));
+        let key = |n: usize| {
+            let said = &self.said[n];
+            (removed(n), !counting.contains(&n), said.depth, said.id)
+        };
+        let add = adds.map(key).min()?.3;
+        let role = mine;
+        Some(Standing { role, add, depth })
+    }
+
+    fn lives(&self, judged: &Judged, device: DeviceId) -> bool {
+        let of = |kind: Kind, set: &Set| -> Set {
+            let of = set.iter().filter(|n| self.said[**n].kind == kind);
+            of.copied().collect()
+        };
+        let is_revoked = !of(Kind::Revoke(device), &judged.counting).is_empty();
+        let adds = of(Kind::Device(device), &judged.counting);
+        !is_revoked
+            && adds.iter().any(|n| {
+                let person = self.said[*n].author;
+                let removals = of(Kind::Remove(person), &judged.in_force());
+                removals.iter().all(|m| self.follows(*n, *m))
+            })
     }
 
     /// Whether the author and the device had the right to a record, by those of its past that count.
-    fn supported(&self, n: usize, counting: &Set) -> bool {
+    fn supported(&self, n: usize, judged: &Judged) -> bool {
         let said = &self.said[n];
-        let known = said.past.intersection(counting).copied().collect();
-        self.right(&known, said.author, said.device, said.kind)
+        let known = judged.among(&said.past);
+        self.right(&said.past, &known, said.author, said.device, said.kind)
+            .is_some_and(|depth| {
+                self.need(said.author, said.kind) > Role::Manager || depth <= said.depth
+            })
     }
 
-    fn right(&self, known: &Set, author: PersonId, device: Option<DeviceId>, kind: Kind) -> bool {
-        let need = self.need(author, kind);
-        self.member(known, author)
-            .is_some_and(|(role, _)| role <= need)
-            && device.is_none_or(|device| self.lives(known, device))
+    /// How far from the owner the author is, if he has the right.
+    fn right(
+        &self,
+        past: &Set,
+        known: &Judged,
+        author: PersonId,
+        device: Option<DeviceId>,
+        kind: Kind,
+    ) -> Option<u32> {
+        let standing = self.member(past, known, author)?;
+        let lives = device.is_none_or(|device| self.lives(known, device));
+        (standing.role <= self.need(author, kind) && lives).then_some(standing.depth)
     }
 
     fn ends(&self, ending: usize, record: usize) -> bool {
-        let record = &self.said[record];
-        let other = self.said[ending].author != record.author;
-        match self.said[ending].kind {
-            Kind::Remove(person) => other && person == record.author,
-            Kind::Role(person, role) => {
-                let need = self.need(record.author, record.kind);
-                other && person == record.author && role > need
-            }
+        let (ending, record) = (&self.said[ending], &self.said[record]);
+        let need = self.need(record.author, record.kind);
+        let above = need > Role::Manager || ending.depth < record.depth;
+        let by_other = ending.author != record.author && above;
+        match ending.kind {
+            Kind::Remove(person) => by_other && person == record.author,
+            Kind::Role(person, role) => by_other && person == record.author && role > need,
             Kind::Revoke(device) => record.device == Some(device),
             _ => false,
         }
     }
 
-    /// Whether an ending takes a record back if it counts.
+    /// Whether an ending takes a record back if it is in force.
     fn attacks(&self, ending: usize, record: usize) -> bool {
-        let (e, r) = (&self.said[ending], &self.said[record]);
-        let strangers = ending != record && !e.past.contains(&record) && !r.past.contains(&ending);
-        let mutual = self.ends(record, ending) && e.rank.0 == r.rank.0;
-        strangers && self.ends(ending, record) && !mutual
+        let known = self.follows(ending, record) || self.follows(record, ending);
+        ending != record && !known && self.ends(ending, record)
+    }
+
+    /// What becomes of the records of a set. What nothing decides does not count, and suspends.
+    pub(super) fn judge(&self, set: &Set) -> Judged {
+        let mut verdicts: BTreeMap<usize, Verdict> = BTreeMap::new();
+        loop {
+            let before = verdicts.len();
+            for n in set {
+                if !verdicts.contains_key(n)
+                    && let Some(verdict) = self.verdict(*n, set, &verdicts)
+                {
+                    verdicts.insert(*n, verdict);
+                }
+            }
+            if verdicts.len() == before {
+                break;
+            }
+        }
+        for n in set {
+            verdicts.entry(*n).or_insert(match self.ends_another(*n) {
+                true => Verdict::Suspends,
+                false => Verdict::Out,
+            });
+        }
+        Self::judged(&verdicts)
+    }
+
+    fn judged(verdicts: &BTreeMap<usize, Verdict>) -> Judged {
+        let of = |wanted: Verdict| {
+            let of = verdicts.iter().filter(|(_, verdict)| **verdict == wanted);
+            of.map(|(n, _)| *n).collect()
+        };
+        Judged {
+            counting: of(Verdict::Counts),
+            suspending: of(Verdict::Suspends),
+        }
     }
 
     /// The records of a set that count in it.
     pub(super) fn counting(&self, set: &Set) -> Set {
-        let mut verdicts: BTreeMap<usize, bool> = BTreeMap::new();
-        loop {
-            let open: Vec<usize> = set
-                .iter()
-                .filter(|n| !verdicts.contains_key(n))
-                .copied()
-                .collect();
-            if open.is_empty() {
-                return verdicts
-                    .into_iter()
-                    .filter(|(_, counts)| *counts)
-                    .map(|(n, _)| n)
-                    .collect();
-            }
-            let before = verdicts.len();
-            for n in &open {
-                if let Some(counts) = self.verdict(*n, set, &verdicts) {
-                    verdicts.insert(*n, counts);
-                }
-            }
-            if verdicts.len() == before {
-                self.circle(&open, set, &mut verdicts);
-            }
-        }
+        self.judge(set).counting
     }
 
     /// Whether a record says something about the author or the device of another.
@@ -216,14 +308,13 @@ impl Model {
     }
 
     /// Whether a right is certain, by what is decided: for all that is not, it must not matter.
-    fn support(&self, n: usize, verdicts: &BTreeMap<usize, bool>) -> Option<bool> {
+    fn support(&self, n: usize, verdicts: &BTreeMap<usize, Verdict>) -> Option<bool> {
         let said = &self.said[n];
         let mut past = said.past.iter();
         if past.any(|m| self.matters(*m, said) && !verdicts.contains_key(m)) {
             return None;
         }
-        let counting = verdicts.iter().filter(|(_, counts)| **counts);
-        Some(self.supported(n, &counting.map(|(n, _)| *n).collect()))
+        Some(self.supported(n, &Self::judged(verdicts)))
     }
 
     /// A demotion below what a record needs, by one who knew of the record and not of the revocation that would take it back.
@@ -232,6 +323,7 @@ impl Model {
         let need = self.need(said.author, said.kind);
         let past = &self.said[shield].past;
         matches!(self.said[ending].kind, Kind::Revoke(_))
+            && self.ends_another(shield)
             && matches!(self.said[shield].kind, Kind::Role(who, role) if who == said.author && role > need)
             && past.contains(&record)
             && !past.contains(&ending)
@@ -251,69 +343,93 @@ impl Model {
             .collect()
     }
 
-    fn verdict(&self, n: usize, set: &Set, verdicts: &BTreeMap<usize, bool>) -> Option<bool> {
-        let is = |m: &usize, counts: bool| verdicts.get(m) == Some(&counts);
-        let shielded = |m: &usize| self.shields_of(n, *m, set).iter().any(|s| is(s, true));
-        let bare = |m: &usize| self.shields_of(n, *m, set).iter().all(|s| is(s, false));
+    fn verdict(&self, n: usize, set: &Set, verdicts: &BTreeMap<usize, Verdict>) -> Option<Verdict> {
+        let holds = self.holds(n, set, verdicts)?;
+        let (renewed, otherwise) = match holds {
+            true => return Some(Verdict::Counts),
+            false if self.is_add(n) => (Verdict::Counts, Verdict::Out),
+            false if self.ends_another(n) => (Verdict::Out, Verdict::Suspends),
+            false => return Some(Verdict::Out),
+        };
+        let namings = self.namings(n, set);
+        if namings
+            .iter()
+            .any(|m| verdicts.get(m) == Some(&Verdict::Counts))
+        {
+            return Some(renewed);
+        }
+        let decided = namings.iter().all(|m| verdicts.contains_key(m));
+        decided.then_some(otherwise)
+    }
+
+    fn holds(&self, n: usize, set: &Set, verdicts: &BTreeMap<usize, Verdict>) -> Option<bool> {
+        let in_force = |m: &usize| verdicts.get(m).map(|verdict| *verdict != Verdict::Out);
+        let shielded = |m: &usize| {
+            let shields = self.shields_of(n, *m, set);
+            shields.iter().any(|s| in_force(s) == Some(true))
+        };
+        let bare = |m: &usize| {
+            let shields = self.shields_of(n, *m, set);
+            shields.iter().all(|s| in_force(s) == Some(false))
+        };
         let attackers = self.attackers(n, set);
-        if attackers.iter().any(|m| is(m, true) && bare(m)) {
+        if attackers
+            .iter()
+            .any(|m| in_force(m) == Some(true) && bare(m))
+        {
             return Some(false);
         }
         match self.support(n, verdicts) {
-            Some(true) if attackers.iter().all(|m| is(m, false) || shielded(m)) => Some(true),
+            Some(true)
+                if attackers
+                    .iter()
+                    .all(|m| in_force(m) == Some(false) || shielded(m)) =>
+            {
+                Some(true)
+            }
             Some(false) => Some(false),
             _ => None,
         }
     }
 
-    /// All undecided records on which the verdict on one hangs, however far.
-    fn reach(&self, n: usize, open: &[usize], set: &Set) -> Set {
-        let mut reach = Set::new();
-        let mut todo = vec![n];
-        while let Some(at) = todo.pop() {
-            let attackers = self.attackers(at, set);
-            let mut next: Set = attackers
-                .iter()
-                .flat_map(|m| self.shields_of(at, *m, set))
-                .collect();
-            next.extend(attackers);
-            let said = &self.said[at];
-            next.extend(said.past.iter().filter(|m| self.matters(**m, said)));
-            for other in next {
-                if open.contains(&other) && reach.insert(other) {
-                    todo.push(other);
-                }
+    /// The endings that take a record back, or one on which the right to it rests, however far back.
+    fn causes(&self, n: usize, set: &Set) -> Set {
+        let mut rests_on = Set::from([n]);
+        loop {
+            let grounds = |at: &usize| -> Set {
+                let said = &self.said[*at];
+                let past = said.past.iter().filter(|m| self.matters(**m, said));
+                past.copied().collect()
+            };
+            let more: Set = rests_on.iter().flat_map(grounds).collect();
+            if more.is_subset(&rests_on) {
+                break;
             }
+            rests_on.extend(more);
         }
-        reach
+        let all = rests_on.iter().flat_map(|at| self.attackers(*at, set));
+        all.collect()
     }
 
-    /// Nothing follows: take records that hang on each other and on nothing else. The ending nearest to the owner of those
-    /// whose right is certain counts, and those that would take it back do not; without such a one the farthest does not.
-    fn circle(&self, open: &[usize], set: &Set, verdicts: &mut BTreeMap<usize, bool>) {
-        let reaches = open.iter().map(|n| self.reach(*n, open, set));
-        let circle = reaches.min_by_key(Set::len).unwrap();
-        assert!(circle.iter().all(|n| self.reach(*n, open, set) == circle));
-        let is_ending = |n: &&usize| {
-            let kind = self.said[**n].kind;
-            matches!(kind, Kind::Remove(_) | Kind::Role(..) | Kind::Revoke(_))
+    /// What renews a record that fell if it counts: the same person named by another who knows why it fell.
+    fn namings(&self, n: usize, set: &Set) -> Set {
+        let causes = self.causes(n, set);
+        let fits = |m: &usize| {
+            let said = &self.said[*m];
+            let names = match (said.kind, self.said[n].kind) {
+                (Kind::Add(_, role), Kind::Add(_, least)) => role <= least,
+                (Kind::Add(..), _) => true,
+                (Kind::Role(who, _), Kind::Remove(_) | Kind::Role(..)) => said.author != who,
+                _ => false,
+            };
+            let knows = !said.past.is_disjoint(&causes);
+            names && knows && *m != n && !self.follows(n, *m) && self.about(*m) == self.about(n)
         };
-        let rank = |n: &&usize| (self.said[**n].rank, self.said[**n].id);
-        let endings = || circle.iter().filter(is_ending);
-        let certain = endings().filter(|n| self.support(**n, verdicts) == Some(true));
-        match certain.min_by_key(rank) {
-            Some(n) => {
-                let others = self.attackers(*n, set);
-                let others = others.intersection(&circle).map(|m| (*m, false));
-                verdicts.extend(others);
-                verdicts.insert(*n, true);
-            }
-            None => drop(verdicts.insert(*endings().max_by_key(rank).unwrap(), false)),
-        }
+        set.iter().filter(|m| fits(m)).copied().collect()
     }
 
     pub(super) fn facts(&self, set: &Set) -> Facts {
-        let counting = self.counting(set);
+        let judged = self.judge(set);
         let mut persons: BTreeSet<PersonId> =
             (0..self.said.len()).filter_map(|n| self.about(n)).collect();
         persons.insert(self.owner);
@@ -323,23 +439,19 @@ impl Model {
             cut: BTreeSet::new(),
         };
         for person in persons {
-            if let Some((role, (_, add))) = self.member(&counting, person) {
-                let add = if person == self.owner {
-                    self.said[0].id
-                } else {
-                    add
-                };
-                facts.members.insert(person, (role, add));
+            if let Some(standing) = self.member(set, &judged, person) {
+                let what = (standing.role, standing.add);
+                facts.members.insert(person, what);
             }
         }
         for said in &self.said {
             let Kind::Device(device) = said.kind else {
                 continue;
             };
-            if facts.members.contains_key(&said.author) && self.lives(&counting, device) {
+            if facts.members.contains_key(&said.author) && self.lives(&judged, device) {
                 facts.devices.insert(device);
             }
-            if self.is_cut(&counting, device, said.author) {
+            if self.is_cut(&judged, device, said.author) {
                 facts.cut.insert(device);
             }
         }
@@ -347,7 +459,7 @@ impl Model {
     }
 
     /// An ending of it or of its person that no counting certificate of it follows.
-    fn is_cut(&self, counting: &Set, device: DeviceId, person: PersonId) -> bool {
+    fn is_cut(&self, judged: &Judged, device: DeviceId, person: PersonId) -> bool {
         let ends = |n: &&usize| match self.said[**n].kind {
             Kind::Remove(whom) => whom == person,
             Kind::Role(whom, role) => whom == person && role == Role::Reader,
@@ -355,12 +467,12 @@ impl Model {
             _ => false,
         };
         let follows = |n: &usize| {
-            let mut adds = counting
-                .iter()
-                .filter(|m| self.said[**m].kind == Kind::Device(device));
+            let certifies = |m: &&usize| self.said[**m].kind == Kind::Device(device);
+            let mut adds = judged.counting.iter().filter(certifies);
             adds.any(|m| self.said[*m].past.contains(n))
         };
-        counting.iter().filter(ends).any(|n| !follows(n))
+        let in_force = judged.in_force();
+        in_force.iter().filter(ends).any(|n| !follows(n))
     }
 
     /// Takes in a record if it stands: rules 5 to 8.
@@ -373,27 +485,29 @@ impl Model {
         parents: Set,
     ) -> Option<usize> {
         let past = self.past(&parents);
-        let counting = self.counting(&past);
-        if !self.right(&counting, author, device, kind) {
-            return None;
-        }
+        let judged = self.judge(&past);
+        let depth = self.right(&past, &judged, author, device, kind)?;
         let certified = |device| {
             past.iter()
                 .any(|n| self.said[*n].kind == Kind::Device(device))
         };
-        let is_member = |person| self.member(&counting, person).is_some();
+        let member = |person| self.member(&past, &judged, person);
+        // Nobody ends or changes a manager but who is nearer to the owner, and himself only downwards.
+        let below =
+            |person| member(person).is_some_and(|s| s.role > Role::Manager || s.depth > depth);
         let by_root = device.is_none();
         let stands = match kind {
             Kind::Genesis => false,
             Kind::Add(_, Role::Owner) | Kind::Role(_, Role::Owner) => false,
-            Kind::Add(person, _) => person != self.owner && !is_member(person),
-            Kind::Remove(person) | Kind::Role(person, _) => {
-                person != self.owner && is_member(person)
+            Kind::Add(person, _) => person != self.owner && member(person).is_none(),
+            Kind::Remove(person) => person != self.owner && (person == author || below(person)),
+            Kind::Role(person, role) if person == author => {
+                person != self.owner && role > Role::Manager
             }
+            Kind::Role(person, _) => person != self.owner && below(person),
             Kind::Device(device) => by_root && !certified(device),
-            Kind::Revoke(device) => by_root && self.lives(&counting, device),
+            Kind::Revoke(device) => by_root && self.lives(&judged, device),
         };
-        let rank = self.member(&counting, author)?.1;
         stands.then(|| {
             self.said.push(Said {
                 id,
@@ -402,7 +516,7 @@ impl Model {
                 kind,
                 parents,
                 past,
-                rank,
+                depth,
             });
             self.said.len() - 1
         })

@@ -3,7 +3,7 @@
 use super::{Case, Refusal, follows, person, require};
 use crate::device::device_id;
 use crate::record::{DeviceAdd, DeviceRevoke, MemberAdd, MemberRemove, MemberRole, Role};
-use crate::state::graph::Effect;
+use crate::state::graph::{Effect, Standing};
 use crate::state::{ControlState, DeviceInfo, Person};
 use skrin_base::ids::{Hash32, PersonId};
 use skrin_base::limits::DEVICES_OF_PERSON_MAX;
@@ -161,7 +161,8 @@ pub(super) fn member_remove(
     record: &MemberRemove,
 ) -> Result<Effect, Refusal> {
     not_owner(state, &record.person)?;
-    member(state, case, &record.person)?;
+    let target = member(state, case, &record.person)?;
+    below(case, &record.person, &target)?;
     Ok(Effect::Remove {
         person: record.person,
         cut: record.cut.clone(),
@@ -176,7 +177,12 @@ pub(super) fn member_role(
 ) -> Result<Effect, Refusal> {
     not_owner(state, &record.person)?;
     may_be_given(record.role)?;
-    member(state, case, &record.person)?;
+    let target = member(state, case, &record.person)?;
+    below(case, &record.person, &target)?;
+    require(
+        record.person != case.body.author || record.role > Role::Manager,
+        "it gives its author what he has",
+    )?;
     require(
         record.cut.is_empty() || record.role > Role::Editor,
         "it cuts lanes of somebody who may write",
@@ -188,11 +194,20 @@ pub(super) fn member_role(
     })
 }
 
-fn member(state: &ControlState, case: &Case<'_>, person: &PersonId) -> Result<(), Refusal> {
+fn member(state: &ControlState, case: &Case<'_>, person: &PersonId) -> Result<Standing, Refusal> {
     state.graph.charge_for(person, None)?;
-    require(
-        state.graph.standing(&case.view, person).is_some(),
+    let standing = state.graph.standing(&case.view, person);
+    standing.ok_or(Refusal::Rule(
         "it is about somebody who was no member at that point",
+    ))
+}
+
+/// A manager ends or changes another only if that one is farther from the owner.
+fn below(case: &Case<'_>, person: &PersonId, target: &Standing) -> Result<(), Refusal> {
+    let own = *person == case.body.author;
+    require(
+        own || target.role > Role::Manager || target.depth > case.depth,
+        "it ends or changes a manager who is as near to the owner as its author",
     )
 }
 
