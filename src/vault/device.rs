@@ -4,7 +4,7 @@ use crate::epoch::{Binding, Purpose};
 use crate::record::{DeviceAdd, Grant, Label, Recipient, Record, SignerRef};
 use crate::room::{Room, RoomReader};
 use crate::{Unlocked, VaultError};
-use skrin_base::ids::{DeviceId, EpochId, VaultId};
+use skrin_base::ids::{DeviceId, EpochId, PersonId, VaultId};
 use skrin_base::limits::FORMAT_VERSION;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{Clock, Entropy};
@@ -23,11 +23,18 @@ pub struct Device {
     seed: DeviceSeed,
 }
 
-/// The id that follows from a device's public keys: nobody can give it to other keys.
-pub(crate) fn device_id(vault: VaultId, sign: &VerifyingKey, kem: &KemPublic) -> DeviceId {
+/// The id that follows from whose a device is, and from its public keys: nobody can give it to other keys, or certify
+/// another's device as his own.
+pub(crate) fn device_id(
+    vault: VaultId,
+    person: PersonId,
+    sign: &VerifyingKey,
+    kem: &KemPublic,
+) -> DeviceId {
     let mut w = Writer::default();
     w.bytes(b"skrin/v1/device");
     vault.encode(&mut w);
+    person.encode(&mut w);
     sign.encode(&mut w);
     kem.encode(&mut w);
     let hash = hash(&w.into_bytes());
@@ -40,13 +47,14 @@ impl Device {
     pub fn make(unlocked: &Unlocked, room: &Room, entropy: &dyn Entropy) -> Self {
         let person = room.state.persons.get(&unlocked.person());
         let suite = person.map_or(Suite::XWing, |person| person.keys.root_kem.suite());
-        Self::derive(keys::make_device_seed(entropy), unlocked.vault(), suite)
+        Self::derive(keys::make_device_seed(entropy), unlocked, suite)
     }
 
-    fn derive(seed: DeviceSeed, vault: VaultId, suite: Suite) -> Self {
+    fn derive(seed: DeviceSeed, unlocked: &Unlocked, suite: Suite) -> Self {
+        let vault = unlocked.vault();
         let sign = DeviceSigner::derive(&seed, vault).public();
         let kem = KemSecret::derive_device(&seed, vault, suite).public();
-        let id = device_id(vault, &sign, &kem);
+        let id = device_id(vault, unlocked.person(), &sign, &kem);
         Self { id, suite, seed }
     }
 
@@ -112,13 +120,13 @@ pub fn open_device_file(unlocked: &Unlocked, bytes: &[u8]) -> Result<Device, Vau
     for suite in [Suite::XWing, Suite::X25519] {
         let seed = <DeviceSeed as Decode>::from_bytes(&plain)
             .map_err(|_| VaultError::DeviceFile("it is damaged"))?;
-        let device = Device::derive(seed, vault, suite);
+        let device = Device::derive(seed, unlocked, suite);
         if device.id == id {
             return Ok(device);
         }
     }
     Err(VaultError::DeviceFile(
-        "its device id is not the one that follows from its seed",
+        "its device id is not the one that follows from its seed and its person",
     ))
 }
 

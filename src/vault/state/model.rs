@@ -78,12 +78,13 @@ fn somebody(n: u8) -> Somebody {
         words_kem: KemSecret::derive_words(&words, VAULT, Suite::X25519).public(),
     }
     .into();
+    let person = keys.person(VAULT);
     let machine = |at: usize| {
         let seed = DeviceSeed::from_bytes([n.wrapping_mul(8).wrapping_add(at as u8); 32]);
         let signer = DeviceSigner::derive(&seed, VAULT);
         let kem = KemSecret::derive_device(&seed, VAULT, Suite::X25519).public();
         let sign = signer.public();
-        let id = device_id(VAULT, &sign, &kem);
+        let id = device_id(VAULT, person, &sign, &kem);
         Machine {
             id,
             signer,
@@ -92,7 +93,7 @@ fn somebody(n: u8) -> Somebody {
         }
     };
     Somebody {
-        id: keys.person(VAULT),
+        id: person,
         root,
         devices: (0..DEVICES).map(machine).collect(),
         keys,

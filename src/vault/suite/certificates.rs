@@ -16,7 +16,7 @@ pub(super) fn device_add(unlocked: &Unlocked, room: &Room, seed: u8) -> DeviceAd
     DeviceAdd {
         person: unlocked.person(),
         previous: *person.key_log.last().unwrap(),
-        device: device_id(vault, &sign, &kem),
+        device: device_id(vault, unlocked.person(), &sign, &kem),
         sign,
         kem,
         label: Label::new("x").unwrap(),
@@ -85,8 +85,9 @@ async fn a_device_id_that_is_not_that_of_its_keys_is_refused() {
     let good = device_add(&unlocked, &room, 5);
     let other = device_add(&unlocked, &room, 6);
     let store = w.store.snapshot();
-    let elsewhere = device_id(VaultId([9; 16]), &good.sign, &good.kem);
-    for device in [other.device, DeviceId([5; 16]), elsewhere] {
+    let elsewhere = device_id(VaultId([9; 16]), good.person, &good.sign, &good.kem);
+    let of_another = device_id(unlocked.vault(), PersonId([6; 16]), &good.sign, &good.kem);
+    for device in [other.device, DeviceId([5; 16]), elsewhere, of_another] {
         w.store.restore(store.clone());
         let record = DeviceAdd {
             device,
@@ -112,7 +113,7 @@ async fn a_device_with_a_key_of_a_weaker_suite_is_not_let_in() {
     let room = w.room().await;
     let mut record = device_add(&unlocked, &room, 5);
     record.kem = KemSecret::from_bytes(Suite::X25519, [1; 32]).public();
-    record.device = device_id(unlocked.vault(), &record.sign, &record.kem);
+    record.device = device_id(unlocked.vault(), record.person, &record.sign, &record.kem);
     let error = w.refused(|_| {}, Record::DeviceAdd(Box::new(record))).await;
     assert!(error.contains("weaker suite"), "{error}");
 }

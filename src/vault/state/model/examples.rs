@@ -376,7 +376,7 @@ fn with_devices(n: u8, count: usize) -> Somebody {
         let kem = KemSecret::derive_device(&seed, VAULT, Suite::X25519).public();
         let sign = signer.public();
         Machine {
-            id: device_id(VAULT, &sign, &kem),
+            id: device_id(VAULT, base.id, &sign, &kem),
             signer,
             sign,
             kem,
@@ -408,4 +408,43 @@ fn the_next_record_names_at_most_64_heads_and_none_that_was_taken_back() {
     }
     assert_eq!(stage.state.heads().len(), 64);
     assert!(stage.state.heads().is_sorted());
+}
+
+#[test]
+fn nobody_certifies_a_device_of_another_as_his_own() {
+    // Was: a member certifies the device of another, so that neither is known to have signed what it signs.
+    let (mut stage, last) = team();
+    let theirs = stage.machine(1, 1);
+    let machine = Machine {
+        id: theirs,
+        signer: DeviceSigner::derive(&DeviceSeed::from_bytes([1; 32]), VAULT),
+        sign: stage.people[1].devices[1].sign.clone(),
+        kem: stage.people[1].devices[1].kem.clone(),
+    };
+    let (record, _) = {
+        stage.people[3].devices[1] = machine;
+        stage.record(3, Say::Device(1), &set(&[last])).unwrap()
+    };
+    let me = &stage.people[3];
+    let signer = Signer::Root(&me.root);
+    let body = Body {
+        vault: VAULT,
+        room: ROOM,
+        optional: 0,
+        parents: vec![stage.objects[last].0],
+        author: me.id,
+        signer: signer.reference(),
+        time: Timestamp(1),
+        record,
+    };
+    let (id, object) = seal_record(&stage.control, &body, &signer, &[], &stage.entropy);
+    let opened = open_record(&stage.control, VAULT, ROOM, id, &object).unwrap();
+    let error = stage.state.accept(opened).unwrap_err().to_string();
+    assert!(
+        error.contains("follows from its keys and its person"),
+        "{error}"
+    );
+    // Its own person certifies it as if nothing had been.
+    stage.on(&[last], 1, Say::Device(1));
+    assert_eq!(stage.state.now().devices[&theirs], stage.person(1));
 }

@@ -30,8 +30,8 @@ pub(super) fn device_add(
     )?;
     key_log(state, case, &record.person, &record.previous)?;
     require(
-        record.device == device_id(case.body.vault, &record.sign, &record.kem),
-        "its device id is not the one that follows from its keys",
+        record.device == device_id(case.body.vault, record.person, &record.sign, &record.kem),
+        "its device id is not the one that follows from its keys and its person",
     )?;
     let known = state.devices.get(&record.device);
     require(
