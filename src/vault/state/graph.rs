@@ -639,6 +639,12 @@ impl Graph {
         endings.filter_map(cut).collect()
     }
 
+    /// Whether a DeviceAdd of it counts.
+    pub(super) fn is_certified(&self, view: &View, device: &DeviceId) -> bool {
+        let adds = self.devices.get(device).map_or(&[][..], |of| &of.adds);
+        adds.iter().any(|add| view.counts(*add))
+    }
+
     pub(super) fn all_devices(&self) -> impl Iterator<Item = (&DeviceId, PersonId)> {
         let all = self.devices.iter().filter(|(_, of)| !of.adds.is_empty());
         all.map(|(device, of)| (device, of.person))

@@ -95,6 +95,11 @@ pub(super) fn derive(
         world.devices.extend(living.map(|device| (device, *person)));
     }
     for (device, _) in graph.all_devices() {
+        // What nobody certifies has written nothing.
+        if !graph.is_certified(view, device) {
+            world.cuts.insert(*device, Cut::new());
+            continue;
+        }
         let cuts = graph.cuts_of(view, device);
         if let Some(cut) = cuts.into_iter().map(as_cut).reduce(|a, b| within(&a, &b)) {
             world.cuts.insert(*device, cut);

@@ -206,6 +206,9 @@ fn whoever_fell_with_a_removed_one_is_what_he_was_if_he_is_let_in_by_who_knows_o
     let device = stage.on(&[four], 4, Say::Device(0));
     let out = stage.on(&[last], 0, Say::Remove(1));
     assert!(stage.overruled(four) && stage.overruled(device));
+    // What nobody certifies any more has written nothing.
+    let cut = stage.state.now().cuts.get(&stage.machine(4, 0)).cloned();
+    assert_eq!(cut, Some(Default::default()));
     // As less than he was it does not stand in for that.
     let less = stage.on(&[device, out], 0, Say::Add(4, Role::Reader));
     assert!(stage.overruled(four) && stage.overruled(device));

@@ -471,6 +471,10 @@ impl Model {
             let mut adds = judged.counting.iter().filter(certifies);
             adds.any(|m| self.said[*m].past.contains(n))
         };
+        let mut counting = judged.counting.iter();
+        if !counting.any(|n| self.said[*n].kind == Kind::Device(device)) {
+            return true;
+        }
         let in_force = judged.in_force();
         in_force.iter().filter(ends).any(|n| !follows(n))
     }
