@@ -168,6 +168,7 @@ impl Officer {
         let mut room = self.load(place).await?;
         if person != self.person {
             self.require_manager(&room)?;
+            self.require_nearer(&room, &person)?;
         }
         require_not_owner(&room, &person)?;
         require_known(&room, &person)?;
@@ -218,6 +219,9 @@ impl Officer {
             None => return Err(VaultError::not_allowed("this person is no member")),
             Some(now) if now == role => {}
             Some(_) => {
+                if person != self.person {
+                    self.require_nearer(&room, &person)?;
+                }
                 let cut = match role > Role::Editor {
                     true => in_order(cut),
                     false => Vec::new(),
@@ -279,6 +283,20 @@ impl Officer {
             Role::Manager,
             "only managers and the owner change who is in",
         )
+    }
+
+    /// Managers do nothing to those who are as near to the owner as they.
+    fn require_nearer(&self, room: &Room, person: &PersonId) -> Result<(), VaultError> {
+        let members = &room.state.now().members;
+        let depth = |id: &PersonId| members.get(id).map(|member| (member.role, member.depth));
+        match (depth(&self.person), depth(person)) {
+            (Some((_, mine)), Some((Role::Manager, theirs))) if theirs <= mine => {
+                Err(VaultError::not_allowed(
+                    "this manager is as near to the owner as you are, or nearer: ask the owner, or who made him a manager",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn require(&self, room: &Room, role: Role, otherwise: &'static str) -> Result<(), VaultError> {

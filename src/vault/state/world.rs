@@ -26,6 +26,9 @@ pub struct Member {
     pub history: History,
     /// Whether his keys answered an invitation. If not, nobody has proven whose they are.
     pub invited: bool,
+    /// How far from the owner he is: managers end and change only managers who are farther than they. Other members are
+    /// farther than any.
+    pub depth: u32,
     /// The record that let him in.
     pub add: Hash32,
 }
@@ -88,6 +91,7 @@ pub(super) fn derive(
             until,
             history,
             invited,
+            depth: standing.depth,
             add: add.map_or(genesis, |add| add.id),
         };
         world.members.insert(*person, member);
