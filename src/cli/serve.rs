@@ -494,7 +494,7 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         Reached::Yes(store) => Arc::clone(store),
         Reached::No(_) | Reached::NotAsked => mirror::open(state.path())?,
     };
-    let unlocked = unlock::unlock(&*source, &plan.credential).await?;
+    let unlocked = unlock::unlock_here(&*source, &plan.credential, state.path()).await?;
     for slot in unlocked.damaged_slots() {
         say(Word::Note(format!(
             "warning: {slot} is damaged; run skrin verify"
