@@ -286,6 +286,7 @@ fn mount(
     let fs = file_system(plan, &mut layers, answered, pinned)?;
     let people = People::new(people, next_end, (&fs, Arc::clone(&layers.replica)));
     let people = follow(runtime, plan, people, &fs);
+    runtime.spawn(Arc::clone(&people).read_copies(mirror::open(state.path())?));
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);

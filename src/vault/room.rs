@@ -7,10 +7,12 @@ use crate::slot::Payload;
 use crate::state::{BadRecord, ControlState, EpochInfo};
 use crate::{Anchor, Device, Unlocked, VaultError, objects};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use skrin_base::ids::{EpochId, Hash32};
 use skrin_base::limits::CONTROL_RECORDS_MAX;
 use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite, keys};
-use skrin_storage::{ObjectName, Store, StoreError};
+use skrin_storage::{ErrorKind, ObjectName, Store, StoreError};
+use std::collections::HashMap;
 
 /// What the control records of a room give a member.
 pub struct Room {
@@ -38,6 +40,37 @@ pub struct RoomReader {
     control: ControlKey,
     recipient: Recipient,
     secrets: Vec<KemSecret>,
+    read: ReadBefore,
+}
+
+/// Objects as they were read before, by the ids of their records: each removal makes everybody read the records again, and those of a
+/// large team are many. The storage says each time which of them there are. Its lock is a leaf.
+#[derive(Default)]
+struct ReadBefore(Mutex<HashMap<Hash32, Bytes>>);
+
+impl ReadBefore {
+    /// What is kept at most, in bytes.
+    const ROOM: usize = 16 << 20;
+
+    fn get(&self, hash: &Hash32) -> Option<Bytes> {
+        self.0.lock().get(hash).cloned()
+    }
+
+    /// Keeps what was just read, as far as there is room.
+    fn keep(&self, all: impl Iterator<Item = (Hash32, Bytes)>) {
+        let mut left = Self::ROOM;
+        let fits = all.filter(|(_, bytes)| {
+            let fits = bytes.len() <= left;
+            left -= if fits { bytes.len() } else { 0 };
+            fits
+        });
+        *self.0.lock() = fits.collect();
+    }
+
+    /// Whether there was something.
+    fn forget(&self) -> bool {
+        !std::mem::take(&mut *self.0.lock()).is_empty()
+    }
 }
 
 impl RoomReader {
@@ -60,6 +93,7 @@ impl RoomReader {
             control,
             recipient,
             secrets,
+            read: ReadBefore::default(),
         }
     }
 
@@ -92,6 +126,16 @@ impl RoomReader {
     /// # Errors
     /// `Integrity`, `Missing`, `NewerVersion`, `NewerFeature`, `WrongEpochKey`, `NotForUs`, `Storage`.
     pub async fn load(&self, store: &dyn Store) -> Result<Room, VaultError> {
+        let loaded = self.load_once(store).await;
+        let is_good = loaded.as_ref().is_ok_and(|room| room.findings.is_empty());
+        // What was wrong with an object may have been put right since it was read.
+        match is_good || !self.read.forget() {
+            true => loaded,
+            false => self.load_once(store).await,
+        }
+    }
+
+    async fn load_once(&self, store: &dyn Store) -> Result<Room, VaultError> {
         let records = self.fetch_records(store).await?;
         let (state, findings) = ControlState::fold(&self.anchor, records)?;
         for bad in &findings {
@@ -124,8 +168,20 @@ impl RoomReader {
                 names.push((hash, object.name));
             }
         }
-        let paths: Vec<ObjectName> = names.iter().map(|(_, name)| name.clone()).collect();
-        let objects = objects::fetch_each(store, &paths).await?;
+        let known: Vec<Option<Bytes>> = names.iter().map(|(hash, _)| self.read.get(hash)).collect();
+        let new = names
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none());
+        let paths: Vec<ObjectName> = new.map(|((_, name), _)| name.clone()).collect();
+        let mut fetched = objects::fetch_each(store, &paths).await?.into_iter();
+        let missing = || Err(StoreError::new(ErrorKind::Absent, "it was not read"));
+        let one =
+            |known: Option<Bytes>| known.map_or_else(|| fetched.next().unwrap_or_else(missing), Ok);
+        let objects: Vec<Result<Bytes, StoreError>> = known.into_iter().map(one).collect();
+        let had = names.iter().zip(&objects);
+        self.read
+            .keep(had.filter_map(|((hash, _), bytes)| Some((*hash, bytes.as_ref().ok()?.clone()))));
         let (vault, room) = (self.anchor.vault, self.anchor.room);
         let read = |(hash, bytes): (Hash32, Result<Bytes, StoreError>)| match bytes {
             Ok(bytes) => control::examine(&self.control, vault, room, hash, &bytes),
