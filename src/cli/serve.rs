@@ -246,14 +246,7 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
-    let people = PeopleParts {
-        officer: Officer::for_device(&unlocked, &device),
-        own: device_id,
-        store: Arc::clone(&store),
-        address: plan.store.address.clone(),
-        read_only: plan.read_only,
-        invitations: Invitations::load(state.path(), &device, unlocked.vault())?,
-    };
+    let people = people_parts(plan, (&unlocked, &device), &store, &state)?;
     let next_end = next_end(&room, &people.officer);
     let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
@@ -340,6 +333,23 @@ fn file_system(
         fs.pin(pinned);
     }
     Ok(fs)
+}
+
+/// What is needed to follow what is decided about people once the root is wiped.
+fn people_parts(
+    plan: &Plan,
+    (unlocked, device): (&Unlocked, &Device),
+    store: &Arc<dyn Store>,
+    state: &StateDir,
+) -> Outcome<PeopleParts> {
+    Ok(PeopleParts {
+        officer: Officer::for_device(unlocked, device),
+        own: device.id(),
+        store: Arc::clone(store),
+        address: plan.store.address.clone(),
+        read_only: plan.read_only,
+        invitations: Invitations::load(state.path(), device, unlocked.vault())?,
+    })
 }
 
 /// Begins to follow what is decided about people, where there is a storage to ask.

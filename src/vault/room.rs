@@ -127,9 +127,8 @@ impl RoomReader {
     /// `Integrity`, `Missing`, `NewerVersion`, `NewerFeature`, `WrongEpochKey`, `NotForUs`, `Storage`.
     pub async fn load(&self, store: &dyn Store) -> Result<Room, VaultError> {
         let loaded = self.load_once(store).await;
-        let is_good = loaded.as_ref().is_ok_and(|room| room.findings.is_empty());
-        // What was wrong with an object may have been put right since it was read.
-        match is_good || !self.read.forget() {
+        // What a record wraps does not belong to its name, and may be there in a better state by now.
+        match loaded.is_ok() || !self.read.forget() {
             true => loaded,
             false => self.load_once(store).await,
         }
@@ -179,9 +178,7 @@ impl RoomReader {
         let one =
             |known: Option<Bytes>| known.map_or_else(|| fetched.next().unwrap_or_else(missing), Ok);
         let objects: Vec<Result<Bytes, StoreError>> = known.into_iter().map(one).collect();
-        let had = names.iter().zip(&objects);
-        self.read
-            .keep(had.filter_map(|((hash, _), bytes)| Some((*hash, bytes.as_ref().ok()?.clone()))));
+        let bytes: Vec<Option<Bytes>> = objects.iter().map(|o| o.as_ref().ok().cloned()).collect();
         let (vault, room) = (self.anchor.vault, self.anchor.room);
         let read = |(hash, bytes): (Hash32, Result<Bytes, StoreError>)| match bytes {
             Ok(bytes) => control::examine(&self.control, vault, room, hash, &bytes),
@@ -191,7 +188,17 @@ impl RoomReader {
             }
         };
         let hashes = names.iter().map(|(hash, _)| *hash);
-        Ok(hashes.zip(objects).map(read).collect())
+        let records: Vec<_> = hashes.zip(objects).map(read).collect();
+        // What cannot be read may be put right: it is asked for each time.
+        let good = bytes
+            .into_iter()
+            .zip(&records)
+            .filter_map(|(bytes, record)| {
+                let record = record.as_ref().ok()?;
+                Some((record.hash, bytes?))
+            });
+        self.read.keep(good);
+        Ok(records)
     }
 
     fn open_epochs(

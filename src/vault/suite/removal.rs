@@ -52,6 +52,16 @@ async fn removing_one_of_fifty_members_costs_what_their_devices_cost() {
     assert_eq!(room.state.now().members.len(), 49);
     let counts = counters.counts().since(&before);
     assert_eq!((counts.gets, counts.lists, counts.sent), (2, 1, 0));
+    // Whoever puts something among them that is no record makes nobody read the others again.
+    let name = format!("rooms/{}/control/{}", w.made.anchor.room, Hash32([9; 32]));
+    let junk = ObjectName::new(name).unwrap();
+    store.put(&junk, vec![7; 100].into()).await.unwrap();
+    for _ in 0..2 {
+        let before = counters.counts();
+        let room = reader.load(&store).await.unwrap();
+        assert_eq!(room.findings.len(), 1);
+        assert_eq!(counters.counts().since(&before).gets, 1);
+    }
 }
 
 #[tokio::test]
