@@ -268,6 +268,17 @@ impl People {
         fs.set_control_source(Some(Arc::new(follow)));
     }
 
+    /// Reads the copies of the records on this machine, so that of the storage only new ones are asked for.
+    pub(crate) async fn read_copies(self: Arc<Self>, copies: Arc<dyn Store>) {
+        let place = Place {
+            store: &*copies,
+            ..self.place()
+        };
+        if let Err(error) = self.parts.officer.load(&place).await {
+            tracing::debug!(%error, "the copies of the control records are of no use");
+        }
+    }
+
     /// Lets in those who were invited and have asked, and puts out those whose time is over. Asks the storage for nothing where there is
     /// no invitation and no end. Runs until the runtime ends.
     pub(crate) async fn watch(self: Arc<Self>) {

@@ -246,14 +246,7 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
-    let people = PeopleParts {
-        officer: Officer::for_device(&unlocked, &device),
-        own: device_id,
-        store: Arc::clone(&store),
-        address: plan.store.address.clone(),
-        read_only: plan.read_only,
-        invitations: Invitations::load(state.path(), &device, unlocked.vault())?,
-    };
+    let people = people_parts(plan, (&unlocked, &device), &store, &state)?;
     let next_end = next_end(&room, &people.officer);
     let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
@@ -286,6 +279,7 @@ fn mount(
     let fs = file_system(plan, &mut layers, answered, pinned)?;
     let people = People::new(people, next_end, (&fs, Arc::clone(&layers.replica)));
     let people = follow(runtime, plan, people, &fs);
+    runtime.spawn(Arc::clone(&people).read_copies(mirror::open(state.path())?));
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
     let scrub = Scrub::new(&layers, state.path(), plan.read_only);
@@ -339,6 +333,23 @@ fn file_system(
         fs.pin(pinned);
     }
     Ok(fs)
+}
+
+/// What is needed to follow what is decided about people once the root is wiped.
+fn people_parts(
+    plan: &Plan,
+    (unlocked, device): (&Unlocked, &Device),
+    store: &Arc<dyn Store>,
+    state: &StateDir,
+) -> Outcome<PeopleParts> {
+    Ok(PeopleParts {
+        officer: Officer::for_device(unlocked, device),
+        own: device.id(),
+        store: Arc::clone(store),
+        address: plan.store.address.clone(),
+        read_only: plan.read_only,
+        invitations: Invitations::load(state.path(), device, unlocked.vault())?,
+    })
 }
 
 /// Begins to follow what is decided about people, where there is a storage to ask.
@@ -494,7 +505,7 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         Reached::Yes(store) => Arc::clone(store),
         Reached::No(_) | Reached::NotAsked => mirror::open(state.path())?,
     };
-    let unlocked = unlock::unlock(&*source, &plan.credential).await?;
+    let unlocked = unlock::unlock_here(&*source, &plan.credential, state.path()).await?;
     for slot in unlocked.damaged_slots() {
         say(Word::Note(format!(
             "warning: {slot} is damaged; run skrin verify"

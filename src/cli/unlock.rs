@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use skrin_base::ids::parse_hex;
 use skrin_storage::Store;
 use skrin_vault::error::Class;
 use skrin_vault::{Device, Room, Unlocked, VaultError, open_device_file, seal_device_file};
@@ -16,6 +17,8 @@ use crate::secret::Credential;
 
 /// The file of the state directory that holds the device's seed, sealed under the root.
 const DEVICE_FILE: &str = "device";
+/// The name of the slot that the passphrase opened last, which everybody can see on the storage.
+const SLOT_FILE: &str = "slot";
 /// Where the replica remembers what was seen.
 const HEADS_FILE: &str = "heads";
 
@@ -42,12 +45,44 @@ impl From<VaultError> for Failure {
 /// # Errors
 /// `Secret`, `Absent`, `Unreachable`, `Integrity`.
 pub(crate) async fn unlock(store: &dyn Store, credential: &Credential) -> Outcome<Unlocked> {
+    unlock_with_hint(store, credential, None).await
+}
+
+/// The same where somebody may have done so before: each member has a passphrase slot, and the one that was opened last is tried first.
+///
+/// # Errors
+/// As [`unlock`].
+pub(crate) async fn unlock_here(
+    store: &dyn Store,
+    credential: &Credential,
+    state_dir: &Path,
+) -> Outcome<Unlocked> {
+    let path = state_dir.join(SLOT_FILE);
+    let known = std::fs::read_to_string(&path).ok();
+    let known: Option<[u8; 16]> = known.and_then(|text| parse_hex(text.trim()));
+    let unlocked = unlock_with_hint(store, credential, known.as_ref()).await?;
+    let name = unlocked.slot().name;
+    if matches!(credential, Credential::Passphrase(_)) && known != Some(name) {
+        let text: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        // It costs time only where it is missing.
+        if let Err(failure) = write_durably(&path, text.as_bytes()) {
+            tracing::debug!(error = %failure, "the slot is not remembered");
+        }
+    }
+    Ok(unlocked)
+}
+
+async fn unlock_with_hint(
+    store: &dyn Store,
+    credential: &Credential,
+    hint: Option<&[u8; 16]>,
+) -> Outcome<Unlocked> {
     let copy = |text: &str| Zeroizing::new(text.to_owned());
     let secret = match credential {
         Credential::Passphrase(text) => skrin_vault::Secret::Passphrase(copy(text.expose())),
         Credential::Words(text) => skrin_vault::Secret::Words(copy(text.expose())),
     };
-    Ok(skrin_vault::unlock(store, &secret).await?)
+    Ok(skrin_vault::unlock_with_hint(store, &secret, hint).await?)
 }
 
 /// Refuses whoever is no member any more.

@@ -32,7 +32,7 @@ pub use keys::{
 };
 pub use mask::mask_copy;
 pub use names::{commit_id, control_id, hash, lane_id, segment_id};
-pub use pad::{pad_pow2, unpad_pow2};
+pub use pad::{pad_fine, pad_pow2, unpad_fine, unpad_pow2};
 pub use room::{
     Cut, Everybody, KEY_TAG_LEN, Rights, RoomKeys, Roster, RosterDevice, WrongEpochKey, key_tag,
 };

@@ -104,17 +104,21 @@ struct Lease {
     since: u64,
 }
 
-/// The leases that this mount has seen, and what the kernel has still to be told of those that ended. Its locks are leaves.
+/// The leases that this mount has seen. Its locks are leaves.
 #[derive(Default)]
-pub(crate) struct Leases(Mutex<HashMap<Ino, Lease>>, Mutex<MergeDiff>);
+pub(crate) struct Leases {
+    known: Mutex<HashMap<Ino, Lease>>,
+    /// What the kernel has still to be told of those that ended while it looked for them.
+    ended: Mutex<MergeDiff>,
+}
 
 impl Leases {
     pub(crate) fn knows(&self, ino: Ino) -> bool {
-        self.0.lock().contains_key(&ino)
+        self.known.lock().contains_key(&ino)
     }
 
     pub(crate) fn forget(&self, ino: Ino) {
-        self.0.lock().remove(&ino);
+        self.known.lock().remove(&ino);
     }
 }
 
@@ -163,7 +167,7 @@ impl Fs {
             version: inode.version,
             since: self.clock.monotonic(),
         };
-        self.leases.0.lock().insert(ino, lease);
+        self.leases.known.lock().insert(ino, lease);
         Ok(())
     }
 
@@ -188,7 +192,7 @@ impl Fs {
             version: inode.version,
             since: self.clock.monotonic(),
         };
-        self.leases.0.lock().entry(ino).or_insert(lease);
+        self.leases.known.lock().entry(ino).or_insert(lease);
         Ok(())
     }
 
@@ -205,7 +209,7 @@ impl Fs {
         };
         // Once more where its maker wrote it since it was noted.
         for _ in 0..2 {
-            let lease = self.leases.0.lock().get(&ino).cloned();
+            let lease = self.leases.known.lock().get(&ino).cloned();
             let dead =
                 |lease: &Lease| matches!(&lease.holder, Holder::Here(process) if !process.lives());
             let Some(lease) = lease.filter(dead) else {
@@ -215,7 +219,7 @@ impl Fs {
                 Turn::Remove(dir, name, version) => {
                     let diff = self.end_lease(ino, dir, name, version)?;
                     // Not now: the kernel holds the directory while it waits for the look-up.
-                    self.leases.1.lock().extend(diff);
+                    self.leases.ended.lock().extend(diff);
                     break;
                 }
                 renewed @ Turn::Renewed(..) => self.take_turn(ino, renewed)?,
@@ -247,14 +251,14 @@ impl Fs {
         if self.check_writable().is_err() {
             return;
         }
-        let ended = std::mem::take(&mut *self.leases.1.lock());
+        let ended = std::mem::take(&mut *self.leases.ended.lock());
         if !ended.is_empty()
             && let Err(error) = self.invalidate(ended)
         {
             tracing::debug!(%error, "the kernel was not told that a lock file went");
         }
         let all: Vec<(Ino, Lease)> = {
-            let known = self.leases.0.lock();
+            let known = self.leases.known.lock();
             known
                 .iter()
                 .map(|(ino, lease)| (*ino, lease.clone()))
@@ -333,7 +337,7 @@ impl Fs {
                 Ok(())
             }
             Turn::Renewed(version, mine) => {
-                if let Some(lease) = self.leases.0.lock().get_mut(&ino) {
+                if let Some(lease) = self.leases.known.lock().get_mut(&ino) {
                     (lease.version, lease.since) = (version, self.clock.monotonic());
                     if !mine {
                         lease.holder = Holder::Away;
@@ -351,7 +355,7 @@ impl Fs {
 
     /// A removal took the attribute along, and perhaps the number.
     fn take_again(&self, ino: Ino, now: Ino) -> Result<(), FsError> {
-        let lease = self.leases.0.lock().remove(&ino);
+        let lease = self.leases.known.lock().remove(&ino);
         let mine = {
             let tree = self.replica.tree();
             let inode = state::inode(&tree, now)?;

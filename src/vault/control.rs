@@ -8,7 +8,7 @@ use skrin_base::limits::CONTROL_MAX;
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::{
     ControlAad, ControlKey, DeviceSigner, RootSigner, Signature, SignatureKind, VerifyingKey,
-    WordsSigner, control_id, open, pad_pow2, seal, unpad_pow2,
+    WordsSigner, control_id, open, pad_fine, seal, unpad_fine,
 };
 use zeroize::Zeroizing;
 
@@ -95,7 +95,7 @@ pub(crate) fn seal_body(
     signer.sign(body).encode(&mut w);
     w.bytes(attachment);
     let content = Zeroizing::new(w.into_bytes());
-    let object = seal(key, aad, &pad_pow2(&content), entropy);
+    let object = seal(key, aad, &pad_fine(&content), entropy);
     (control_id(&content), object)
 }
 
@@ -161,7 +161,7 @@ pub(crate) fn examine(
     let integrity =
         |what: &dyn std::fmt::Display| Unread::new(name, VaultError::integrity(path(), what));
     let content = open(key, &ControlAad { vault, room }, object)
-        .and_then(unpad_pow2)
+        .and_then(unpad_fine)
         .map_err(|e| integrity(&e))?;
     if control_id(&content) != name {
         return Err(integrity(&"it is another record than its name promises"));

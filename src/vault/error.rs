@@ -203,7 +203,7 @@ fn untried_text(untried: usize) -> String {
     match untried {
         0 => String::new(),
         n => format!(
-            "; {n} more were not tried: somebody has planted slots on the storage, remove those that you did not make, or use the words"
+            "; {n} more were not tried, as each costs a second: use the words, or mount where this person has mounted before; if the vault has not so many members, somebody has planted slots on the storage"
         ),
     }
 }

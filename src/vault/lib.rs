@@ -40,4 +40,4 @@ pub use skrin_crypto::passphrase::Argon2Params;
 pub use state::{
     AuditEntry, BadRecord, ControlState, DeviceInfo, EpochInfo, Member, Person, What, World,
 };
-pub use unlock::{Anchor, Secret, SlotProblem, Unlocked, unlock};
+pub use unlock::{Anchor, Secret, SlotProblem, Unlocked, unlock, unlock_with_hint};

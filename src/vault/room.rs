@@ -7,10 +7,12 @@ use crate::slot::Payload;
 use crate::state::{BadRecord, ControlState, EpochInfo};
 use crate::{Anchor, Device, Unlocked, VaultError, objects};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use skrin_base::ids::{EpochId, Hash32};
 use skrin_base::limits::CONTROL_RECORDS_MAX;
 use skrin_crypto::{ControlKey, EpochKey, KemSecret, RoomKeys, Roster, Suite, keys};
-use skrin_storage::{ObjectName, Store, StoreError};
+use skrin_storage::{ErrorKind, ObjectName, Store, StoreError};
+use std::collections::HashMap;
 
 /// What the control records of a room give a member.
 pub struct Room {
@@ -38,6 +40,37 @@ pub struct RoomReader {
     control: ControlKey,
     recipient: Recipient,
     secrets: Vec<KemSecret>,
+    read: ReadBefore,
+}
+
+/// Objects as they were read before, by the ids of their records: each removal makes everybody read the records again, and those of a
+/// large team are many. The storage says each time which of them there are. Its lock is a leaf.
+#[derive(Default)]
+struct ReadBefore(Mutex<HashMap<Hash32, Bytes>>);
+
+impl ReadBefore {
+    /// What is kept at most, in bytes.
+    const ROOM: usize = 16 << 20;
+
+    fn get(&self, hash: &Hash32) -> Option<Bytes> {
+        self.0.lock().get(hash).cloned()
+    }
+
+    /// Keeps what was just read, as far as there is room.
+    fn keep(&self, all: impl Iterator<Item = (Hash32, Bytes)>) {
+        let mut left = Self::ROOM;
+        let fits = all.filter(|(_, bytes)| {
+            let fits = bytes.len() <= left;
+            left -= if fits { bytes.len() } else { 0 };
+            fits
+        });
+        *self.0.lock() = fits.collect();
+    }
+
+    /// Whether there was something.
+    fn forget(&self) -> bool {
+        !std::mem::take(&mut *self.0.lock()).is_empty()
+    }
 }
 
 impl RoomReader {
@@ -60,6 +93,7 @@ impl RoomReader {
             control,
             recipient,
             secrets,
+            read: ReadBefore::default(),
         }
     }
 
@@ -92,6 +126,15 @@ impl RoomReader {
     /// # Errors
     /// `Integrity`, `Missing`, `NewerVersion`, `NewerFeature`, `WrongEpochKey`, `NotForUs`, `Storage`.
     pub async fn load(&self, store: &dyn Store) -> Result<Room, VaultError> {
+        let loaded = self.load_once(store).await;
+        // What a record wraps does not belong to its name, and may be there in a better state by now.
+        match loaded.is_ok() || !self.read.forget() {
+            true => loaded,
+            false => self.load_once(store).await,
+        }
+    }
+
+    async fn load_once(&self, store: &dyn Store) -> Result<Room, VaultError> {
         let records = self.fetch_records(store).await?;
         let (state, findings) = ControlState::fold(&self.anchor, records)?;
         for bad in &findings {
@@ -124,8 +167,18 @@ impl RoomReader {
                 names.push((hash, object.name));
             }
         }
-        let paths: Vec<ObjectName> = names.iter().map(|(_, name)| name.clone()).collect();
-        let objects = objects::fetch_each(store, &paths).await?;
+        let known: Vec<Option<Bytes>> = names.iter().map(|(hash, _)| self.read.get(hash)).collect();
+        let new = names
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none());
+        let paths: Vec<ObjectName> = new.map(|((_, name), _)| name.clone()).collect();
+        let mut fetched = objects::fetch_each(store, &paths).await?.into_iter();
+        let missing = || Err(StoreError::new(ErrorKind::Absent, "it was not read"));
+        let one =
+            |known: Option<Bytes>| known.map_or_else(|| fetched.next().unwrap_or_else(missing), Ok);
+        let objects: Vec<Result<Bytes, StoreError>> = known.into_iter().map(one).collect();
+        let bytes: Vec<Option<Bytes>> = objects.iter().map(|o| o.as_ref().ok().cloned()).collect();
         let (vault, room) = (self.anchor.vault, self.anchor.room);
         let read = |(hash, bytes): (Hash32, Result<Bytes, StoreError>)| match bytes {
             Ok(bytes) => control::examine(&self.control, vault, room, hash, &bytes),
@@ -135,7 +188,17 @@ impl RoomReader {
             }
         };
         let hashes = names.iter().map(|(hash, _)| *hash);
-        Ok(hashes.zip(objects).map(read).collect())
+        let records: Vec<_> = hashes.zip(objects).map(read).collect();
+        // What cannot be read may be put right: it is asked for each time.
+        let good = bytes
+            .into_iter()
+            .zip(&records)
+            .filter_map(|(bytes, record)| {
+                let record = record.as_ref().ok()?;
+                Some((record.hash, bytes?))
+            });
+        self.read.keep(good);
+        Ok(records)
     }
 
     fn open_epochs(

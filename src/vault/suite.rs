@@ -10,12 +10,13 @@ mod joining;
 mod opening;
 mod people;
 mod records;
+mod removal;
 
 use crate::control::{Signer, seal_record};
 use crate::record::{Body, Record, SignerRef};
 use crate::{
     Argon2Params, Device, InitOptions, InitResult, Room, Secret, Unlocked, VaultError, init,
-    objects, unlock,
+    objects, unlock, unlock_with_hint,
 };
 use bytes::Bytes;
 use skrin_base::Clock;

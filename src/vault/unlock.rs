@@ -13,13 +13,16 @@ use skrin_base::ids::{Hash32, PersonId, RoomId, VaultId};
 use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION, SLOTS_MAX};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{Clock, Entropy};
+use skrin_crypto::passphrase::Argon2Params;
 use skrin_crypto::words::parse_words;
 use skrin_crypto::{KemSecret, RootSeed, RootSigner, Suite, VaultSecret, WordsEntropy, hash, keys};
 use skrin_storage::{ObjectName, Store};
 use zeroize::Zeroizing;
 
-/// So many passphrase slots are tried. Each can cost seconds, and anybody with access to the storage can plant some.
-pub(crate) const PASSPHRASE_SLOTS_TRIED: usize = 16;
+/// Passphrase slots of a team that are tried: each member has one, and the storage does not know whose is which.
+pub(crate) const PASSPHRASE_SLOTS_TRIED: usize = 64;
+/// So many are tried whatever they cost; the others only while all together cost no more than as many usual ones as are tried.
+const COSTLY_SLOTS_TRIED: usize = 16;
 
 /// What a person types, or a file holds.
 pub enum Secret {
@@ -92,6 +95,19 @@ pub struct SlotProblem {
 /// # Errors
 /// `NotAVault`, `WrongSecret`, `NoSlot`, `Words`, `Kdf`, `NewerVersion`, `NewerFeature`, `Integrity`, `Storage`.
 pub async fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked, VaultError> {
+    unlock_with_hint(store, secret, None).await
+}
+
+/// The same for who remembers the name of a slot (`Unlocked::slot`) that the secret has opened before: that one is tried first, as
+/// each passphrase slot that is tried costs a second.
+///
+/// # Errors
+/// As `unlock`.
+pub async fn unlock_with_hint(
+    store: &dyn Store,
+    secret: &Secret,
+    hint: Option<&[u8; 16]>,
+) -> Result<Unlocked, VaultError> {
     let words = match secret {
         Secret::Words(text) => Some(parse_words(text)?),
         Secret::Passphrase(_) => None,
@@ -110,7 +126,9 @@ pub async fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked, Vaul
     }
     let names: Vec<ObjectName> = listing.objects.into_iter().map(|o| o.name).collect();
     let objects = objects::fetch(store, &names).await?;
-    for (name, bytes) in in_order_of_cost(names.into_iter().zip(objects).collect()) {
+    let hint = hint.map(slot_object_name);
+    let slots = names.into_iter().zip(objects).collect();
+    for (name, bytes) in in_order(slots, hint.as_deref()) {
         let (name, bytes) = (&name, &bytes);
         let opened = match (secret, &words) {
             (Secret::Passphrase(text), _) => search.try_passphrase(name, bytes, text)?,
@@ -124,26 +142,31 @@ pub async fn unlock(store: &dyn Store, secret: &Secret) -> Result<Unlocked, Vaul
     Err(search.failed(secret))
 }
 
-/// The cheapest parameters first, else by name: who can write to the storage can plant slots, and
-/// must not make the good ones wait for his costly ones.
-fn in_order_of_cost(mut slots: Vec<(ObjectName, Bytes)>) -> Vec<(ObjectName, Bytes)> {
-    let cost = |(name, bytes): &(ObjectName, Bytes)| {
+/// The one that is remembered, then the cheapest parameters, else by name: who can write to the storage can plant slots, and must not
+/// make the good ones wait for his costly ones.
+fn in_order(mut slots: Vec<(ObjectName, Bytes)>, hint: Option<&str>) -> Vec<(ObjectName, Bytes)> {
+    let key = |(name, bytes): &(ObjectName, Bytes)| {
         let slot = Slot::parse(name.as_str(), bytes).ok().flatten();
-        let cost = match slot.map(|slot| slot.kind) {
-            Some(SlotKind::Passphrase(params)) => {
-                u64::from(params.memory_kib) * u64::from(params.passes)
-            }
-            _ => 0,
-        };
-        (cost, name.to_string())
+        let cost = slot.map_or(0, |slot| cost(&slot.kind));
+        (hint != Some(name.as_str()), cost, name.to_string())
     };
-    slots.sort_by_cached_key(cost);
+    slots.sort_by_cached_key(key);
     slots
+}
+
+/// What it takes to try a slot, in KiB that are filled.
+fn cost(kind: &SlotKind) -> u64 {
+    match kind {
+        SlotKind::Passphrase(params) => u64::from(params.memory_kib) * u64::from(params.passes),
+        _ => 0,
+    }
 }
 
 struct Search {
     header: Header,
     tried: usize,
+    /// What the tried ones have cost.
+    spent: u64,
     untried: usize,
     damaged: Vec<String>,
     newer: Option<VaultError>,
@@ -155,6 +178,7 @@ impl Search {
         Self {
             header,
             tried: 0,
+            spent: 0,
             untried: 0,
             damaged: Vec::new(),
             newer: None,
@@ -218,7 +242,10 @@ impl Search {
         let Some(slot) = slot.filter(|slot| matches!(slot.kind, SlotKind::Passphrase(_))) else {
             return Ok(None);
         };
-        if self.tried == PASSPHRASE_SLOTS_TRIED {
+        let usual = cost(&SlotKind::Passphrase(Argon2Params::DEFAULT));
+        let spent = self.spent.saturating_add(cost(&slot.kind));
+        let is_costly = spent > usual.saturating_mul(PASSPHRASE_SLOTS_TRIED as u64);
+        if self.tried >= PASSPHRASE_SLOTS_TRIED || is_costly && self.tried >= COSTLY_SLOTS_TRIED {
             self.untried += 1;
             return Ok(None);
         }
@@ -229,6 +256,7 @@ impl Search {
             }
             other => {
                 self.tried += 1;
+                self.spent = spent;
                 other
             }
         }

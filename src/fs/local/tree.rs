@@ -279,7 +279,6 @@ impl LocalTree {
         Some(id)
     }
 
-    /// Makes something new; counts as a look-up.
     /// Refuses a place in a directory that went while nobody looked.
     fn check_place(&self, at: &LocalPlace) -> Result<(), FsError> {
         match NodeId(at.dir).is_local() {
@@ -288,6 +287,7 @@ impl LocalTree {
         }
     }
 
+    /// Makes something new; counts as a look-up.
     pub(super) fn make(&mut self, at: &LocalPlace, attributes: Gone) -> Result<Attr, FsError> {
         self.check_place(at)?;
         if self.find(at).is_some() {

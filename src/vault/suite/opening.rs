@@ -389,7 +389,7 @@ fn plant_slots(w: &World, numbers: std::ops::Range<u8>, passes: u32) {
 async fn costly_slots_that_the_storage_planted_do_not_come_before_ours() {
     let w = world(1).await;
     let own = w.slots(1).remove(0);
-    plant_slots(&w, 0..40, 2);
+    plant_slots(&w, 0..80, 2);
     let unlocked = unlock(&w.store, &passphrase(PASSPHRASE)).await.unwrap();
     assert_eq!(slot_object_name(&unlocked.slot().name), own.as_str());
     let error = w.unlock_error(&passphrase("no such passphrase")).await;
@@ -397,13 +397,19 @@ async fn costly_slots_that_the_storage_planted_do_not_come_before_ours() {
     let VaultError::WrongSecret { slots, untried, .. } = &error else {
         panic!("{error}")
     };
-    assert_eq!((*slots, *untried), (16, 25));
-    assert!(error.to_string().contains("25 more"), "{error}");
+    assert_eq!((*slots, *untried), (64, 17));
+    assert!(error.to_string().contains("17 more"), "{error}");
     // As cheap as ours and before it by name: the passphrase is locked out, the words are not.
-    plant_slots(&w, 0..16, 1);
+    plant_slots(&w, 0..64, 1);
     let error = w.unlock_error(&passphrase(PASSPHRASE)).await;
     assert!(error.to_string().contains("use the words"), "{error}");
     assert!(unlock(&w.store, &w.words()).await.is_ok());
+    // Who has opened it before remembers the slot.
+    let name = unlocked.slot().name;
+    let hinted = unlock_with_hint(&w.store, &passphrase(PASSPHRASE), Some(&name)).await;
+    assert_eq!(hinted.unwrap().slot(), unlocked.slot());
+    let other = unlock_with_hint(&w.store, &w.words(), Some(&name)).await;
+    assert!(other.is_ok(), "a hint that does not fit costs nothing");
 }
 
 #[tokio::test]
