@@ -364,11 +364,7 @@ impl ControlState {
         if heads.len() <= most {
             return heads;
         }
-        let suspends = |head: &Hash32| {
-            self.graph
-                .number(head)
-                .is_some_and(|n| !self.view.counts(n))
-        };
+        let suspends = |head: &Hash32| self.graph.number(head).is_some_and(|n| !self.view.holds(n));
         let author = |head: &Hash32| self.entries.get(head).map(|entry| entry.author);
         let past = |head: &Hash32| std::cmp::Reverse(self.dag.depth(head));
         heads.sort_by_cached_key(|head| (suspends(head), author(head), past(head), *head));

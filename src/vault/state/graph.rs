@@ -222,6 +222,11 @@ impl View {
 
     /// Whether it is, and is not taken back.
     pub(super) fn counts(&self, n: u32) -> bool {
+        matches!(self.verdict(n), Verdict::Counts | Verdict::StandsIn)
+    }
+
+    /// Whether it is, and counts by itself.
+    pub(super) fn holds(&self, n: u32) -> bool {
         self.verdict(n) == Verdict::Counts
     }
 
@@ -232,7 +237,7 @@ impl View {
 
     fn verdict(&self, n: u32) -> Verdict {
         match self.has(n) {
-            true => self.outs.get(&n).copied().unwrap_or(Verdict::Counts),
+            true => self.outs.get(n).unwrap_or(Verdict::Counts),
             false => Verdict::Absent,
         }
     }
@@ -335,6 +340,7 @@ impl Graph {
         if let [top] = *heads
             && let Some(node) = self.nodes.get(top as usize)
             && (node.before.is_empty() || !node.record.names_a_member())
+            && !node.before.hangs
         {
             // A record that stands is taken back by nothing among its ancestors, and nothing else is here; only by naming
             // a member it changes what they say.
@@ -532,6 +538,21 @@ impl Graph {
                 depth: 0,
             });
         }
+        let is_add = |n: u32| {
+            let effect = self.record(n).map(|record| &record.effect);
+            matches!(effect, Some(Effect::Add { .. }))
+        };
+        let all = || self.about.get(person).into_iter().flatten().copied();
+        let holding = all().filter(|n| is_add(*n) && verdict(*n) == Verdict::Counts);
+        let holding: Vec<u32> = holding.collect();
+        // An Add for which another stands in says nothing beside that: else whoever was put out gives back, from the past, a
+        // role that was taken since.
+        let verdict = |n: u32| match verdict(n) {
+            Verdict::StandsIn if holding.iter().all(|add| self.precedes(*add, n)) => {
+                Verdict::Counts
+            }
+            other => other,
+        };
         let mut last: Vec<u32> = Vec::new();
         let (mut suspending, mut removes, mut adds) = (Vec::new(), Vec::new(), Vec::new());
         for n in self.about.get(person).into_iter().flatten().rev() {

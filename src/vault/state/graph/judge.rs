@@ -18,6 +18,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Counts,
+    /// A MemberAdd that does not count by itself: another stands in for it, so that what rests on it is not lost.
+    StandsIn,
     /// An ending that does not count and ends whom it names until he is named again.
     Suspends,
     Out,
@@ -33,7 +35,22 @@ impl Verdict {
 }
 
 /// The records that do not count, by number.
-pub(super) type Outs = Arc<BTreeMap<u32, Verdict>>;
+#[derive(Clone, Default)]
+pub(super) struct Outs {
+    verdicts: Arc<BTreeMap<u32, Verdict>>,
+    /// Whether some hang on themselves: what rests on those does so, too.
+    pub(super) hangs: bool,
+}
+
+impl Outs {
+    pub(super) fn get(&self, n: u32) -> Option<Verdict> {
+        self.verdicts.get(&n).copied()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.verdicts.is_empty()
+    }
+}
 
 /// Whether verdicts give an author the right to what he made, being no farther from the owner than he was.
 pub(super) fn supports(
@@ -69,13 +86,16 @@ pub(super) fn outs(graph: &Graph, bits: &Bits, budget: &Budget) -> Result<Outs, 
         sure: BTreeSet::new(),
     };
     while court.settle()? {}
+    let hangs = !court.open.is_empty();
     court.suspend_the_rest();
     while court.settle()? {}
     court.close();
     let verdicts = court.verdicts.into_iter();
-    Ok(Arc::new(
-        verdicts.filter(|(_, v)| *v != Verdict::Counts).collect(),
-    ))
+    let verdicts = verdicts.filter(|(_, v)| *v != Verdict::Counts).collect();
+    Ok(Outs {
+        verdicts: Arc::new(verdicts),
+        hangs,
+    })
 }
 
 /// The attacked records, and all whose author's right may hang on one of those.
@@ -241,7 +261,7 @@ impl Court<'_> {
             return Ok(holds.map(|_| Verdict::Counts));
         }
         let (renewed, otherwise) = match &record.effect {
-            Effect::Add { .. } => (Verdict::Counts, Verdict::Out),
+            Effect::Add { .. } => (Verdict::StandsIn, Verdict::Out),
             _ if record.ends_another() => (Verdict::Out, Verdict::Suspends),
             _ => return Ok(Some(Verdict::Out)),
         };

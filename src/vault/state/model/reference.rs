@@ -20,6 +20,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Counts,
+    StandsIn,
     Suspends,
     Out,
 }
@@ -41,6 +42,8 @@ struct Said {
 pub(super) struct Judged {
     pub(super) counting: Set,
     pub(super) suspending: Set,
+    /// Of the counting ones those for which others stand in.
+    stood_for: Set,
 }
 
 impl Judged {
@@ -49,6 +52,7 @@ impl Judged {
         Self {
             counting: both(&self.counting),
             suspending: both(&self.suspending),
+            stood_for: both(&self.stood_for),
         }
     }
 
@@ -163,7 +167,13 @@ impl Model {
             let of = of.iter().filter(|n| self.about(**n) == Some(person));
             of.copied().collect()
         };
-        let counting = about(&judged.counting);
+        let all = about(&judged.counting);
+        let by_itself = &all - &judged.stood_for;
+        let unneeded = |n: &usize| {
+            let mut adds = by_itself.iter().filter(|m| self.is_add(**m));
+            judged.stood_for.contains(n) && adds.any(|m| !self.follows(*n, *m))
+        };
+        let counting: Set = all.iter().filter(|n| !unneeded(n)).copied().collect();
         let mut suspending = about(&judged.suspending);
         suspending.retain(|n| !counting.iter().any(|m| self.follows(*m, *n)));
         let last = self.heads_of(&counting);
@@ -298,10 +308,17 @@ impl Model {
             let of = verdicts.iter().filter(|(_, verdict)| **verdict == wanted);
             of.map(|(n, _)| *n).collect()
         };
+        let stood_for: Set = of(Verdict::StandsIn);
         Judged {
-            counting: of(Verdict::Counts),
+            counting: &of(Verdict::Counts) | &stood_for,
             suspending: of(Verdict::Suspends),
+            stood_for,
         }
+    }
+
+    /// Whether a record counts among all only because another stands in for it.
+    pub(super) fn is_stood_for(&self, n: usize) -> bool {
+        self.judge(&self.all()).stood_for.contains(&n)
     }
 
     /// The records of a set that count in it.
@@ -359,7 +376,7 @@ impl Model {
         let holds = self.holds(n, set, verdicts)?;
         let (renewed, otherwise) = match holds {
             true => return Some(Verdict::Counts),
-            false if self.is_add(n) => (Verdict::Counts, Verdict::Out),
+            false if self.is_add(n) => (Verdict::StandsIn, Verdict::Out),
             false if self.ends_another(n) => (Verdict::Out, Verdict::Suspends),
             false => return Some(Verdict::Out),
         };
