@@ -18,6 +18,7 @@ pub mod officer;
 mod passphrase;
 mod publish;
 pub mod record;
+pub mod recovery;
 pub mod room;
 pub mod slot;
 pub mod state;
@@ -35,6 +36,7 @@ pub use invitation::{Invitation, Offer};
 pub use joining::{JoinOptions, Pending, Request, find_request, join_request};
 pub use officer::{NewMember, Officer};
 pub use publish::Place;
+pub use recovery::{Drilled, RecoveryKey};
 pub use room::{Room, RoomReader};
 pub use skrin_crypto::passphrase::Argon2Params;
 pub use state::{
