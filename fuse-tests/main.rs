@@ -41,6 +41,7 @@ mod people;
 mod posix;
 mod postgres;
 mod power;
+mod recovery;
 mod relay;
 mod repair;
 mod rollback;

@@ -1,12 +1,14 @@
 //! Recovery keys: what they can, and what they cannot.
 
+use super::opening::FailingPuts;
 use super::people::{joined, member, owner};
 use super::*;
 use crate::record::{CutTips, EndReason, Label, MemberAdd, MemberRole, RecoveryPurpose, Role};
-use crate::{Class, RecoveryKey, What};
+use crate::{Class, Place, RecoveryKey, What};
 use skrin_base::ids::EpochId;
 use skrin_crypto::shares::join;
 use skrin_crypto::words::words_of;
+use std::sync::atomic::AtomicUsize;
 
 async fn enabled(w: &World) -> RecoveryKey {
     let unlocked = w.unlock().await;
@@ -212,4 +214,35 @@ async fn who_is_no_recovery_key_does_not_say_that_one_is_used() {
     let anna = owner(&w).await;
     let drilled = anna.unlocked.drill_recovery(&w.place()).await;
     assert_eq!(drilled.err().unwrap().class(), Class::NotAllowed);
+}
+
+#[tokio::test]
+async fn whoever_was_interrupted_while_enabling_repeats_it_with_the_same_key() {
+    for puts in 0.. {
+        let w = world(8).await;
+        let unlocked = w.unlock().await;
+        let key = unlocked
+            .make_recovery_key(&w.room().await, &w.entropy)
+            .unwrap();
+        let store = FailingPuts(MemoryStore::new(), AtomicUsize::new(puts));
+        store.0.restore(w.store.snapshot());
+        let place = Place {
+            store: &store,
+            ..w.place()
+        };
+        let first = unlocked.enable_recovery(&place, &key, "recovery").await;
+        w.store.restore(store.0.snapshot());
+        let again = unlocked.enable_recovery(&w.place(), &key, "recovery").await;
+        again.unwrap();
+        let drilled = opened(&w, &key)
+            .await
+            .drill_recovery(&w.place())
+            .await
+            .unwrap();
+        assert_eq!(drilled.opened, drilled.epochs);
+        if first.is_ok() {
+            assert!(puts > 4, "it was interrupted at each of them");
+            return;
+        }
+    }
 }
