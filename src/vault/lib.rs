@@ -15,6 +15,7 @@ pub mod invitation;
 pub mod joining;
 mod objects;
 pub mod officer;
+mod own_slots;
 mod passphrase;
 mod publish;
 pub mod record;

@@ -2,18 +2,17 @@
 //! (docs/format/vault.md, section 9; docs/adr/0024).
 
 use crate::officer::{NewMember, Officer, OwnKey};
+use crate::own_slots::{own_slot_name, put_own_slot};
 use crate::publish::{Place, announce};
-use crate::record::{History, MemberKeys, PersonKeys, Record, RecoveryPurpose, Role, SlotEntry};
+use crate::record::{History, MemberKeys, PersonKeys, Record, RecoveryPurpose, Role};
 use crate::room::{Room, RoomReader};
-use crate::slot::{SlotSecret, make_slot};
-use crate::unlock::slot_object;
-use crate::{Unlocked, VaultError, objects};
-use skrin_base::clock::random;
+use crate::slot::SlotSecret;
+use crate::{Unlocked, VaultError};
 use skrin_base::ids::PersonId;
 use skrin_base::{Entropy, Timestamp};
 use skrin_crypto::shares::{SharesError, divide};
 use skrin_crypto::words::words_of;
-use skrin_crypto::{KemSecret, RootSeed, RootSigner, WordsEntropy, WordsSigner, hash, keys};
+use skrin_crypto::{KemSecret, RootSeed, RootSigner, WordsEntropy, WordsSigner, keys};
 use zeroize::Zeroizing;
 
 /// A key that was made and is not in the vault yet. Bring its words, or its shares, to safety first; nothing else holds them.
@@ -121,20 +120,19 @@ impl Unlocked {
         let mut payload = self.payload();
         payload.person = key.person;
         payload.root_seed = RootSeed::from_bytes(*key.root.expose());
-        let slot = make_slot(&SlotSecret::Words(&key.words), &payload, place.entropy)?;
-        let entry = SlotEntry {
-            name: random(place.entropy),
-            hash: hash(&slot),
-        };
-        objects::put(place.store, slot_object(&entry), slot).await?;
+        let secret = SlotSecret::Words(&key.words);
+        let name = own_slot_name(self.vault(), key.person, "words");
+        let entry = put_own_slot(place, name, &secret, &payload).await?;
         let own = Officer {
             reader: RoomReader::for_root(*self.anchor(), &payload),
             person: key.person,
             vault_secret: self.copy_vault_secret(),
             key: OwnKey::Root(RootSigner::derive(&key.root, self.vault())),
         };
-        let record = Record::SlotAdd(entry);
-        own.publish(place, &mut room, record).await?;
+        if !room.state.lists_slot(key.person, entry) {
+            let record = Record::SlotAdd(entry);
+            own.publish(place, &mut room, record).await?;
+        }
         announce(place.store, &room).await?;
         Ok(room)
     }
