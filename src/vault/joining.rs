@@ -11,7 +11,6 @@ use crate::officer::{NewMember, Officer};
 use crate::own_slots::put_own_slot;
 use crate::publish::{Place, announce};
 use crate::record::Record;
-use crate::record::SlotEntry;
 use crate::room::{Room, RoomReader};
 use crate::slot::Payload;
 use crate::state::What;

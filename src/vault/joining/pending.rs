@@ -14,8 +14,8 @@ use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::passphrase::check_new_passphrase;
 use skrin_crypto::words::{parse_words, words_of};
 use skrin_crypto::{
-    KemSecret, LocalAad, RootSeed, RootSigner, VaultSecret, WordsEntropy, WordsSigner, hash, keys,
-    open, seal,
+    KemSecret, LocalAad, RootSeed, RootSigner, VaultSecret, WordsEntropy, WordsSigner, keys, open,
+    seal,
 };
 use zeroize::Zeroizing;
 
