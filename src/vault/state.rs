@@ -334,8 +334,8 @@ impl ControlState {
             .map_err(|cause| self.tangled(cause))
     }
 
-    /// What the next record and a commit name, in ascending order: at most 64 of the heads of what is in force, those with
-    /// the longest past first. What was taken back is named by nobody, so that nobody who was put out can add to it.
+    /// What the next record and a commit name, in ascending order: at most 64 of the heads of what is in force (`foremost`).
+    /// What was taken back is named by nobody, so that nobody who was put out can add to it.
     pub fn heads(&self) -> Vec<Hash32> {
         let mut good = BTreeSet::new();
         let (mut seen, mut todo) = (BTreeSet::new(), self.dag.heads());
@@ -351,7 +351,36 @@ impl ControlState {
                 false => drop(good.insert(record)),
             }
         }
-        self.dag.latest(good, CONTROL_PARENTS_MAX)
+        let latest = self.dag.latest(good).into_iter().collect();
+        let mut named = self.foremost(latest, CONTROL_PARENTS_MAX);
+        named.sort_unstable();
+        named
+    }
+
+    /// The most important of some heads. What counts goes before what only suspends, or somebody who was put out makes many
+    /// removals in the past, and hides by them his own from whoever goes by the heads that are named. For the same
+    /// reason it goes round the authors, those nearer to the owner first, and of each one the heads with the longest past.
+    fn foremost(&self, mut heads: Vec<Hash32>, most: usize) -> Vec<Hash32> {
+        if heads.len() <= most {
+            return heads;
+        }
+        let suspends = |head: &Hash32| self.graph.number(head).is_some_and(|n| !self.view.holds(n));
+        let author = |head: &Hash32| self.entries.get(head).map(|entry| entry.author);
+        let past = |head: &Hash32| std::cmp::Reverse(self.dag.depth(head));
+        heads.sort_by_cached_key(|head| (suspends(head), author(head), past(head), *head));
+        let mut of_author: BTreeMap<(bool, Option<PersonId>), usize> = BTreeMap::new();
+        let mut keyed = Vec::with_capacity(heads.len());
+        for head in heads {
+            let (late, by) = (suspends(&head), author(&head));
+            let nth = of_author.entry((late, by)).or_default();
+            *nth += 1;
+            let member = by.and_then(|by| self.now.members.get(&by));
+            let rank = member.map_or((true, None, 0), |m| (false, Some(m.role), m.depth));
+            keyed.push(((late, *nth, rank, past(&head), head), head));
+        }
+        keyed.sort_unstable();
+        keyed.truncate(most);
+        keyed.into_iter().map(|(_, head)| head).collect()
     }
 
     /// Whether a record that stands is taken back by an ending that is in force now, or stands on such a one.

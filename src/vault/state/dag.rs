@@ -80,10 +80,9 @@ impl Dag {
         out
     }
 
-    /// Of these records those that are ancestors of no other, in ascending order, and at most so many: of those with the
-    /// longest past.
-    pub(super) fn latest(&self, records: BTreeSet<Hash32>, most: usize) -> Vec<Hash32> {
-        let depth = |hash: &Hash32| self.nodes.get(hash).map_or(0, |node| node.depth);
+    /// Of these records those that are ancestors of no other.
+    pub(super) fn latest(&self, records: BTreeSet<Hash32>) -> BTreeSet<Hash32> {
+        let depth = |hash: &Hash32| self.depth(hash);
         let floor = records.iter().map(depth).min().unwrap_or(0);
         let mut latest = records.clone();
         let (mut seen, mut todo) = (BTreeSet::new(), records.into_iter().collect::<Vec<_>>());
@@ -95,11 +94,12 @@ impl Dag {
                 }
             }
         }
-        let mut latest: Vec<Hash32> = latest.into_iter().collect();
-        latest.sort_by_key(|hash| (std::cmp::Reverse(depth(hash)), *hash));
-        latest.truncate(most);
-        latest.sort_unstable();
         latest
+    }
+
+    /// How long the past of a record is.
+    pub(super) fn depth(&self, hash: &Hash32) -> u64 {
+        self.nodes.get(hash).map_or(0, |node| node.depth)
     }
 
     /// Whether `wanted` is one of `from` or an ancestor of one.

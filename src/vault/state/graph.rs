@@ -27,6 +27,11 @@ pub(super) struct Tangled(pub(super) &'static str);
 pub(super) struct Budget(AtomicU64);
 
 impl Budget {
+    #[cfg(test)]
+    pub(super) fn spent(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     fn charge(&self, steps: usize) -> Result<(), Tangled> {
         let before = self.0.fetch_add(steps as u64, Ordering::Relaxed);
         match before > STEPS_MAX {
@@ -148,6 +153,15 @@ impl Tracked {
         matches!(self.effect, Effect::Add { .. } | Effect::Role { .. })
     }
 
+    /// Whether it gives something to somebody else: whoever was put out, or left, must not have done so.
+    fn gives(&self) -> bool {
+        match &self.effect {
+            Effect::Add { .. } => true,
+            Effect::Role { person, .. } => *person != self.author,
+            _ => false,
+        }
+    }
+
     /// Whether it ends or lowers somebody else.
     fn ends_another(&self) -> bool {
         match &self.effect {
@@ -208,6 +222,11 @@ impl View {
 
     /// Whether it is, and is not taken back.
     pub(super) fn counts(&self, n: u32) -> bool {
+        matches!(self.verdict(n), Verdict::Counts | Verdict::StandsIn)
+    }
+
+    /// Whether it is, and counts by itself.
+    pub(super) fn holds(&self, n: u32) -> bool {
         self.verdict(n) == Verdict::Counts
     }
 
@@ -218,7 +237,7 @@ impl View {
 
     fn verdict(&self, n: u32) -> Verdict {
         match self.has(n) {
-            true => self.outs.get(&n).copied().unwrap_or(Verdict::Counts),
+            true => self.outs.get(n).unwrap_or(Verdict::Counts),
             false => Verdict::Absent,
         }
     }
@@ -321,6 +340,7 @@ impl Graph {
         if let [top] = *heads
             && let Some(node) = self.nodes.get(top as usize)
             && (node.before.is_empty() || !node.record.names_a_member())
+            && !node.before.hangs
         {
             // A record that stands is taken back by nothing among its ancestors, and nothing else is here; only by naming
             // a member it changes what they say.
@@ -430,27 +450,29 @@ impl Graph {
         Ok(())
     }
 
-    /// Whether `ending` takes back what `record` says, if they do not know of each other. What somebody says of himself
-    /// takes nothing back, or he could undo by it what he did long ago; that he revokes a device does. What a manager did
-    /// as one is taken back only by somebody nearer to the owner than he was.
+    /// Whether `ending` takes back what `record` says, if they do not know of each other. What a manager gave to others is
+    /// taken back by every ending of him, his own too: else he gives on, from the past, after he left or made less of
+    /// himself. Whom a manager ended is ended, but where somebody nearer to the owner ends that manager; and nobody undoes
+    /// what he did by ending himself, but by revoking the device.
     fn ends(ending: &Tracked, record: &Tracked) -> bool {
+        let by_other = ending.author != record.author;
         let above = record.need > Role::Manager || ending.depth < record.depth;
-        let by_other = ending.author != record.author && above;
+        let reaches = record.gives() || by_other && above;
         match &ending.effect {
-            Effect::Remove { person, .. } => by_other && *person == record.author,
+            Effect::Remove { person, .. } => reaches && *person == record.author,
             Effect::Role { person, role, .. } => {
-                by_other && *person == record.author && *role > record.need
+                reaches && *person == record.author && *role > record.need
             }
             Effect::Revoke { device, .. } => record.device == Some(*device),
             _ => false,
         }
     }
 
-    /// The demotions that shield a record from being taken back by an ending: where a device is revoked by somebody who was
-    /// made less than the record needs, by one who knew of the record and not of the revocation.
+    /// The demotions that shield a record, if they count, from being taken back by its own author: where he ends himself, or
+    /// his device, after he was made less than the record needs, by one who knew of the record and not of that ending.
     fn shields(&self, ending: u32, on: u32) -> impl Iterator<Item = u32> {
         let pair = self.record(on).zip(self.record(ending));
-        let pair = pair.filter(|(_, ending)| matches!(ending.effect, Effect::Revoke { .. }));
+        let pair = pair.filter(|(record, ending)| ending.author == record.author);
         let about = pair.and_then(|(record, _)| self.about.get(&record.author));
         let shields = move |n: &u32| {
             let role = match self.record(*n).map(|record| &record.effect) {
@@ -516,6 +538,21 @@ impl Graph {
                 depth: 0,
             });
         }
+        let is_add = |n: u32| {
+            let effect = self.record(n).map(|record| &record.effect);
+            matches!(effect, Some(Effect::Add { .. }))
+        };
+        let all = || self.about.get(person).into_iter().flatten().copied();
+        let holding = all().filter(|n| is_add(*n) && verdict(*n) == Verdict::Counts);
+        let holding: Vec<u32> = holding.collect();
+        // An Add for which another stands in says nothing beside that: else whoever was put out gives back, from the past, a
+        // role that was taken since.
+        let verdict = |n: u32| match verdict(n) {
+            Verdict::StandsIn if holding.iter().all(|add| self.precedes(*add, n)) => {
+                Verdict::Counts
+            }
+            other => other,
+        };
         let mut last: Vec<u32> = Vec::new();
         let (mut suspending, mut removes, mut adds) = (Vec::new(), Vec::new(), Vec::new());
         for n in self.about.get(person).into_iter().flatten().rev() {

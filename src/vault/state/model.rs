@@ -4,6 +4,7 @@
 mod attacks;
 mod examples;
 mod reference;
+mod size;
 
 use super::{ControlState, World};
 use crate::Anchor;

@@ -5,6 +5,8 @@
 //! somebody else that does not count *suspends* him all the same, until he is named by a record that counts and follows
 //! what took the ending back. Depths only grow downwards, so that no two endings take each other back; what hangs on
 //! itself in spite of that (by way of who let in whom) does not count, and suspends.
+//!
+//! What suspends takes from people and never gives: nothing is shielded by it.
 
 use super::{Bits, Budget, Effect, Graph, Tangled, Tracked};
 use crate::record::Role;
@@ -16,6 +18,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     Counts,
+    /// A MemberAdd that does not count by itself: another stands in for it, so that what rests on it is not lost.
+    StandsIn,
     /// An ending that does not count and ends whom it names until he is named again.
     Suspends,
     Out,
@@ -31,7 +35,22 @@ impl Verdict {
 }
 
 /// The records that do not count, by number.
-pub(super) type Outs = Arc<BTreeMap<u32, Verdict>>;
+#[derive(Clone, Default)]
+pub(super) struct Outs {
+    verdicts: Arc<BTreeMap<u32, Verdict>>,
+    /// Whether some hang on themselves: what rests on those does so, too.
+    pub(super) hangs: bool,
+}
+
+impl Outs {
+    pub(super) fn get(&self, n: u32) -> Option<Verdict> {
+        self.verdicts.get(&n).copied()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.verdicts.is_empty()
+    }
+}
 
 /// Whether verdicts give an author the right to what he made, being no farther from the owner than he was.
 pub(super) fn supports(
@@ -64,13 +83,19 @@ pub(super) fn outs(graph: &Graph, bits: &Bits, budget: &Budget) -> Result<Outs, 
         open: doubtful(graph, bits, &attacked, budget)?,
         verdicts: BTreeMap::new(),
         causes: BTreeMap::new(),
+        sure: BTreeSet::new(),
     };
+    while court.settle()? {}
+    let hangs = !court.open.is_empty();
+    court.suspend_the_rest();
     while court.settle()? {}
     court.close();
     let verdicts = court.verdicts.into_iter();
-    Ok(Arc::new(
-        verdicts.filter(|(_, v)| *v != Verdict::Counts).collect(),
-    ))
+    let verdicts = verdicts.filter(|(_, v)| *v != Verdict::Counts).collect();
+    Ok(Outs {
+        verdicts: Arc::new(verdicts),
+        hangs,
+    })
 }
 
 /// The attacked records, and all whose author's right may hang on one of those.
@@ -115,6 +140,8 @@ struct Court<'a> {
     verdicts: BTreeMap<u32, Verdict>,
     /// The endings that a record may have fallen by, as far as they were asked for.
     causes: BTreeMap<u32, Arc<Bits>>,
+    /// Endings of others that nobody renews: whether they count or not, they are in force.
+    sure: BTreeSet<u32>,
 }
 
 impl Court<'_> {
@@ -165,34 +192,60 @@ impl Court<'_> {
         )))
     }
 
+    /// Whether an ending is in force; `None` if it is not known yet.
+    fn is_in_force(&mut self, ending: u32) -> Result<Option<bool>, Tangled> {
+        if let Some(verdict) = self.verdict(ending) {
+            return Ok(Some(verdict.is_in_force()));
+        }
+        if self.sure.contains(&ending) {
+            return Ok(Some(true));
+        }
+        let graph = self.graph;
+        let record = graph.record(ending).filter(|r| r.ends_another());
+        let Some(record) = record else {
+            return Ok(None);
+        };
+        if self.is_renewed(ending, record)? != Some(false) {
+            return Ok(None);
+        }
+        self.sure.insert(ending);
+        Ok(Some(true))
+    }
+
     /// Whether one ending takes a record back.
-    fn strikes(&self, ending: u32, n: u32) -> Option<bool> {
+    fn strikes(&mut self, ending: u32, n: u32) -> Result<Option<bool>, Tangled> {
+        let graph = self.graph;
         let mut open = false;
-        for shield in self.graph.shields(ending, n) {
+        for shield in graph.shields(ending, n) {
             match self.verdict(shield) {
-                Some(verdict) if verdict.is_in_force() => return Some(false),
+                Some(Verdict::Counts) => return Ok(Some(false)),
                 Some(_) => {}
                 None => open = true,
             }
         }
-        match self.verdict(ending) {
-            Some(verdict) if !verdict.is_in_force() => Some(false),
-            Some(_) if !open => Some(true),
+        Ok(match self.is_in_force(ending)? {
+            Some(false) => Some(false),
+            Some(true) if !open => Some(true),
             _ => None,
-        }
+        })
     }
 
     /// Whether a record holds: no ending strikes it, and its author had the right.
-    fn holds(&self, n: u32, record: &Tracked) -> Result<Option<bool>, Tangled> {
-        let attackers = self.graph.attackers.get(&n).map_or(&[][..], |v| v);
+    fn holds(&mut self, n: u32, record: &Tracked) -> Result<Option<bool>, Tangled> {
+        let graph = self.graph;
+        let attackers = graph.attackers.get(&n).map_or(&[][..], |v| v);
         self.budget.charge(1 + attackers.len())?;
-        let all: BTreeSet<Option<bool>> = attackers.iter().map(|a| self.strikes(*a, n)).collect();
-        if all.contains(&Some(true)) {
-            return Ok(Some(false));
+        let mut open = false;
+        for attacker in attackers {
+            match self.strikes(*attacker, n)? {
+                Some(true) => return Ok(Some(false)),
+                Some(false) => {}
+                None => open = true,
+            }
         }
         Ok(match self.support(n, record)? {
             Some(false) => Some(false),
-            Some(true) if !all.contains(&None) => Some(true),
+            Some(true) if !open => Some(true),
             _ => None,
         })
     }
@@ -208,7 +261,7 @@ impl Court<'_> {
             return Ok(holds.map(|_| Verdict::Counts));
         }
         let (renewed, otherwise) = match &record.effect {
-            Effect::Add { .. } => (Verdict::Counts, Verdict::Out),
+            Effect::Add { .. } => (Verdict::StandsIn, Verdict::Out),
             _ if record.ends_another() => (Verdict::Out, Verdict::Suspends),
             _ => return Ok(Some(Verdict::Out)),
         };
@@ -302,15 +355,19 @@ impl Court<'_> {
         self.verdicts.insert(n, verdict);
     }
 
-    /// Nothing follows any more: what is left hangs on itself, and does not count.
+    /// Nothing follows any more: what is left hangs on itself, and does not count. First the endings of others, which are in
+    /// force all the same: what else only hung on those is then decided as usual, and nobody loses by it what is his.
+    fn suspend_the_rest(&mut self) {
+        let graph = self.graph;
+        let suspends = |n: &u32| graph.record(*n).is_some_and(Tracked::ends_another);
+        let all: Vec<u32> = self.open.iter().copied().filter(suspends).collect();
+        all.into_iter()
+            .for_each(|n| self.decide(n, Verdict::Suspends));
+    }
+
     fn close(&mut self) {
         for n in std::mem::take(&mut self.open) {
-            let suspends = self.graph.record(n).is_some_and(Tracked::ends_another);
-            let verdict = match suspends {
-                true => Verdict::Suspends,
-                false => Verdict::Out,
-            };
-            self.verdicts.insert(n, verdict);
+            self.verdicts.insert(n, Verdict::Out);
         }
     }
 }

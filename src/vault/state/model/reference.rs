@@ -20,6 +20,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     Counts,
+    StandsIn,
     Suspends,
     Out,
 }
@@ -41,6 +42,8 @@ struct Said {
 pub(super) struct Judged {
     pub(super) counting: Set,
     pub(super) suspending: Set,
+    /// Of the counting ones those for which others stand in.
+    stood_for: Set,
 }
 
 impl Judged {
@@ -49,6 +52,7 @@ impl Judged {
         Self {
             counting: both(&self.counting),
             suspending: both(&self.suspending),
+            stood_for: both(&self.stood_for),
         }
     }
 
@@ -163,7 +167,13 @@ impl Model {
             let of = of.iter().filter(|n| self.about(**n) == Some(person));
             of.copied().collect()
         };
-        let counting = about(&judged.counting);
+        let all = about(&judged.counting);
+        let by_itself = &all - &judged.stood_for;
+        let unneeded = |n: &usize| {
+            let mut adds = by_itself.iter().filter(|m| self.is_add(**m));
+            judged.stood_for.contains(n) && adds.any(|m| !self.follows(*n, *m))
+        };
+        let counting: Set = all.iter().filter(|n| !unneeded(n)).copied().collect();
         let mut suspending = about(&judged.suspending);
         suspending.retain(|n| !counting.iter().any(|m| self.follows(*m, *n)));
         let last = self.heads_of(&counting);
@@ -241,11 +251,16 @@ impl Model {
     fn ends(&self, ending: usize, record: usize) -> bool {
         let (ending, record) = (&self.said[ending], &self.said[record]);
         let need = self.need(record.author, record.kind);
+        let gives = match record.kind {
+            Kind::Add(..) => true,
+            Kind::Role(whom, _) => whom != record.author,
+            _ => false,
+        };
         let above = need > Role::Manager || ending.depth < record.depth;
-        let by_other = ending.author != record.author && above;
+        let reaches = gives || (ending.author != record.author && above);
         match ending.kind {
-            Kind::Remove(person) => by_other && person == record.author,
-            Kind::Role(person, role) => by_other && person == record.author && role > need,
+            Kind::Remove(person) => reaches && person == record.author,
+            Kind::Role(person, role) => reaches && person == record.author && role > need,
             Kind::Revoke(device) => record.device == Some(device),
             _ => false,
         }
@@ -260,11 +275,24 @@ impl Model {
     /// What becomes of the records of a set. What nothing decides does not count, and suspends.
     pub(super) fn judge(&self, set: &Set) -> Judged {
         let mut verdicts: BTreeMap<usize, Verdict> = BTreeMap::new();
+        self.decide(set, &mut verdicts);
+        for n in set.iter().filter(|n| self.ends_another(**n)) {
+            verdicts.entry(*n).or_insert(Verdict::Suspends);
+        }
+        self.decide(set, &mut verdicts);
+        for n in set {
+            verdicts.entry(*n).or_insert(Verdict::Out);
+        }
+        Self::judged(&verdicts)
+    }
+
+    /// All that follows from what is decided.
+    fn decide(&self, set: &Set, verdicts: &mut BTreeMap<usize, Verdict>) {
         loop {
             let before = verdicts.len();
             for n in set {
                 if !verdicts.contains_key(n)
-                    && let Some(verdict) = self.verdict(*n, set, &verdicts)
+                    && let Some(verdict) = self.verdict(*n, set, verdicts)
                 {
                     verdicts.insert(*n, verdict);
                 }
@@ -273,13 +301,6 @@ impl Model {
                 break;
             }
         }
-        for n in set {
-            verdicts.entry(*n).or_insert(match self.ends_another(*n) {
-                true => Verdict::Suspends,
-                false => Verdict::Out,
-            });
-        }
-        Self::judged(&verdicts)
     }
 
     fn judged(verdicts: &BTreeMap<usize, Verdict>) -> Judged {
@@ -287,10 +308,17 @@ impl Model {
             let of = verdicts.iter().filter(|(_, verdict)| **verdict == wanted);
             of.map(|(n, _)| *n).collect()
         };
+        let stood_for: Set = of(Verdict::StandsIn);
         Judged {
-            counting: of(Verdict::Counts),
+            counting: &of(Verdict::Counts) | &stood_for,
             suspending: of(Verdict::Suspends),
+            stood_for,
         }
+    }
+
+    /// Whether a record counts among all only because another stands in for it.
+    pub(super) fn is_stood_for(&self, n: usize) -> bool {
+        self.judge(&self.all()).stood_for.contains(&n)
     }
 
     /// The records of a set that count in it.
@@ -317,12 +345,13 @@ impl Model {
         Some(self.supported(n, &Self::judged(verdicts)))
     }
 
-    /// A demotion below what a record needs, by one who knew of the record and not of the revocation that would take it back.
+    /// A demotion below what a record needs, by one who knew of the record and not of its author's own ending that would take
+    /// it back.
     fn shields(&self, shield: usize, ending: usize, record: usize) -> bool {
         let said = &self.said[record];
         let need = self.need(said.author, said.kind);
         let past = &self.said[shield].past;
-        matches!(self.said[ending].kind, Kind::Revoke(_))
+        self.said[ending].author == said.author
             && self.ends_another(shield)
             && matches!(self.said[shield].kind, Kind::Role(who, role) if who == said.author && role > need)
             && past.contains(&record)
@@ -347,7 +376,7 @@ impl Model {
         let holds = self.holds(n, set, verdicts)?;
         let (renewed, otherwise) = match holds {
             true => return Some(Verdict::Counts),
-            false if self.is_add(n) => (Verdict::Counts, Verdict::Out),
+            false if self.is_add(n) => (Verdict::StandsIn, Verdict::Out),
             false if self.ends_another(n) => (Verdict::Out, Verdict::Suspends),
             false => return Some(Verdict::Out),
         };
@@ -363,14 +392,24 @@ impl Model {
     }
 
     fn holds(&self, n: usize, set: &Set, verdicts: &BTreeMap<usize, Verdict>) -> Option<bool> {
-        let in_force = |m: &usize| verdicts.get(m).map(|verdict| *verdict != Verdict::Out);
+        // An ending of another that nobody renews is in force, counting or not.
+        let in_force = |m: &usize| match verdicts.get(m) {
+            Some(verdict) => Some(*verdict != Verdict::Out),
+            None if self.ends_another(*m) => {
+                let namings = self.namings(*m, set);
+                let fails = |by: &usize| verdicts.get(by).is_some_and(|v| *v != Verdict::Counts);
+                namings.iter().all(fails).then_some(true)
+            }
+            None => None,
+        };
+        let counts = |m: &usize| verdicts.get(m).map(|verdict| *verdict == Verdict::Counts);
         let shielded = |m: &usize| {
             let shields = self.shields_of(n, *m, set);
-            shields.iter().any(|s| in_force(s) == Some(true))
+            shields.iter().any(|s| counts(s) == Some(true))
         };
         let bare = |m: &usize| {
             let shields = self.shields_of(n, *m, set);
-            shields.iter().all(|s| in_force(s) == Some(false))
+            shields.iter().all(|s| counts(s) == Some(false))
         };
         let attackers = self.attackers(n, set);
         if attackers
