@@ -42,6 +42,7 @@ mod posix;
 mod postgres;
 mod power;
 mod relay;
+mod remounts;
 mod repair;
 mod rollback;
 mod rsync;
