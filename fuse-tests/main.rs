@@ -43,6 +43,7 @@ mod postgres;
 mod power;
 mod recovery;
 mod relay;
+mod remounts;
 mod repair;
 mod rollback;
 mod rsync;

@@ -5,7 +5,8 @@ suite.py hold PATH USER          opens it and keeps it open until a line comes o
 suite.py second PATH USER        opens it; prints whether it may be written, and what it says
 suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
-suite.py window PATH             opens it in a window on $DISPLAY, types into it and saves by keys
+suite.py window PATH...          opens each in a window on $DISPLAY, types into it and saves by keys
+suite.py autosave PATH           in a window: edits it, waits until LibreOffice saves it for recovery by itself, and is killed; recovers it; prints what it says
 """
 import atexit
 import os
@@ -43,15 +44,21 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
+# After a minute, the least that it takes.
+AUTOSAVE = """<item oor:path="/org.openoffice.Office.Recovery/AutoSave"><prop oor:name="Enabled" oor:op="fuse"><value>true</value></prop></item>
+<item oor:path="/org.openoffice.Office.Recovery/AutoSave"><prop oor:name="TimeIntervall" oor:op="fuse"><value>1</value></prop></item>
+"""
+
+
 class Office:
     """One running LibreOffice."""
 
-    def __init__(self, profile, user, window=False, arguments=()):
+    def __init__(self, profile, user, window=False, arguments=(), settings=""):
         os.makedirs(f"{profile}/user", exist_ok=True)
-        settings = f"{profile}/user/registrymodifications.xcu"
-        if not os.path.exists(settings):
-            with open(settings, "w") as file:
-                file.write(PROFILE.format(user=user))
+        registry = f"{profile}/user/registrymodifications.xcu"
+        if not os.path.exists(registry):
+            with open(registry, "w") as file:
+                file.write(PROFILE.format(user=user).replace("</oor:items>", settings + "</oor:items>"))
         pipe = f"skrin-{os.getpid()}-{time.monotonic_ns()}"
         # The program itself and not the script that starts it, so that a kill reaches it.
         command = ["/usr/lib/libreoffice/program/soffice.bin", "--nologo", "--nodefault", "--nofirststartwizard"]
@@ -233,6 +240,29 @@ def recovery(office, command):
     office.context.getValueByName("/singletons/com.sun.star.frame.theAutoRecovery").dispatch(url, ())
 
 
+def killed_when_noted(office, profile, copy):
+    """It notes a moment later where the copy is."""
+    for _ in range(300):
+        with open(f"{profile}/user/registrymodifications.xcu") as settings:
+            if copy in settings.read():
+                break
+        time.sleep(0.1)
+    os.kill(office.process.pid, signal.SIGKILL)
+    office.process.wait()
+
+
+def recovered(profile):
+    office = Office(profile, "Anna", window=True)
+    recovery(office, "/doSessionRestore")
+    documents = office.desktop.Components.createEnumeration()
+    while documents.hasMoreElements():
+        document = documents.nextElement()
+        print(f"{document.URL}: {read(document)}")
+        saved(document)
+        document.close(True)
+    office.end()
+
+
 def crash(profile, path):
     office = Office(profile, "Anna", window=True)
     backups = os.path.join(os.path.dirname(path), "backups")
@@ -244,24 +274,8 @@ def crash(profile, path):
     recovery(office, "/doSessionSave")
     copies = [name for name in os.listdir(backups) if os.path.basename(path) in name]
     check(copies, "nothing was saved for recovery")
-    # It notes a moment later where that is.
-    for _ in range(300):
-        with open(f"{profile}/user/registrymodifications.xcu") as settings:
-            if copies[0] in settings.read():
-                break
-        time.sleep(0.1)
-    os.kill(office.process.pid, signal.SIGKILL)
-    office.process.wait()
-
-    office = Office(profile, "Anna", window=True)
-    recovery(office, "/doSessionRestore")
-    documents = office.desktop.Components.createEnumeration()
-    while documents.hasMoreElements():
-        document = documents.nextElement()
-        print(f"{document.URL}: {read(document)}")
-        saved(document)
-        document.close(True)
-    office.end()
+    killed_when_noted(office, profile, copies[0])
+    recovered(profile)
 
 
 def press(document, path, is_done, *keys):
@@ -279,18 +293,45 @@ def press(document, path, is_done, *keys):
     sys.exit(f"{keys} did not come through")
 
 
-def window(profile, path):
+def window(profile, *paths):
     office = Office(profile, "Anna", window=True)
-    document = office.load(path, hidden=False)
-    press(document, path, lambda: "typed" in read(document), "type", "typed")
-    press(document, path, lambda: not document.isModified(), "key", "ctrl+s")
-    document.close(True)
+    for path in paths:
+        document = office.load(path, hidden=False)
+        if hasattr(document, "Sheets"):
+            press(document, path, lambda: "typed" in read(document), "key", "ctrl+Home", "type", "typed\n")
+        elif hasattr(document, "Text"):
+            press(document, path, lambda: "typed" in read(document), "type", "typed")
+        else:
+            # The only shape, its text.
+            press(document, path, lambda: "typed" in read(document), "key", "Tab", "key", "F2", "type", "typed")
+        press(document, path, lambda: not document.isModified(), "key", "Escape", "key", "ctrl+s")
+        document.close(True)
+        document = office.load(path, option("ReadOnly", True))
+        check("typed" in read(document), f"{path}: {read(document)!r}")
+        document.close(True)
     office.end()
+
+
+def autosave(profile, path):
+    office = Office(profile, "Anna", window=True, settings=AUTOSAVE)
+    backups = os.path.join(os.path.dirname(path), "backups")
+    os.makedirs(backups, exist_ok=True)
+    office.service("com.sun.star.util.PathSettings").Backup = uno.systemPathToFileUrl(backups)
+    document = office.load(path, hidden=False)
+    write(document, "not saved by anybody")
+    end = time.monotonic() + 300
+    copies = []
+    while not copies and time.monotonic() < end:
+        copies = [name for name in os.listdir(backups) if os.path.basename(path) in name]
+        time.sleep(0.5)
+    check(copies, "nothing was saved by itself")
+    killed_when_noted(office, profile, copies[0])
+    recovered(profile)
 
 
 def main():
     verb, rest = sys.argv[1], sys.argv[2:]
-    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window}
+    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window, "autosave": autosave}
     if verb == "told":
         # Of the same user of the machine LibreOffice says "yourself".
         nobody = pwd.getpwnam("nobody")

@@ -46,6 +46,9 @@ fn rest(mut child: Child) -> String {
     text
 }
 
+/// How wide it is where nobody says: a bar that is wider goes on in the next line.
+const WIDTH: usize = 80;
+
 /// The lines that a terminal shows at the end. It knows what progress bars need: to go back to the beginning of the line, to clear
 /// it, and to go up.
 fn screen(text: &str) -> Vec<String> {
@@ -60,11 +63,19 @@ fn screen(text: &str) -> Vec<String> {
                 let sequence: String = take_through(&mut chars, char::is_alphabetic);
                 match sequence.as_str() {
                     "[2K" | "[K" => lines[row].clear(),
-                    "[1A" => row -= 1,
+                    "[1A" => {
+                        row = row
+                            .checked_sub(1)
+                            .unwrap_or_else(|| panic!("above the top: {text:?}"))
+                    }
                     other => panic!("{other:?} in {text:?}"),
                 }
             }
             c => {
+                if column == WIDTH {
+                    (row, column) = (row + 1, 0);
+                    lines.resize_with(lines.len().max(row + 1), Vec::new);
+                }
                 if lines[row].len() <= column {
                     lines[row].resize(column + 1, ' ');
                 }
