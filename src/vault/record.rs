@@ -173,7 +173,7 @@ numbered!(/** What a member may do. */ Role, "role", {
     /** Change membership. */ Manager = 2,
     /** Write. */ Editor = 3,
     /** Read. */ Reader = 4,
-    /** Read, without devices: a recovery key. */ Recovery = 5,
+    /** Read, without devices: a recovery key. */ Recovery = 6,
 });
 
 numbered!(/** What a recovery key was used for. */ RecoveryPurpose, "purpose of a recovery key", {
