@@ -222,7 +222,7 @@ fn what_is_not_above_the_checkpoint_that_a_commit_calls_standing_may_be_named_ag
     for (floor, went_back) in [(time - 1, true), (time, false)] {
         commit.standing = Some(CheckpointRef {
             name: [1; 16],
-            root: Hash32([2; 32]),
+            hash: Hash32([2; 32]),
             floor,
         });
         let mut graph = lanes.known[1].clone();
