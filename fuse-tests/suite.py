@@ -6,7 +6,6 @@ suite.py second PATH USER        opens it; prints whether it may be written, and
 suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
 suite.py window PATH...          opens each in a window on $DISPLAY, types into it and saves by keys
-suite.py autosave PATH           in a window: edits it, waits until LibreOffice saves it for recovery by itself, and is killed; recovers it; prints what it says
 """
 import atexit
 import os
@@ -44,21 +43,15 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-# After a minute, the least that it takes.
-AUTOSAVE = """<item oor:path="/org.openoffice.Office.Recovery/AutoSave"><prop oor:name="Enabled" oor:op="fuse"><value>true</value></prop></item>
-<item oor:path="/org.openoffice.Office.Recovery/AutoSave"><prop oor:name="TimeIntervall" oor:op="fuse"><value>1</value></prop></item>
-"""
-
-
 class Office:
     """One running LibreOffice."""
 
-    def __init__(self, profile, user, window=False, arguments=(), settings=""):
+    def __init__(self, profile, user, window=False, arguments=()):
         os.makedirs(f"{profile}/user", exist_ok=True)
-        registry = f"{profile}/user/registrymodifications.xcu"
-        if not os.path.exists(registry):
-            with open(registry, "w") as file:
-                file.write(PROFILE.format(user=user).replace("</oor:items>", settings + "</oor:items>"))
+        settings = f"{profile}/user/registrymodifications.xcu"
+        if not os.path.exists(settings):
+            with open(settings, "w") as file:
+                file.write(PROFILE.format(user=user))
         pipe = f"skrin-{os.getpid()}-{time.monotonic_ns()}"
         # The program itself and not the script that starts it, so that a kill reaches it.
         command = ["/usr/lib/libreoffice/program/soffice.bin", "--nologo", "--nodefault", "--nofirststartwizard"]
@@ -312,26 +305,9 @@ def window(profile, *paths):
     office.end()
 
 
-def autosave(profile, path):
-    office = Office(profile, "Anna", window=True, settings=AUTOSAVE)
-    backups = os.path.join(os.path.dirname(path), "backups")
-    os.makedirs(backups, exist_ok=True)
-    office.service("com.sun.star.util.PathSettings").Backup = uno.systemPathToFileUrl(backups)
-    document = office.load(path, hidden=False)
-    write(document, "not saved by anybody")
-    end = time.monotonic() + 300
-    copies = []
-    while not copies and time.monotonic() < end:
-        copies = [name for name in os.listdir(backups) if os.path.basename(path) in name]
-        time.sleep(0.5)
-    check(copies, "nothing was saved by itself")
-    killed_when_noted(office, profile, copies[0])
-    recovered(profile)
-
-
 def main():
     verb, rest = sys.argv[1], sys.argv[2:]
-    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window, "autosave": autosave}
+    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window}
     if verb == "told":
         # Of the same user of the machine LibreOffice says "yourself".
         nobody = pwd.getpwnam("nobody")
