@@ -97,7 +97,13 @@ fn what_a_removed_manager_says_of_the_past_of_a_large_team_does_not_keep_it_from
         let again = stage.unheard(0, Say::Add(whom, Role::Editor), &state.heads());
         head = again.0;
         state
-            .accept(stage.opened(&[again.clone()]).remove(0).ok().unwrap())
+            .accept(
+                stage
+                    .opened(std::slice::from_ref(&again))
+                    .remove(0)
+                    .ok()
+                    .unwrap(),
+            )
             .unwrap();
         all.push(again);
     }
