@@ -87,8 +87,9 @@ pub(super) fn outs(graph: &Graph, bits: &Bits, budget: &Budget) -> Result<Outs, 
     };
     while court.settle()? {}
     let hangs = !court.open.is_empty();
-    court.suspend_the_rest();
-    while court.settle()? {}
+    while court.suspend_the_first()? {
+        while court.settle()? {}
+    }
     court.close();
     let verdicts = court.verdicts.into_iter();
     let verdicts = verdicts.filter(|(_, v)| *v != Verdict::Counts).collect();
@@ -355,14 +356,21 @@ impl Court<'_> {
         self.verdicts.insert(n, verdict);
     }
 
-    /// Nothing follows any more: what is left hangs on itself, and does not count. First the endings of others, which are in
-    /// force all the same: what else only hung on those is then decided as usual, and nobody loses by it what is his.
-    fn suspend_the_rest(&mut self) {
+    /// Nothing follows any more: what is left hangs on itself, and does not count. First the endings of others that follow
+    /// no other such are in force all the same. What only hung on those is then decided as usual, or somebody loses by it
+    /// what is his, and what the next record names says something else than all. Says whether there was one.
+    fn suspend_the_first(&mut self) -> Result<bool, Tangled> {
         let graph = self.graph;
         let suspends = |n: &u32| graph.record(*n).is_some_and(Tracked::ends_another);
         let all: Vec<u32> = self.open.iter().copied().filter(suspends).collect();
-        all.into_iter()
-            .for_each(|n| self.decide(n, Verdict::Suspends));
+        let mut bits = Bits::default();
+        all.iter().for_each(|n| bits.insert(*n));
+        self.budget.charge(all.len() * (1 + bits.0.len()))?;
+        let is_first = |n: &u32| graph.ancestors(*n).is_some_and(|a| !a.meets(&bits));
+        for n in all.iter().filter(|n| is_first(n)) {
+            self.decide(*n, Verdict::Suspends);
+        }
+        Ok(!all.is_empty())
     }
 
     fn close(&mut self) {

@@ -276,10 +276,20 @@ impl Model {
     pub(super) fn judge(&self, set: &Set) -> Judged {
         let mut verdicts: BTreeMap<usize, Verdict> = BTreeMap::new();
         self.decide(set, &mut verdicts);
-        for n in set.iter().filter(|n| self.ends_another(**n)) {
-            verdicts.entry(*n).or_insert(Verdict::Suspends);
+        loop {
+            let left = |n: &&usize| self.ends_another(**n) && !verdicts.contains_key(n);
+            let left: Set = set.iter().filter(left).copied().collect();
+            if left.is_empty() {
+                break;
+            }
+            for n in left
+                .iter()
+                .filter(|n| self.said[**n].past.is_disjoint(&left))
+            {
+                verdicts.insert(*n, Verdict::Suspends);
+            }
+            self.decide(set, &mut verdicts);
         }
-        self.decide(set, &mut verdicts);
         for n in set {
             verdicts.entry(*n).or_insert(Verdict::Out);
         }
