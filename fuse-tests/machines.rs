@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Dice, LETS_GO, Run, SKRIN, Vault, command, is_alive, kill, wait_for};
+use crate::harness::{Dice, LETS_GO, Mount, Run, SKRIN, Vault, command, is_alive, kill, wait_for};
 use crate::storages::On;
 
 /// Puts the program where mount(8) looks for helpers, tells that it is done, and stays.
@@ -551,6 +551,31 @@ fn the_units_for_systemd_are_well_formed_and_name_a_program_that_is_there() {
         let line = unit.lines().find(|line| line.starts_with(begins));
         assert!(line.is_some_and(|line| line.ends_with(ends)), "{unit}");
     }
+    service_starts_and_stops(&unit);
+}
+
+/// What the service's lines do when they are run as they stand, with its file of settings as environment.
+fn service_starts_and_stops(unit: &str) {
+    let vault = Vault::new(On::Local);
+    let dir = vault.path("safe");
+    let run = |begins: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(begins));
+        let line = line.unwrap().replacen("skrin", SKRIN, 1);
+        let mut shell = command("sh");
+        shell.args(["-c", &line]).env("VAULT", vault.address());
+        shell.env("DIR", &dir).env("HOME", vault.path("home"));
+        shell.env("SKRIN_STATE_DIR", vault.state("service"));
+        shell.env("SKRIN_PASSPHRASE_FILE", vault.path("passphrase"));
+        shell.output_ok();
+    };
+    run("ExecStart=");
+    let mount = Mount::adopt(&vault, dir.clone());
+    std::fs::write(mount.join("file"), "written").unwrap();
+    run("ExecStop=");
+    assert!(!dir.exists(), "it was made for the mount");
+    let again = vault.mount("a");
+    assert_eq!(std::fs::read(again.join("file")).unwrap(), b"written");
+    again.unmount();
 }
 
 #[test]
@@ -629,7 +654,7 @@ impl Drop for Copy {
 #[test]
 fn an_unmount_says_who_has_the_mount_in_another_namespace_and_leaves_it_to_him() {
     let vault = Vault::new(On::Local);
-    let unmount = |mount: &crate::harness::Mount<'_>, copy: &Copy| {
+    let unmount = |mount: &Mount<'_>, copy: &Copy| {
         let (code, said) = vault.skrin(&["unmount"]).arg(mount.path()).code();
         assert_eq!(code, 6, "{said}");
         // The shell may not have become what it runs yet.

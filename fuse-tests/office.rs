@@ -263,7 +263,15 @@ fn a_window_is_typed_into_and_saved_by_keys_and_recovers_after_a_kill() {
     let screen = Screen::start();
     let letter = here.join("letter.odt");
     let report = here.join("report.docx");
-    let mut typed = suite("window", &[letter.to_str().unwrap()]);
+    let sheet = here.join("sheet.ods");
+    // The same in another format, and slides.
+    let more = here.join("more");
+    std::fs::create_dir(&more).unwrap();
+    suite("all", &[more.to_str().unwrap()]).output_ok();
+    let made = ["text.docx", "sheet.xlsx", "slides.odp", "slides.pptx"].map(|name| more.join(name));
+    let mut documents = vec![letter.to_str().unwrap(), sheet.to_str().unwrap()];
+    documents.extend(made.iter().map(|path| path.to_str().unwrap()));
+    let mut typed = suite("window", &documents);
     typed.env("DISPLAY", &screen.1).output_ok();
     let mut crash = suite("crash", &[report.to_str().unwrap()]);
     let said = crash.env("DISPLAY", &screen.1).output_ok();

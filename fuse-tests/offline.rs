@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::harness::{Dice, Mount, Run, Vault, wait_for};
+use crate::harness::{Dice, Mount, Run, Vault, kill, wait_for};
 use crate::relay::Distant;
 use crate::storages::On;
 
@@ -156,4 +157,37 @@ fn with_a_server_that_falls_silent_reads_fail_and_the_mount_can_be_ended() {
     mount.sync();
     assert_eq!(std::fs::read(mount.join("other")).unwrap(), other);
     mount.unmount();
+}
+
+/// What a machine does that sleeps: nothing, and when it goes on its connections are gone.
+#[test]
+fn a_mount_goes_on_after_a_sleep_in_which_its_connections_ended() {
+    let distant = Distant::new();
+    let (mount, other) = (distant.mount("a"), distant.mount("b"));
+    let before = Dice(1).bytes(3 << 20);
+    std::fs::write(other.join("before"), &before).unwrap();
+    other.sync();
+    wait_for("the file of the other device", || {
+        mount.join("before").exists()
+    });
+    // Written and not uploaded when it falls asleep.
+    let body = Dice(2).bytes(3 << 20);
+    std::fs::write(mount.join("written"), &body).unwrap();
+    kill(mount.pid(), "STOP");
+    distant.relay.cut();
+    std::fs::write(other.join("meanwhile"), "x").unwrap();
+    other.sync();
+    std::thread::sleep(Duration::from_secs(3));
+    kill(mount.pid(), "CONT");
+    assert!(std::fs::read(mount.join("before")).unwrap() == before);
+    mount.sync();
+    wait_for("what was done meanwhile", || {
+        mount.join("meanwhile").exists()
+    });
+    wait_for("what was written before", || {
+        std::fs::read(other.join("written")).is_ok_and(|there| there == body)
+    });
+    assert_eq!(mount.status()["errors"], serde_json::json!([]));
+    mount.unmount();
+    other.unmount();
 }

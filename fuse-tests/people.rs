@@ -9,18 +9,18 @@ use crate::harness::{Mount, Run, Vault, files_below, wait_for};
 use crate::storages::On;
 
 /// A vault and those who share it. Each has a state directory and words of his own; nobody has those of another.
-struct Team {
-    vault: Vault,
+pub(crate) struct Team {
+    pub(crate) vault: Vault,
 }
 
 impl Team {
-    fn new(on: On) -> Self {
+    pub(crate) fn new(on: On) -> Self {
         Self {
             vault: Vault::new(on),
         }
     }
 
-    fn words(&self, person: &str) -> PathBuf {
+    pub(crate) fn words(&self, person: &str) -> PathBuf {
         match person {
             "anna" => self.vault.words_file(),
             person => self.vault.path(&format!("words-{person}")),
@@ -28,7 +28,7 @@ impl Team {
     }
 
     /// Mounts as a person, on the machine of this name.
-    fn mount_command(&self, person: &str, machine: &str) -> Command {
+    pub(crate) fn mount_command(&self, person: &str, machine: &str) -> Command {
         let mut command = self.vault.skrin(&["mount", &self.vault.address()]);
         command
             .arg(self.vault.point(machine))
@@ -39,7 +39,7 @@ impl Team {
         command
     }
 
-    fn mount(&self, person: &str, machine: &str) -> Mount<'_> {
+    pub(crate) fn mount(&self, person: &str, machine: &str) -> Mount<'_> {
         self.mount_command(person, machine).output_ok();
         Mount::adopt(&self.vault, self.vault.point(machine))
     }
@@ -63,19 +63,19 @@ impl Team {
     }
 
     /// Invites and joins; the mount that invites answers.
-    fn bring(&self, from: &Mount<'_>, person: &str, role: &str) {
+    pub(crate) fn bring(&self, from: &Mount<'_>, person: &str, role: &str) {
         let invitation = self.invite(from, person, role);
         self.join_command(&invitation, person).output_ok();
     }
 
-    fn members(&self, mount: &Mount<'_>) -> Vec<Value> {
+    pub(crate) fn members(&self, mount: &Mount<'_>) -> Vec<Value> {
         let mut list = self.vault.skrin(&["member", "list", "--json"]);
         let text = list.arg(mount.path()).output_ok();
         let parse = |line| serde_json::from_str(line).unwrap();
         text.lines().map(parse).collect()
     }
 
-    fn role(&self, mount: &Mount<'_>, person: &str) -> String {
+    pub(crate) fn role(&self, mount: &Mount<'_>, person: &str) -> String {
         let members = self.members(mount);
         let member = members.iter().find(|m| m["name"] == person);
         member.map_or("none".to_owned(), |m| {
@@ -83,7 +83,7 @@ impl Team {
         })
     }
 
-    fn remove(&self, from: &Mount<'_>, person: &str) {
+    pub(crate) fn remove(&self, from: &Mount<'_>, person: &str) {
         let mut remove = self.vault.skrin(&["member", "remove"]);
         remove.arg(from.path()).arg(person).output_ok();
     }

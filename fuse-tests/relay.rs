@@ -49,6 +49,8 @@ pub(crate) struct Relay {
     port: u16,
     gate: Gate,
     lanes: Lanes,
+    /// Every connection that there ever was.
+    clients: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Relay {
@@ -59,12 +61,15 @@ impl Relay {
         let gate = Gate::new((Mutex::new(true), Condvar::new()));
         let lanes = Lanes::default();
         let (shared, [up, down]) = (Arc::clone(&gate), lanes.clone());
+        let clients: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let known = Arc::clone(&clients);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
                     continue;
                 };
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                known.lock().unwrap().push(client.try_clone().unwrap());
                 let gate = Arc::clone(&shared);
                 let (up, down) = (Arc::clone(&up), Arc::clone(&down));
                 std::thread::spawn(move || pass(from, to, Some(&gate), &up));
@@ -75,6 +80,7 @@ impl Relay {
             port: own,
             gate,
             lanes,
+            clients,
         }
     }
 
@@ -97,6 +103,13 @@ impl Relay {
     /// From now on the server hears nothing.
     pub(crate) fn shut(&self) {
         *self.gate.0.lock().unwrap() = false;
+    }
+
+    /// All connections that there are end, as those of a machine that slept.
+    pub(crate) fn cut(&self) {
+        for client in self.clients.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
     }
 
     /// What waits reaches the server.

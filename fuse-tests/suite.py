@@ -5,7 +5,7 @@ suite.py hold PATH USER          opens it and keeps it open until a line comes o
 suite.py second PATH USER        opens it; prints whether it may be written, and what it says
 suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
-suite.py window PATH             opens it in a window on $DISPLAY, types into it and saves by keys
+suite.py window PATH...          opens each in a window on $DISPLAY, types into it and saves by keys
 """
 import atexit
 import os
@@ -233,6 +233,29 @@ def recovery(office, command):
     office.context.getValueByName("/singletons/com.sun.star.frame.theAutoRecovery").dispatch(url, ())
 
 
+def killed_when_noted(office, profile, copy):
+    """It notes a moment later where the copy is."""
+    for _ in range(300):
+        with open(f"{profile}/user/registrymodifications.xcu") as settings:
+            if copy in settings.read():
+                break
+        time.sleep(0.1)
+    os.kill(office.process.pid, signal.SIGKILL)
+    office.process.wait()
+
+
+def recovered(profile):
+    office = Office(profile, "Anna", window=True)
+    recovery(office, "/doSessionRestore")
+    documents = office.desktop.Components.createEnumeration()
+    while documents.hasMoreElements():
+        document = documents.nextElement()
+        print(f"{document.URL}: {read(document)}")
+        saved(document)
+        document.close(True)
+    office.end()
+
+
 def crash(profile, path):
     office = Office(profile, "Anna", window=True)
     backups = os.path.join(os.path.dirname(path), "backups")
@@ -244,24 +267,8 @@ def crash(profile, path):
     recovery(office, "/doSessionSave")
     copies = [name for name in os.listdir(backups) if os.path.basename(path) in name]
     check(copies, "nothing was saved for recovery")
-    # It notes a moment later where that is.
-    for _ in range(300):
-        with open(f"{profile}/user/registrymodifications.xcu") as settings:
-            if copies[0] in settings.read():
-                break
-        time.sleep(0.1)
-    os.kill(office.process.pid, signal.SIGKILL)
-    office.process.wait()
-
-    office = Office(profile, "Anna", window=True)
-    recovery(office, "/doSessionRestore")
-    documents = office.desktop.Components.createEnumeration()
-    while documents.hasMoreElements():
-        document = documents.nextElement()
-        print(f"{document.URL}: {read(document)}")
-        saved(document)
-        document.close(True)
-    office.end()
+    killed_when_noted(office, profile, copies[0])
+    recovered(profile)
 
 
 def press(document, path, is_done, *keys):
@@ -279,12 +286,22 @@ def press(document, path, is_done, *keys):
     sys.exit(f"{keys} did not come through")
 
 
-def window(profile, path):
+def window(profile, *paths):
     office = Office(profile, "Anna", window=True)
-    document = office.load(path, hidden=False)
-    press(document, path, lambda: "typed" in read(document), "type", "typed")
-    press(document, path, lambda: not document.isModified(), "key", "ctrl+s")
-    document.close(True)
+    for path in paths:
+        document = office.load(path, hidden=False)
+        if hasattr(document, "Sheets"):
+            press(document, path, lambda: "typed" in read(document), "key", "ctrl+Home", "type", "typed\n")
+        elif hasattr(document, "Text"):
+            press(document, path, lambda: "typed" in read(document), "type", "typed")
+        else:
+            # The only shape, its text.
+            press(document, path, lambda: "typed" in read(document), "key", "Tab", "key", "F2", "type", "typed")
+        press(document, path, lambda: not document.isModified(), "key", "Escape", "key", "ctrl+s")
+        document.close(True)
+        document = office.load(path, option("ReadOnly", True))
+        check("typed" in read(document), f"{path}: {read(document)!r}")
+        document.close(True)
     office.end()
 
 

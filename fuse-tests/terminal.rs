@@ -46,9 +46,14 @@ fn rest(mut child: Child) -> String {
     text
 }
 
-/// The lines that a terminal shows at the end. It knows what progress bars need: to go back to the beginning of the line, to clear
+/// How wide a terminal is where nobody says: a bar that is wider goes on in the next line.
+const WIDTH: usize = 80;
+/// Wide enough for any line.
+const UNBOUNDED: usize = usize::MAX;
+
+/// The lines that a terminal of this width shows at the end. It knows what progress bars need: to go back to the beginning of the line, to clear
 /// it, and to go up.
-fn screen(text: &str) -> Vec<String> {
+fn screen(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![Vec::new()];
     let (mut row, mut column) = (0, 0);
     let mut chars = text.chars();
@@ -60,11 +65,19 @@ fn screen(text: &str) -> Vec<String> {
                 let sequence: String = take_through(&mut chars, char::is_alphabetic);
                 match sequence.as_str() {
                     "[2K" | "[K" => lines[row].clear(),
-                    "[1A" => row -= 1,
+                    "[1A" => {
+                        row = row
+                            .checked_sub(1)
+                            .unwrap_or_else(|| panic!("above the top: {text:?}"))
+                    }
                     other => panic!("{other:?} in {text:?}"),
                 }
             }
             c => {
+                if column == width {
+                    (row, column) = (row + 1, 0);
+                    lines.resize_with(lines.len().max(row + 1), Vec::new);
+                }
                 if lines[row].len() <= column {
                     lines[row].resize(column + 1, ' ');
                 }
@@ -114,7 +127,7 @@ fn a_long_upload_shows_a_bar_that_leaves_nothing_behind() {
     );
     distant.relay.open();
     let all = shown + &rest(sync);
-    assert_eq!(screen(&all), [""; 0], "{all:?}");
+    assert_eq!(screen(&all, WIDTH), [""; 0], "{all:?}");
     let output = elsewhere.wait_with_output().unwrap();
     assert!(output.status.success());
     assert!(
@@ -138,7 +151,7 @@ fn what_a_command_has_to_say_stands_on_lines_of_its_own_beside_a_spinner() {
     let shown = rest(on_a_terminal(&vault, &args));
     let mount = Mount::adopt(&vault, point.clone());
     assert!(shown.contains("mounting"), "{shown:?}");
-    let lines = screen(&shown);
+    let lines = screen(&shown, UNBOUNDED);
     assert_eq!(lines.len(), 4, "{lines:?} of {shown:?}");
     for (line, begins) in lines.iter().zip([
         "skrin: warning: ",
@@ -153,7 +166,7 @@ fn what_a_command_has_to_say_stands_on_lines_of_its_own_beside_a_spinner() {
     let dest = vault.path("export");
     let args = ["export", &address, dest.to_str().unwrap()];
     let shown = rest(on_a_terminal(&vault, &args));
-    let lines = screen(&shown);
+    let lines = screen(&shown, UNBOUNDED);
     let last = lines.last().unwrap();
     assert!(
         last.starts_with("1 files and 1 B were written to"),

@@ -8,6 +8,7 @@ import itertools
 import mmap
 import os
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -304,6 +305,12 @@ def attributes():
     say("a value of 64 KiB", told(os.setxattr, "f", "user.big", b"z" * 65536))
     say("a value of more", told(os.setxattr, "f", "user.big", b"z" * 65537))
     say("a name of 255 and of 256", (told(os.setxattr, "f", "user." + "n" * 250, b""), told(os.setxattr, "f", "user." + "n" * 251, b"")))
+    short = ctypes.create_string_buffer(2)
+    make("g")
+    os.setxattr("g", "user.a", b"abc")
+    for what, returned in [("a value", libc.getxattr(b"g", b"user.a", short, 2)), ("the names", libc.listxattr(b"g", short, 2))]:
+        say(f"{what} into too little room", returned if returned >= 0 else errno.errorcode[ctypes.get_errno()])
+    say("30,000 bytes five times", [told(os.setxattr, "g", f"user.{n}", b"z" * 30000) for n in range(5)])
     os.setxattr("f", "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
     write("f")
     say("a capability after a write", told(os.getxattr, "f", "security.capability"))
@@ -426,6 +433,114 @@ def locks():
         return fcntl.fcntl(file, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)) and None
 
     say("of open file descriptions", (told(of_description, held), other(of_description)))
+    os.close(held)
+    waiting_locks()
+
+
+def waiting_locks():
+    """Locks that somebody waits for, and what ends them."""
+
+    def child(act):
+        """Runs `act` with two pipes to it; what it wrote until it ended."""
+        ours, theirs = os.pipe()
+        goes, told_to = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(told_to)
+            act(lambda text: os.write(theirs, text.encode()), lambda: os.read(goes, 1))
+            os._exit(0)
+        os.close(theirs)
+        os.close(goes)
+        return pid, lambda: os.read(ours, 100).decode(), lambda: os.write(told_to, b"x")
+
+    def whole(file, lock=fcntl.LOCK_EX):
+        return fcntl.lockf(file, lock, 10, 0)
+
+    def waits(tell, _):
+        file = os.open("f", os.O_RDWR)
+        tell("waits")
+        whole(file)
+        tell("has it")
+
+    for name, end in [
+        ("unlocked", lambda file: whole(file, fcntl.LOCK_UN)),
+        ("closed", os.close),
+        ("another descriptor of it closed", lambda file: os.close(os.open("f", os.O_RDONLY))),
+    ]:
+        held = os.open("f", os.O_RDWR)
+        whole(held)
+        pid, heard, _ = child(waits)
+        first = heard()
+        time.sleep(0.2)
+        before = os.waitpid(pid, os.WNOHANG)[0] == 0
+        end(held)
+        say(f"fcntl, waited for until {name}", (first, before, heard()))
+        os.waitpid(pid, 0)
+        told(os.close, held)
+
+    def holds(tell, go):
+        file = os.open("f", os.O_RDWR)
+        whole(file)
+        tell("has it")
+        go()
+
+    pid, heard, _ = child(holds)
+    heard()
+    held = os.open("f", os.O_RDWR)
+    busy = told(fcntl.lockf, held, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    say("fcntl, waited for until its holder is killed", (busy, told(whole, held)))
+
+    def second(tell, go):
+        file = os.open("f", os.O_RDWR)
+        fcntl.lockf(file, fcntl.LOCK_EX, 10, 50)
+        tell("has the second")
+        go()
+        # Whoever waits has 0 to 10, and waits for 50 to 60.
+        tell(str(told(whole, file)))
+
+    pid, heard, go = child(second)
+    first = heard()
+    go()
+    time.sleep(0.2)
+    mine = told(fcntl.lockf, held, fcntl.LOCK_EX, 10, 50)
+    fcntl.lockf(held, fcntl.LOCK_UN)
+    say("fcntl, two who wait for each other", (first, mine, heard()))
+    os.waitpid(pid, 0)
+
+    pid, heard, _ = child(holds)
+    heard()
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    say("fcntl, a wait that a signal ends", whole_once(held))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+
+    fcntl.flock(held, fcntl.LOCK_EX)
+    copy = os.dup(held)
+
+    def shares(tell, _):
+        os.close(held)
+        os.close(copy)
+        fcntl.flock(os.open("f", os.O_RDWR), fcntl.LOCK_EX)
+        tell("has it")
+
+    pid, heard, _ = child(shares)
+    os.close(held)
+    time.sleep(0.2)
+    before = os.waitpid(pid, os.WNOHANG)[0] == 0
+    os.close(copy)
+    say("flock, waited for until the last copy of the descriptor is closed", (before, heard()))
+    os.waitpid(pid, 0)
+
+
+def whole_once(file):
+    """Python tries again after a signal; the call itself does not."""
+    lock = ctypes.create_string_buffer(struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 10, 0))
+    returned = libc.fcntl(file, 7, lock)
+    return errno.errorcode[ctypes.get_errno()] if returned else "has it"
 
 
 def events():

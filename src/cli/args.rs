@@ -77,6 +77,11 @@ pub(crate) enum Command {
     },
     /// Change the passphrase
     Passphrase(PassphraseArgs),
+    /// A key on paper, for the day on which nobody has his own any more
+    Recovery {
+        #[command(subcommand)]
+        verb: RecoveryVerb,
+    },
     /// Show what was decided about people, devices and keys, and by whom
     Audit(AuditArgs),
     /// Check everything that can be reached on the storage
@@ -108,6 +113,9 @@ pub(crate) struct UnlockArgs {
     /// Read the twelve words from this file (- for standard input) instead of a passphrase
     #[arg(long, value_name = "F")]
     pub words_file: Option<PathBuf>,
+    /// Read one share of a recovery key from the first line of this file; give it for each share that is needed
+    #[arg(long, value_name = "F")]
+    pub share_file: Vec<PathBuf>,
 }
 
 #[derive(Args)]

@@ -14,6 +14,7 @@ pub(crate) mod member;
 pub(crate) mod mount;
 pub(crate) mod passphrase;
 pub(crate) mod pin;
+pub(crate) mod recovery;
 pub(crate) mod restore;
 pub(crate) mod scrub;
 pub(crate) mod snapshot;

@@ -37,6 +37,7 @@ mod serve;
 mod session;
 mod state_dir;
 mod store;
+mod told;
 mod unlock;
 
 /// What reads the files in which people keep credentials, for the fuzz targets.
@@ -112,6 +113,7 @@ fn run(command: Command) -> Outcome {
         Command::Member { verb } => commands::member::run(&verb),
         Command::Device { verb } => commands::member::devices(&verb),
         Command::Passphrase(args) => commands::passphrase::run(&args),
+        Command::Recovery { verb } => commands::recovery::run(&verb),
         Command::Audit(args) => commands::member::audit(&args),
         Command::AcceptRollback(args) => commands::accept_rollback::run(&args),
     }

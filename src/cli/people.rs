@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use skrin_base::ids::{DeviceId, PersonId};
-use skrin_vault::record::{Recipient, SignerRef};
+use skrin_vault::record::{Recipient, RecoveryPurpose, SignerRef};
 use skrin_vault::state::{AuditEntry, ControlState, What};
 use skrin_vault::{Room, safety_number};
 
@@ -54,7 +54,7 @@ pub(crate) struct Member {
     /// The id, in hex.
     pub person: String,
     pub name: String,
-    /// `owner`, `manager`, `editor`, `reader`, or `removed`.
+    /// `owner`, `manager`, `editor`, `reader`, `recovery` (a key on paper that reads everything), or `removed`.
     pub role: String,
     /// Whether it is who runs this command.
     pub own: bool,
@@ -137,6 +137,9 @@ fn hex(id: impl std::fmt::Display) -> String {
 /// Instead of the role of who was a member.
 pub(crate) const REMOVED: &str = "removed";
 
+/// The role of a recovery key.
+pub(crate) const RECOVERY: &str = "recovery";
+
 /// As answers have it.
 pub(crate) fn role_name(role: skrin_vault::record::Role) -> &'static str {
     use skrin_vault::record::Role as R;
@@ -145,6 +148,7 @@ pub(crate) fn role_name(role: skrin_vault::record::Role) -> &'static str {
         R::Manager => "manager",
         R::Editor => "editor",
         R::Reader => "reader",
+        R::Recovery => RECOVERY,
     }
 }
 
@@ -286,6 +290,12 @@ fn what(
         What::RoleChanged {
             person: id, role, ..
         } => format!("made {} {}", person(id), role_name(*role)),
+        What::RecoveryUsed(RecoveryPurpose::Drill) => {
+            "showed that the recovery key works".to_owned()
+        }
+        What::RecoveryUsed(RecoveryPurpose::Read) => {
+            "read the vault with the recovery key".to_owned()
+        }
         What::Unknown { tag } => format!("something that this program does not know ({tag})"),
     }
 }

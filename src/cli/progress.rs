@@ -17,7 +17,7 @@ impl Uploads {
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::hidden();
         bar.set_style(style(
-            "{spinner} uploading [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {msg}",
+            "{spinner} uploading [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {msg}",
         ));
         Self { bar, most: 0 }
     }
@@ -53,7 +53,7 @@ impl Blocks {
     /// Shows nothing until the first report.
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::hidden();
-        bar.set_style(style("{spinner} fetching [{bar:30}] {pos}/{len} blocks"));
+        bar.set_style(style("{spinner} fetching [{wide_bar}] {pos}/{len} blocks"));
         Self { bar, most: 0 }
     }
 

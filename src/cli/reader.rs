@@ -1,21 +1,22 @@
-//! Opens a vault to read it without mounting and without leaving a trace: on the storage nothing is written, and
-//! local state lies in a temporary directory that goes with the value.
+//! Opens a vault to read it without mounting and without leaving a trace: on the storage nothing is written, but that a recovery
+//! key is used, and local state lies in a temporary directory that goes with the value.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skrin_storage::Store;
-use skrin_vault::Device;
+use skrin_vault::record::RecoveryPurpose;
+use skrin_vault::{Device, Place, Room};
 use tempfile::TempDir;
 
 use crate::args::UnlockArgs;
 use crate::exit::{Failure, Outcome};
-use crate::machine::OsEntropy;
-use crate::secret;
+use crate::machine::{OsEntropy, SystemClock};
 use crate::session::{Layers, Parts};
 use crate::store::{SHORT_PATIENCE, StoreSpec};
 use crate::unlock::{require_member, unlock};
+use crate::{print, secret};
 
 /// How long a single request of a long read is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +56,24 @@ impl Target {
         })
     }
 
+    fn place(&self) -> Place<'_> {
+        Place {
+            store: &*self.store,
+            clock: &SystemClock,
+            entropy: &OsEntropy,
+        }
+    }
+
+    /// A recovery key is not used behind the members' backs. A storage that takes nothing any more must not keep it from what it is for.
+    async fn tell_members(&self, room: &mut Room) {
+        let (place, purpose) = (self.place(), RecoveryPurpose::Read);
+        if let Err(error) = self.unlocked.tell_recovery(&place, room, purpose).await {
+            print::note(format!(
+                "warning: the members of the vault are not told that the recovery key is used: {error}"
+            ));
+        }
+    }
+
     /// Opens the layers, read-only, over a temporary directory.
     ///
     /// # Errors
@@ -69,8 +88,11 @@ impl Target {
     /// As the layers have them.
     pub(crate) async fn layers_with(&self, cache: Option<PathBuf>) -> Outcome<(Layers, TempDir)> {
         let dir = tempfile::Builder::new().prefix("skrin-").tempdir();
-        let room = self.unlocked.load_room(&*self.store).await?;
+        let mut room = self.unlocked.load_room(&*self.store).await?;
         require_member(&self.unlocked, &room)?;
+        if self.unlocked.is_recovery(&room) {
+            self.tell_members(&mut room).await;
+        }
         let dir = dir.map_err(|e| {
             Failure::io(
                 &std::env::temp_dir(),

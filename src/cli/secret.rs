@@ -56,6 +56,9 @@ pub(crate) enum Credential {
 /// # Errors
 /// `Usage` where both were named or nobody can be asked, `Absent` for a missing file.
 pub(crate) fn credential(unlock: &UnlockArgs) -> Outcome<Credential> {
+    if !unlock.share_file.is_empty() {
+        return shares(unlock).map(Credential::Words);
+    }
     // A passphrase file from the environment is a default that --words-file overrules.
     let passphrase_typed = unlock.passphrase_file.is_some()
         && std::env::var_os("SKRIN_PASSPHRASE_FILE").as_deref()
@@ -70,6 +73,28 @@ pub(crate) fn credential(unlock: &UnlockArgs) -> Outcome<Credential> {
         (None, Some(file)) => Ok(Credential::Passphrase(read_first_line(file)?)),
         (None, None) => Ok(Credential::Passphrase(prompt("Passphrase: ")?)),
     }
+}
+
+/// The words that shares of a recovery key are of.
+fn shares(unlock: &UnlockArgs) -> Outcome<Secret> {
+    if unlock.words_file.is_some() {
+        return Err(
+            Failure::new(Exit::Usage, "--words-file and --share-file were both given")
+                .remedy("give one of them"),
+        );
+    }
+    let read: Vec<Secret> = unlock
+        .share_file
+        .iter()
+        .map(|file| read_first_line(file))
+        .collect::<Outcome<_>>()?;
+    let texts: Vec<&str> = read.iter().map(Secret::expose).collect();
+    let words = skrin_crypto::shares::join(&texts).map_err(|error| {
+        Failure::new(Exit::Secret, error).remedy(
+            "each --share-file names a file whose first line is the fifteen words of one share",
+        )
+    })?;
+    Ok(Secret(skrin_crypto::words::words_of(&words)))
 }
 
 /// The passphrase for a new vault; typed twice where it is typed.

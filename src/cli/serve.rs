@@ -34,7 +34,7 @@ use crate::sealed::SealedFile;
 use crate::session::{Layers, Parts};
 use crate::state_dir::{CACHE, StateDir};
 use crate::store::SHORT_PATIENCE;
-use crate::{commands, log, machine, mirror, mount_table, unlock};
+use crate::{commands, log, machine, mirror, mount_table, told, unlock};
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -513,6 +513,10 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
     }
     let mut room = unlocked.load_room(&*source).await?;
     unlock::require_member(&unlocked, &room)?;
+    require_no_recovery(&unlocked, &room)?;
+    told::tell(state.path(), &room, &mut |text| {
+        say(Word::Note(text));
+    })?;
     let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
         // A reader leaves no trace on the storage.
         true => (Device::make(&unlocked, &room, &machine::OsEntropy), true),
@@ -545,6 +549,20 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
         device,
         fresh,
     })
+}
+
+/// A recovery key has no devices: it is there to get everything back, not to work with.
+fn require_no_recovery(unlocked: &Unlocked, room: &Room) -> Outcome {
+    match unlocked.is_recovery(room) {
+        false => Ok(()),
+        true => Err(Failure::new(
+            Exit::Usage,
+            "these are the words of a recovery key, which reads the vault and mounts nothing",
+        )
+        .remedy(
+            "skrin export reads everything into a directory; skrin init makes a new vault of it",
+        )),
+    }
 }
 
 /// Whether the storage answered.

@@ -109,6 +109,7 @@ pub(crate) struct Layers {
     pub(crate) local: Option<LocalFiles>,
     dirty: usize,
     pending: usize,
+    known: usize,
     store: Arc<dyn Store>,
 }
 
@@ -119,6 +120,8 @@ struct Memory {
     dirty: usize,
     /// Changes that may wait for the storage.
     pending: usize,
+    /// Files that the kernel may know: each takes some 50 to 100 bytes here.
+    known: usize,
 }
 
 impl Memory {
@@ -128,6 +131,7 @@ impl Memory {
             data: total * 3 / 8,
             dirty: (total / 8) as usize,
             pending: (total / 1024) as usize,
+            known: (total / 1024) as usize,
         }
     }
 }
@@ -223,6 +227,7 @@ impl Layers {
             local: None,
             dirty: memory.dirty,
             pending: memory.pending,
+            known: memory.known,
             store,
         })
     }
@@ -250,6 +255,7 @@ impl Layers {
     pub(crate) fn file_system(&mut self, mut options: FsOptions) -> Outcome<Arc<Fs>> {
         options.dirty_budget = self.dirty;
         options.pending_max = self.pending;
+        options.known_max = self.known;
         let store = Arc::clone(&self.store);
         let space: Arc<SpaceSource> = Arc::new(move || {
             let store = Arc::clone(&store);

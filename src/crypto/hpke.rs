@@ -3,14 +3,13 @@
 
 use crate::kdf::kdf;
 use crate::keys::{DeviceSeed, RootSeed, WordsEntropy};
+use crate::random::Random;
 use hpke::aead::{Aead, AesGcm256};
 use hpke::kdf::HkdfSha256;
 use hpke::kem::{Kem, X25519HkdfSha256, XWing};
-use hpke::rand_core::{TryCryptoRng, TryRng};
 use hpke::{Deserializable, OpModeR, OpModeS, Serializable};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_base::{Entropy, VaultId};
-use std::convert::Infallible;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -318,25 +317,3 @@ fn open_from<A: Aead, K: Kem>(
     .map(Zeroizing::new)
     .map_err(|_| HpkeError::Open)
 }
-
-/// Our randomness in the shape that the crates below ask for.
-struct Random<'a>(&'a dyn Entropy);
-
-impl TryRng for Random<'_> {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        self.try_next_u64().map(|n| n as u32)
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(self.0.u64())
-    }
-
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        self.0.fill(out);
-        Ok(())
-    }
-}
-
-impl TryCryptoRng for Random<'_> {}

@@ -11,8 +11,10 @@ pub mod mask;
 pub mod names;
 pub mod pad;
 pub mod passphrase;
+mod random;
 pub mod room;
 pub mod seal;
+pub mod shares;
 pub mod sign;
 pub mod words;
 

@@ -107,6 +107,8 @@ pub struct FsOptions {
     pub dirty_budget: usize,
     /// Operations that may wait to be published: each takes some memory.
     pub pending_max: usize,
+    /// So many files the kernel may know; it is asked to forget those beyond. Directories and open files it keeps.
+    pub known_max: usize,
     /// After so long a wait for the storage is an error: the kernel cannot interrupt us.
     pub deadline: Duration,
     /// Whether the storage did not answer just now: nobody waits for long until it does.
@@ -131,6 +133,7 @@ impl Default for FsOptions {
             background: true,
             dirty_budget: 64 << 20,
             pending_max: 256 << 10,
+            known_max: 512 << 10,
             deadline: Duration::from_secs(60),
             unreachable: false,
             read_only: false,

@@ -113,6 +113,8 @@ impl Fs {
             unreachable: config.options.unreachable,
             ..Polled::default()
         };
+        let mut key = [0; 32];
+        config.entropy.fill(&mut key);
         let fs = Arc::new(Self {
             replica: config.replica,
             data: config.data,
@@ -122,7 +124,7 @@ impl Fs {
             runtime: config.runtime,
             space: config.space,
             options: config.options,
-            nodes: Nodes::default(),
+            nodes: Nodes::new(key),
             files: Files::default(),
             views: Views::default(),
             dirty: AtomicUsize::new(0),

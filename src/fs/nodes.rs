@@ -8,26 +8,43 @@ use crate::types::NodeId;
 use parking_lot::Mutex;
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_meta::state::Inode;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
+
+/// Of the nodes that are in the queue and gone, so many may stay there.
+const SLACK: usize = 1024;
 
 #[derive(Default)]
 struct State {
-    /// How often each node was handed to the kernel and not forgotten.
-    known: HashMap<NodeId, u64>,
+    /// What the kernel was told of, or is about to be told of in a listing.
+    known: HashMap<NodeId, Known>,
+    /// The nodes of `known` since when they are there, and some that have left it.
+    queue: VecDeque<NodeId>,
     /// The node of an inode where it is not the inode's number.
     alias: HashMap<Ino, NodeId>,
     /// The inode of each alias.
     inode: HashMap<NodeId, Ino>,
     /// Nodes whose contents in the kernel are those of another branch than the tree's.
     stale: HashSet<NodeId>,
-    /// What regular files were when the kernel was told of a node that it did not know.
-    first: HashMap<NodeId, Seen>,
-    /// Which contents of a regular file the kernel has the length of: those that it was told of first, or what was written here since.
-    believed: HashMap<NodeId, OpId>,
     /// What the kernel still knows of inodes that have no name any more: open directories and pipes, and times that it has yet to tell.
     removed: HashMap<NodeId, Gone>,
     made: u64,
 }
+
+/// Of each file that the kernel knows, which may be very many: marks instead of what they stand for.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// How often it was handed to the kernel and not forgotten; 0 if it is yet to be told.
+    count: u64,
+    /// What a regular file was when the kernel was told of a node that it did not know.
+    first: Option<Mark>,
+    /// Which contents of a regular file the kernel has the length of: those that it was told of first, or what was written here since.
+    believed: Option<Mark>,
+}
+
+/// Stands for something that is only compared. Nobody who does not know this mount's key makes two things of one mark, and
+/// by chance it takes some 2^32 of one node.
+type Mark = NonZeroU64;
 
 /// What the kernel believes of a regular file for as long as it knows the node, whatever we say later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,27 +67,91 @@ impl Seen {
 }
 
 /// The table of nodes.
-#[derive(Default)]
-pub(crate) struct Nodes(Mutex<State>);
+pub(crate) struct Nodes {
+    state: Mutex<State>,
+    key: [u8; 32],
+}
+
+impl State {
+    fn is_known(&self, node: NodeId) -> bool {
+        self.known.get(&node).is_some_and(|known| known.count > 0)
+    }
+
+    fn entry(&mut self, node: NodeId) -> &mut Known {
+        let queue = &mut self.queue;
+        self.known.entry(node).or_insert_with(|| {
+            queue.push_back(node);
+            Known::default()
+        })
+    }
+
+    /// The node of an inode, whether or not that is its present branch.
+    fn node(&self, ino: Ino) -> NodeId {
+        self.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
+    }
+
+    /// Lets the queue not grow with what has left the table.
+    fn tidy(&mut self) {
+        if self.queue.len() > 2 * self.known.len() + SLACK {
+            let mut met = HashSet::new();
+            let known = &self.known;
+            let stays = |node: &NodeId| known.contains_key(node) && met.insert(*node);
+            self.queue.retain(stays);
+        }
+    }
+}
 
 impl Nodes {
+    /// An empty table; `key` is random, and nobody else's.
+    pub(crate) fn new(key: [u8; 32]) -> Self {
+        Self {
+            state: Mutex::default(),
+            key,
+        }
+    }
+
+    fn mark(&self, parts: &[&[u8]]) -> Option<Mark> {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        parts.iter().for_each(|part| {
+            hasher.update(part);
+        });
+        let hash = *hasher.finalize().as_bytes();
+        let first = hash.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        Some(NonZeroU64::new(first.unwrap_or(1)).unwrap_or(NonZeroU64::MIN))
+    }
+
+    fn version(&self, version: OpId) -> Option<Mark> {
+        self.mark(&[&version.device.0, &version.counter.to_le_bytes()])
+    }
+
+    fn seen(&self, seen: &Seen) -> Option<Mark> {
+        let version = seen.version;
+        self.mark(&[
+            &version.device.0,
+            &version.counter.to_le_bytes(),
+            &seen.size.to_le_bytes(),
+            &seen.mtime.0.to_le_bytes(),
+            &seen.ctime.0.to_le_bytes(),
+        ])
+    }
+
     /// The inode that a node stands for.
     pub(crate) fn ino(&self, node: NodeId) -> Ino {
         if !node.is_alias() {
             return Ino(node.0);
         }
-        let state = self.0.lock();
+        let state = self.state.lock();
         state.inode.get(&node).copied().unwrap_or(Ino(node.0))
     }
 
     /// The node under which the present contents of an inode are found.
     pub(crate) fn current(&self, ino: Ino) -> NodeId {
-        let mut state = self.0.lock();
-        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
+        let mut state = self.state.lock();
+        let node = state.node(ino);
         if !state.stale.contains(&node) {
             return node;
         }
-        if !state.known.contains_key(&node) {
+        if !state.is_known(node) {
             // The kernel has forgotten the old branch: its number is free again.
             state.stale.remove(&node);
             return node;
@@ -84,15 +165,15 @@ impl Nodes {
 
     /// The node under which the kernel knows an inode, whether or not that is its present branch.
     pub(crate) fn known_as(&self, ino: Ino) -> NodeId {
-        let state = self.0.lock();
-        state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
+        self.state.lock().node(ino)
     }
 
     /// Every inode of which the kernel knows a node, the root included, which it knows without being told.
     pub(crate) fn all_known(&self) -> Vec<Ino> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let inode = |node: &NodeId| state.inode.get(node).copied().unwrap_or(Ino(node.0));
-        let mut known: Vec<Ino> = state.known.keys().map(inode).collect();
+        let told = state.known.iter().filter(|(_, known)| known.count > 0);
+        let mut known: Vec<Ino> = told.map(|(node, _)| inode(node)).collect();
         drop(state);
         known.push(Ino::ROOT);
         known.sort_unstable();
@@ -100,71 +181,107 @@ impl Nodes {
         known
     }
 
+    /// How many nodes it knows.
+    pub(crate) fn count(&self) -> usize {
+        self.state.lock().known.len()
+    }
+
+    /// The inodes of the nodes that it has known longest, as many as it knows beyond `keep`.
+    pub(crate) fn oldest(&self, keep: usize) -> Vec<Ino> {
+        let mut state = self.state.lock();
+        state.tidy();
+        let mut oldest = Vec::new();
+        for _ in 0..state.queue.len() {
+            if state.known.len() <= keep + oldest.len() {
+                break;
+            }
+            let Some(node) = state.queue.pop_front() else {
+                break;
+            };
+            match state.known.get(&node) {
+                Some(known) if known.count > 0 => {
+                    state.queue.push_back(node);
+                    oldest.push(state.inode.get(&node).copied().unwrap_or(Ino(node.0)));
+                }
+                // A listing was cut off before it told of it.
+                Some(_) => drop(state.known.remove(&node)),
+                None => {}
+            }
+        }
+        oldest
+    }
+
     /// Counts that the kernel was told of a node.
     pub(crate) fn looked_up(&self, node: NodeId) {
-        *self.0.lock().known.entry(node).or_insert(0) += 1;
+        self.state.lock().entry(node).count += 1;
     }
 
     /// Counts it too, and notes what a file was when the kernel did not know the node yet. What is told of it later must be the same, or nothing
     /// is known of it: a merge may have changed the tree and not come to `outdate` yet.
     pub(crate) fn introduce(&self, node: NodeId, seen: Option<Seen>) {
-        let mut state = self.0.lock();
-        let known = state.known.entry(node).or_insert(0);
-        *known += 1;
-        let is_new = *known == 1;
-        if let Some(seen) = seen.filter(|_| is_new) {
-            state.believed.insert(node, seen.version);
+        let mark = seen.and_then(|seen| self.seen(&seen));
+        let version = seen.and_then(|seen| self.version(seen.version));
+        let mut state = self.state.lock();
+        let known = state.entry(node);
+        known.count += 1;
+        if known.count > 1 {
+            known.first = known.first.filter(|first| Some(*first) == mark);
+            return;
         }
-        match seen {
-            Some(seen) if is_new => drop(state.first.insert(node, seen)),
-            seen if state.first.get(&node) != seen.as_ref() => drop(state.first.remove(&node)),
-            _ => {}
-        }
+        known.first = mark;
+        known.believed = version.or(known.believed);
     }
 
     /// A listing is about to tell the kernel of a file with these contents.
     pub(crate) fn offer(&self, node: NodeId, version: OpId) {
-        let mut state = self.0.lock();
-        if !state.known.contains_key(&node) {
-            state.believed.insert(node, version);
+        let version = self.version(version);
+        let mut state = self.state.lock();
+        let known = state.entry(node);
+        if known.count == 0 {
+            known.believed = version;
         }
     }
 
     /// The contents of a file became these by what was written through the kernel.
     pub(crate) fn believe(&self, node: NodeId, version: OpId) {
-        let mut state = self.0.lock();
-        if state.known.contains_key(&node) {
-            state.believed.insert(node, version);
+        let version = self.version(version);
+        let mut state = self.state.lock();
+        if let Some(known) = state.known.get_mut(&node)
+            && known.count > 0
+        {
+            known.believed = version;
         }
     }
 
     /// Whether the kernel has the length of other contents than these: a merge has changed the tree and not come to `outdate` yet.
     pub(crate) fn believes_other(&self, node: NodeId, version: OpId) -> bool {
-        let state = self.0.lock();
-        let believed = state.believed.get(&node);
-        state.known.contains_key(&node) && believed.is_some_and(|believed| *believed != version)
+        let version = self.version(version);
+        let state = self.state.lock();
+        let known = state.known.get(&node).filter(|known| known.count > 0);
+        known.is_some_and(|known| known.believed.is_some() && known.believed != version)
     }
 
     /// Whether a file is, to the kernel, what it was when it was told of it.
     pub(crate) fn is_as_introduced(&self, ino: Ino, seen: Seen) -> bool {
-        let state = self.0.lock();
-        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
-        !state.stale.contains(&node) && state.first.get(&node) == Some(&seen)
+        let mark = self.seen(&seen);
+        let state = self.state.lock();
+        let node = state.node(ino);
+        let known = state.known.get(&node).filter(|known| known.count > 0);
+        !state.stale.contains(&node) && known.is_some_and(|known| known.first == mark)
     }
 
     /// The kernel let go of so many references.
     pub(crate) fn forget(&self, node: NodeId, count: u64) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let Some(known) = state.known.get_mut(&node) else {
             return;
         };
-        *known = known.saturating_sub(count);
-        if *known > 0 {
+        known.count = known.count.saturating_sub(count);
+        if known.count > 0 {
             return;
         }
         state.known.remove(&node);
-        state.first.remove(&node);
-        state.believed.remove(&node);
+        state.tidy();
         state.stale.remove(&node);
         state.removed.remove(&node);
         if let Some(ino) = state.inode.remove(&node)
@@ -176,9 +293,9 @@ impl Nodes {
 
     /// Notes that the inode changed under the kernel. The node that it knew, if it knew one.
     pub(crate) fn outdate(&self, ino: Ino) -> Option<NodeId> {
-        let mut state = self.0.lock();
-        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
-        if !state.known.contains_key(&node) {
+        let mut state = self.state.lock();
+        let node = state.node(ino);
+        if !state.is_known(node) {
             return None;
         }
         state.stale.insert(node);
@@ -187,9 +304,9 @@ impl Nodes {
 
     /// The last name of an inode went here: what it was is kept for as long as the kernel knows it.
     pub(crate) fn keep_removed(&self, ino: Ino, gone: Gone) {
-        let mut state = self.0.lock();
-        let node = state.alias.get(&ino).copied().unwrap_or(NodeId(ino.0));
-        if state.known.contains_key(&node) {
+        let mut state = self.state.lock();
+        let node = state.node(ino);
+        if state.is_known(node) {
             state.removed.insert(node, gone);
         }
     }
@@ -200,12 +317,12 @@ impl Nodes {
         node: NodeId,
         act: impl FnOnce(&mut Gone) -> T,
     ) -> Option<T> {
-        self.0.lock().removed.get_mut(&node).map(act)
+        self.state.lock().removed.get_mut(&node).map(act)
     }
 
     /// Whether the node stands for a branch that is no longer the tree's.
     pub(crate) fn is_stale(&self, node: NodeId) -> bool {
-        self.0.lock().stale.contains(&node)
+        self.state.lock().stale.contains(&node)
     }
 }
 
@@ -216,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_file_is_as_introduced_until_something_else_is_told_of_it_or_it_is_outdated() {
-        let nodes = Nodes::default();
+        let nodes = Nodes::new([7; 32]);
         let seen = |size| Seen {
             version: OpId {
                 device: DeviceId([1; 16]),
@@ -249,8 +366,34 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_are_named_as_many_as_are_too_many_and_the_queue_does_not_outgrow_the_table() {
+        let nodes = Nodes::new([7; 32]);
+        let version = OpId {
+            device: DeviceId([1; 16]),
+            counter: 1,
+        };
+        (100..200).for_each(|node| nodes.looked_up(NodeId(node)));
+        // Of a listing that was cut off.
+        nodes.offer(NodeId(200), version);
+        assert!(!nodes.all_known().contains(&Ino(200)));
+        assert_eq!(nodes.oldest(200), Vec::new());
+        let oldest = |keep| -> Vec<u64> { nodes.oldest(keep).into_iter().map(|i| i.0).collect() };
+        nodes.forget(NodeId(101), 1);
+        assert_eq!(oldest(97), [100, 102, 103]);
+        // They have had their turn.
+        assert_eq!(oldest(98), [104, 105]);
+        assert_eq!(oldest(0).len(), 99);
+        assert_eq!(nodes.count(), 99, "what was never told is gone");
+        for _ in 0..10 * SLACK {
+            nodes.looked_up(NodeId(300));
+            nodes.forget(NodeId(300), 1);
+        }
+        assert!(nodes.state.lock().queue.len() <= 2 * 100 + SLACK + 1);
+    }
+
+    #[test]
     fn a_changed_inode_gets_another_node_only_while_the_kernel_knows_the_old_one() {
-        let nodes = Nodes::default();
+        let nodes = Nodes::new([7; 32]);
         let (ino, node) = (Ino(99), NodeId(99));
         assert_eq!(nodes.outdate(ino), None);
         assert_eq!(nodes.current(ino), node);

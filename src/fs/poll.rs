@@ -345,6 +345,10 @@ impl Fs {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             self.start("skrin-pins", move || Self::pin_forever(weak, stop))?;
         }
+        {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-forget", move || Self::relieve_forever(weak, stop))?;
+        }
         let stop = self.stop.subscribe();
         self.start("skrin-house", move || Self::keep_house(weak, stop))
     }
@@ -490,6 +494,43 @@ impl Fs {
             drop(fs);
             if pause(&mut stop, HOUSEKEEPING).await {
                 return;
+            }
+        }
+    }
+
+    /// A thread of its own, as the kernel may keep it waiting for whoever changes the directory.
+    async fn relieve_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
+        let mut bound = 0;
+        while !pause(&mut stop, HOUSEKEEPING).await {
+            let Some(fs) = weak.upgrade() else { return };
+            let (most, known) = (fs.options.known_max, fs.nodes.count());
+            // What it cannot forget is not asked for again and again.
+            bound = bound.min(known + most / 8).max(most);
+            if known > bound {
+                fs.relieve_kernel();
+                bound = usize::MAX;
+            }
+        }
+    }
+
+    /// Asks the kernel to forget the files that it has known longest, where it knows too many: for each of them this process keeps something, and what
+    /// the kernel needs room for is only its own. Not open files, whose pages and locks would come under another name; and not directories, in which
+    /// programs may stand. Waits for the kernel.
+    pub fn relieve_kernel(&self) {
+        let most = self.options.known_max;
+        let Some(notify) = self.notify.lock().clone() else {
+            return;
+        };
+        for ino in self.nodes.oldest(most - most / 8) {
+            if self.files.get(self.nodes.known_as(ino)).is_some() {
+                continue;
+            }
+            let inode = state::inode(&self.replica.tree(), ino);
+            let inode =
+                inode.inspect_err(|error| tracing::debug!(%error, "an inode cannot be read"));
+            let inode = inode.ok().flatten().filter(|i| i.kind != Kind::Dir);
+            for link in inode.into_iter().flat_map(|inode| inode.links) {
+                notify.entry(self.nodes.known_as(link.dir), &link.name);
             }
         }
     }

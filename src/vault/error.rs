@@ -191,7 +191,7 @@ fn wrong_remedy(secret: &str) -> &'static str {
 
 fn words_text(error: &WordsError) -> String {
     match error {
-        WordsError::Count(_) => format!(
+        WordsError::Count(..) => format!(
             "{error}: give all of them in the order in which they were shown, with nothing but spaces or line ends between"
         ),
         // These two say themselves what to look at.

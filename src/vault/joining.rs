@@ -8,18 +8,17 @@ pub use pending::{JoinOptions, Pending};
 pub use wire::Request;
 
 use crate::officer::{NewMember, Officer};
+use crate::own_slots::put_own_slot;
 use crate::publish::{Place, announce};
 use crate::record::Record;
-use crate::record::SlotEntry;
 use crate::room::{Room, RoomReader};
-use crate::slot::{Payload, make_slot};
+use crate::slot::Payload;
 use crate::state::What;
-use crate::unlock::slot_object_name;
 use crate::{Argon2Params, Invitation, Secret, Unlocked, VaultError, objects, open_header, unlock};
 use skrin_base::ids::PersonId;
 use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION};
+use skrin_crypto::JoinPart;
 use skrin_crypto::passphrase::check_new_passphrase;
-use skrin_crypto::{JoinPart, hash};
 use skrin_storage::{ObjectName, Store};
 use wire::{Answer, OpenedAnswer};
 use zeroize::Zeroizing;
@@ -222,33 +221,7 @@ impl Pending {
     ) -> Result<Unlocked, VaultError> {
         let mut entries = Vec::new();
         for (name, secret) in self.slots(passphrase) {
-            let object = slot_object_name(&name);
-            let there = place
-                .store
-                .get(&objects::object(object.clone())?, CONTROL_MAX)
-                .await;
-            let there = match there {
-                Ok(bytes) => Some(bytes),
-                Err(error) if error.is_absent() => None,
-                Err(error) => return Err(error.into()),
-            };
-            let hash = match there {
-                // An earlier attempt got so far.
-                Some(bytes) if self.opens(&object, &bytes, &secret) => hash(&bytes),
-                there => {
-                    if there.is_some() {
-                        place
-                            .store
-                            .delete(&objects::object(object.clone())?)
-                            .await?;
-                    }
-                    let bytes = make_slot(&secret, payload, place.entropy)?;
-                    let hash = hash(&bytes);
-                    objects::put(place.store, object, bytes).await?;
-                    hash
-                }
-            };
-            entries.push(SlotEntry { name, hash });
+            entries.push(put_own_slot(place, name, &secret, payload).await?);
         }
         let unlocked = unlock(place.store, &Secret::Words(self.words())).await?;
         let officer = unlocked.officer();

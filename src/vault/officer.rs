@@ -14,7 +14,7 @@ use skrin_base::ids::{DeviceId, PersonId};
 use skrin_base::limits::EPOCH_RECIPIENTS_MAX;
 use skrin_crypto::{DeviceSigner, RootSigner, VaultSecret};
 
-enum OwnKey {
+pub(crate) enum OwnKey {
     Root(RootSigner),
     Device(DeviceId, DeviceSigner),
 }
@@ -28,7 +28,7 @@ pub struct Officer {
     pub(crate) reader: RoomReader,
     pub(crate) person: PersonId,
     pub(crate) vault_secret: VaultSecret,
-    key: OwnKey,
+    pub(crate) key: OwnKey,
 }
 
 /// Whom to let in.
@@ -131,6 +131,11 @@ impl Officer {
         if member.role == Role::Owner {
             return Err(VaultError::not_allowed("there is one owner"));
         }
+        if member.role == Role::Recovery && member.invitation.is_some() {
+            return Err(VaultError::not_allowed(
+                "nobody is invited as a recovery key",
+            ));
+        }
         let person = member.keys.person(self.reader.anchor().vault);
         if !room.state.now().members.contains_key(&person) {
             require_room_for_one(room)?;
@@ -217,6 +222,11 @@ impl Officer {
         }
         match room.state.now().role(&person) {
             None => return Err(VaultError::not_allowed("this person is no member")),
+            Some(Role::Recovery) => {
+                return Err(VaultError::not_allowed(
+                    "a recovery key stays one: remove it, and invite who is to have another role",
+                ));
+            }
             Some(now) if now == role => {}
             Some(_) => {
                 if person != self.person {

@@ -173,6 +173,12 @@ numbered!(/** What a member may do. */ Role, "role", {
     /** Change membership. */ Manager = 2,
     /** Write. */ Editor = 3,
     /** Read. */ Reader = 4,
+    /** Read, without devices: a recovery key. */ Recovery = 6,
+});
+
+numbered!(/** What a recovery key was used for. */ RecoveryPurpose, "purpose of a recovery key", {
+    /** To see whether it works. */ Drill = 1,
+    /** To read what is in the vault. */ Read = 2,
 });
 
 numbered!(/** Why there is a new epoch. */ EpochReason, "reason of an epoch", {
@@ -317,6 +323,8 @@ pub enum Record {
     MemberRemove(Box<MemberRemove>),
     /// 10
     MemberRole(Box<MemberRole>),
+    /// 15
+    RecoveryUse(RecoveryPurpose),
     /// 17
     BackLink(Box<BackLink>),
     /// 128 and above: kept, and skipped.
@@ -551,6 +559,7 @@ impl Encode for Record {
             Self::MemberAdd(record) => tagged(w, 8, &**record),
             Self::MemberRemove(record) => tagged(w, 9, &**record),
             Self::MemberRole(record) => tagged(w, 10, &**record),
+            Self::RecoveryUse(purpose) => tagged(w, 15, purpose),
             Self::BackLink(record) => tagged(w, 17, &**record),
             Self::Optional { tag, bytes } => {
                 w.u8(*tag);
@@ -578,6 +587,7 @@ impl Decode for Record {
             8 => MemberAdd::decode(r).map(|x| Self::MemberAdd(Box::new(x))),
             9 => MemberRemove::decode(r).map(|x| Self::MemberRemove(Box::new(x))),
             10 => MemberRole::decode(r).map(|x| Self::MemberRole(Box::new(x))),
+            15 => RecoveryPurpose::decode(r).map(Self::RecoveryUse),
             17 => BackLink::decode(r).map(|x| Self::BackLink(Box::new(x))),
             0 => Err(WireError::Value("tag 0")),
             tag @ 128.. => Ok(Self::Optional {

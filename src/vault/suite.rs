@@ -10,6 +10,7 @@ mod joining;
 mod opening;
 mod people;
 mod records;
+mod recovery;
 mod removal;
 
 use crate::control::{Signer, seal_record};

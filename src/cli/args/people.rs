@@ -151,6 +151,49 @@ pub(crate) struct PassphraseArgs {
     pub new_passphrase_file: Option<PathBuf>,
 }
 
+#[derive(Subcommand)]
+pub(crate) enum RecoveryVerb {
+    /// Make a recovery key: whoever has it reads everything in the vault, and all members see that there is one
+    Enable {
+        /// The vault, or a mount of it
+        vault: String,
+        #[command(flatten)]
+        unlock: UnlockArgs,
+        /// What members are to see it as
+        #[arg(long, value_name = "NAME", default_value = "recovery key")]
+        name: String,
+        /// Divide it: with 2/3, any two of three people have it together
+        #[arg(long, value_name = "K/N", value_parser = parse_division)]
+        shares: Option<(u8, u8)>,
+        /// Write it into this new file, or its shares into files of this new directory, instead of showing it
+        #[arg(long, value_name = "F")]
+        output: Option<PathBuf>,
+        /// Show QR codes, too
+        #[arg(long)]
+        qr: bool,
+        /// One JSON object, for scripts; without --output it holds the words
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show that a recovery key works, without reading anybody's files. All members see that it was done
+    Drill {
+        /// The vault
+        vault: String,
+        #[command(flatten)]
+        unlock: UnlockArgs,
+        /// One JSON object, for scripts
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How a recovery key is divided: how many shares are needed, of how many.
+fn parse_division(text: &str) -> Result<(u8, u8), String> {
+    let parts = text.split_once('/');
+    let parts = parts.and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    parts.ok_or_else(|| "it looks like 2/3: two of three shares are needed".to_owned())
+}
+
 #[derive(Args)]
 pub(crate) struct AuditArgs {
     #[command(flatten)]

@@ -90,14 +90,20 @@ pub(super) fn show(words: &str) {
     );
     print::line("keep them where nobody else finds them, and never in a file beside the vault.");
     print::line("");
+    rows(words).into_iter().for_each(print::line);
+}
+
+/// Words in numbered rows of four.
+pub(super) fn rows(words: &str) -> Vec<String> {
     let words: Vec<&str> = words.split(' ').collect();
-    for (row, four) in words.chunks(4).enumerate() {
+    let row = |(row, four): (usize, &[&str])| {
         let numbered = four
             .iter()
             .enumerate()
             .map(|(i, word)| format!("{:2}. {word:<10}", row * 4 + i + 1));
-        print::line(format!("    {}", numbered.collect::<String>().trim_end()));
-    }
+        format!("    {}", numbered.collect::<String>().trim_end())
+    };
+    words.chunks(4).enumerate().map(row).collect()
 }
 
 /// A new private file; removed again unless the words reach it.

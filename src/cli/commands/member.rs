@@ -167,12 +167,21 @@ pub(crate) fn identity(verb: &IdentityVerb) -> Outcome {
         print::line(format!("    {}", half.join(" ")));
     }
     if *qr {
-        let code = qrcode::QrCode::new(member.safety_number.replace(' ', ""));
-        let code = code.map_err(|e| Failure::new(Exit::Other, format!("no QR code: {e}")))?;
-        let image = code.render::<qrcode::render::unicode::Dense1x2>().build();
-        image.lines().for_each(print::line);
+        let lines = qr_lines(&member.safety_number.replace(' ', ""))?;
+        lines.into_iter().for_each(print::line);
     }
     Ok(())
+}
+
+/// A text as a QR code for terminals.
+///
+/// # Errors
+/// `Other` for one that is too long.
+pub(super) fn qr_lines(text: &str) -> Outcome<Vec<String>> {
+    let code = qrcode::QrCode::new(text);
+    let code = code.map_err(|e| Failure::new(Exit::Other, format!("no QR code: {e}")))?;
+    let image = code.render::<qrcode::render::unicode::Dense1x2>().build();
+    Ok(image.lines().map(str::to_owned).collect())
 }
 
 /// Shows what was decided, in an order in which nothing comes before what its author had seen.

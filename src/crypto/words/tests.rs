@@ -80,10 +80,13 @@ fn the_first_wrong_word_is_named_by_its_place() {
 
 #[test]
 fn a_wrong_count_and_a_wrong_checksum_are_different_errors() {
-    assert_eq!(parsed(""), Err(WordsError::Count(0)));
-    assert_eq!(parsed("ozone drill"), Err(WordsError::Count(2)));
-    assert_eq!(parsed(&"zoo ".repeat(24)), Err(WordsError::Count(24)));
-    assert_eq!(parsed(&"zoo ".repeat(5000)), Err(WordsError::Count(5000)));
+    assert_eq!(parsed(""), Err(WordsError::Count(0, 12)));
+    assert_eq!(parsed("ozone drill"), Err(WordsError::Count(2, 12)));
+    assert_eq!(parsed(&"zoo ".repeat(24)), Err(WordsError::Count(24, 12)));
+    assert_eq!(
+        parsed(&"zoo ".repeat(5000)),
+        Err(WordsError::Count(5000, 12))
+    );
     assert_eq!(parsed(&"zoo ".repeat(12)), Err(WordsError::Checksum));
     let swapped = "drill ozone grab fiber curtain grace pudding thank cruise elder eight picnic";
     assert_eq!(parsed(swapped), Err(WordsError::Checksum));

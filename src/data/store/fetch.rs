@@ -241,6 +241,10 @@ impl Inner {
             if let Some(flight) = flying.iter().position(|f| f.end > TABLE.start) {
                 return Err(flight);
             }
+            // Landed since the caches were looked at.
+            if !impatient && self.tables.contains_key(&fetch.info.id) {
+                return Ok((Plan::Look, Vec::new()));
+            }
             let new = flying.is_empty() && kept.is_empty() && fetch.copies.is_none();
             return Ok(match new && self.is_whole_wanted(fetch) {
                 true => (Plan::Whole, vec![WHOLE]),
@@ -592,4 +596,33 @@ fn widen(
         wide.start = free.start;
     }
     wide
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{World, Written};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_landed_since_the_caches_were_looked_at_is_not_fetched_again() {
+        let world = World::new();
+        let written = Written::new(&world.open(), 20, 4096).await;
+        let store = world.open();
+        let wants: Vec<_> = (0..20).map(|n| (n, written.request(n as u64))).collect();
+        let late = Fetch {
+            info: Arc::new(written.the_info().clone()),
+            table: None,
+            wants,
+            got: Vec::new(),
+            copies: None,
+            failed: None,
+        };
+        let first = store.inner.plan(&late, false, &[]).unwrap();
+        assert_eq!(first, (Plan::Whole, vec![WHOLE]));
+        written.check(&store, 0..20).await;
+        let plan = store.inner.plan(&late, false, &[]).unwrap();
+        assert_eq!(plan, (Plan::Look, Vec::new()));
+        let again = store.inner.plan(&late, true, &[]).unwrap();
+        assert_eq!(again, (Plan::Whole, vec![WHOLE]), "in vain too often");
+    }
 }

@@ -41,7 +41,7 @@ fn plain(block: u64, len: usize) -> Vec<u8> {
 }
 
 /// A device's state directory and a storage, which outlive the store that a crash ends.
-struct World {
+pub(super) struct World {
     dir: TempDir,
     storage: Arc<MemoryStore>,
     faults: Faults,
@@ -58,7 +58,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             dir: TempDir::new().unwrap(),
             storage: Arc::default(),
@@ -128,7 +128,7 @@ impl World {
         (store, replay)
     }
 
-    fn open(&self) -> DataStore {
+    pub(super) fn open(&self) -> DataStore {
         self.open_replay().0
     }
 
@@ -215,13 +215,13 @@ async fn publish(store: &DataStore) -> HashMap<SegmentId, SegmentInfo> {
 
 /// Blocks that were written, and what each segment was declared as.
 #[derive(Default)]
-struct Written {
+pub(super) struct Written {
     blocks: Vec<(BlockRef, usize)>,
     infos: HashMap<SegmentId, SegmentInfo>,
 }
 
 impl Written {
-    async fn new(store: &DataStore, count: u64, len: usize) -> Self {
+    pub(super) async fn new(store: &DataStore, count: u64, len: usize) -> Self {
         let blocks = (0..count).map(|n| (write(store, n, len), len)).collect();
         Self {
             blocks,
@@ -229,12 +229,12 @@ impl Written {
         }
     }
 
-    fn request(&self, block: u64) -> BlockRead {
+    pub(super) fn request(&self, block: u64) -> BlockRead {
         let (at, _) = self.blocks[block as usize];
         request(at, self.infos.get(&at.segment), block)
     }
 
-    async fn check(&self, store: &DataStore, blocks: impl IntoIterator<Item = u64>) {
+    pub(super) async fn check(&self, store: &DataStore, blocks: impl IntoIterator<Item = u64>) {
         let blocks: Vec<_> = blocks.into_iter().collect();
         let got = store
             .read(blocks.iter().map(|b| self.request(*b)).collect())
@@ -245,7 +245,7 @@ impl Written {
         }
     }
 
-    fn the_info(&self) -> &SegmentInfo {
+    pub(super) fn the_info(&self) -> &SegmentInfo {
         assert_eq!(self.infos.len(), 1);
         self.infos.values().next().unwrap()
     }

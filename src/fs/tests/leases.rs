@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const LOCK: &[u8] = b".~lock.report.docx#";
+/// What LibreOffice and ONLYOFFICE make, and what Word makes.
+const LOCKS: [&[u8]; 2] = [b".~lock.report.docx#", b"~$report.docx"];
+const LOCK: &[u8] = LOCKS[0];
 /// A third of the time that a lease lasts, and a little.
 const THIRD: Duration = Duration::from_secs(101);
 
@@ -49,12 +51,17 @@ impl World {
     }
 
     fn open(&self, device: usize) -> Device {
+        self.open_with(device, LOCK)
+    }
+
+    /// A device whose programs make lock files of this name.
+    fn open_with(&self, device: usize, lock: &'static [u8]) -> Device {
         let manual = FsOptions {
             poll_interval: None,
             background: false,
             ..FsOptions::default()
         };
-        Device(self.vault.open(device, manual).unwrap())
+        Device(self.vault.open(device, manual).unwrap(), lock)
     }
 
     fn turn(&self, by: Duration) {
@@ -64,7 +71,7 @@ impl World {
     }
 }
 
-struct Device(Opened);
+struct Device(Opened, &'static [u8]);
 
 impl Device {
     fn make_by(&self, text: &[u8], pid: u32, time: Option<Timestamp>) {
@@ -79,7 +86,7 @@ impl Device {
             truncate: false,
         };
         let fs = &self.0.fs;
-        let made = fs.create(NodeId::ROOT, LOCK, 0o644, true, how, &caller);
+        let made = fs.create(NodeId::ROOT, self.1, 0o644, true, how, &caller);
         let (attr, handle) = made.unwrap();
         fs.write(handle, 0, text).unwrap();
         if let Some(time) = time {
@@ -102,7 +109,7 @@ impl Device {
 
     fn holder(&self) -> Option<Vec<u8>> {
         let fs = &self.0.fs;
-        let node = fs.lookup(NodeId::ROOT, LOCK).ok()?.node;
+        let node = fs.lookup(NodeId::ROOT, self.1).ok()?.node;
         let handle = fs.open_node(node, OpenMode::default()).unwrap();
         let text = fs.read(handle, 0, 100).unwrap();
         fs.release(handle).unwrap();
@@ -133,8 +140,14 @@ impl Device {
 
 #[test]
 fn a_lock_file_is_renewed_while_its_program_lives_and_removed_by_others_when_it_is_not() {
+    for lock in LOCKS {
+        is_renewed_while_its_program_lives_and_removed_by_others_when_it_is_not(lock);
+    }
+}
+
+fn is_renewed_while_its_program_lives_and_removed_by_others_when_it_is_not(lock: &'static [u8]) {
     let world = World::new(1);
-    let (a, b) = (world.open(0), world.open(1));
+    let (a, b) = (world.open_with(0, lock), world.open_with(1, lock));
     a.lock(b"Anna,");
     a.keep();
     a.sync();
@@ -211,15 +224,21 @@ fn of_two_lock_files_made_at_once_one_stays_and_no_copy_is_left() {
 
 #[test]
 fn the_lock_file_of_a_program_that_has_ended_goes_at_once_also_after_a_remount() {
+    for lock in LOCKS {
+        of_a_program_that_has_ended_it_goes_at_once_also_after_a_remount(lock);
+    }
+}
+
+fn of_a_program_that_has_ended_it_goes_at_once_also_after_a_remount(lock: &'static [u8]) {
     let world = World::new(4);
-    let (a, b) = (world.open(0), world.open(1));
+    let (a, b) = (world.open_with(0, lock), world.open_with(1, lock));
     let mut program = Command::new("sleep").arg("60").spawn().unwrap();
     a.lock_by(b"Anna,", program.id());
     a.keep();
     a.sync();
     a.end();
     // The mount is made anew while the program lives, and once more when it does not.
-    let a = world.open(0);
+    let a = world.open_with(0, lock);
     assert_eq!(a.holder(), Some(b"Anna,".to_vec()));
     world.turn(THIRD);
     a.keep();
@@ -227,8 +246,8 @@ fn the_lock_file_of_a_program_that_has_ended_goes_at_once_also_after_a_remount()
     a.end();
     program.kill().unwrap();
     program.wait().unwrap();
-    let a = world.open(0);
-    assert_eq!(a.names(), [LOCK.to_vec()]);
+    let a = world.open_with(0, lock);
+    assert_eq!(a.names(), [lock.to_vec()]);
     assert_eq!(a.holder(), None);
     assert!(a.names().is_empty());
     a.sync();

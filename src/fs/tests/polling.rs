@@ -226,6 +226,43 @@ impl Notify for Kernel {
     fn write_back(&self, _: NodeId) {}
 }
 
+#[test]
+fn of_too_many_files_the_kernel_is_asked_to_forget_the_oldest_but_no_directory_and_no_open_file() {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let vault = TestVault::new(7, Arc::new(MemoryStore::new()), clock).unwrap();
+    let options = FsOptions {
+        poll_interval: None,
+        background: false,
+        known_max: 16,
+        ..FsOptions::default()
+    };
+    let fs = vault.open(0, options).unwrap().fs;
+    let kernel = Arc::new(Kernel::default());
+    fs.set_notify(Some(Arc::clone(&kernel) as Arc<dyn Notify>));
+    let dir = fs.mkdir(NodeId::ROOT, b"dir", 0o755, &CALLER).unwrap().node;
+    const MODE: OpenMode = OpenMode {
+        write: true,
+        truncate: false,
+    };
+    let make = |name: &str| {
+        let made = fs.create(dir, name.as_bytes(), 0o644, true, MODE, &CALLER);
+        made.unwrap()
+    };
+    let (_, open) = make("open");
+    for number in 0..14 {
+        let (_, handle) = make(&format!("file-{number}"));
+        fs.release(handle).unwrap();
+    }
+    // Down to fourteen: the two that it has known longest stay.
+    fs.relieve_kernel();
+    assert_eq!(*kernel.0.lock().unwrap(), []);
+    make("last");
+    fs.relieve_kernel();
+    let forgotten = [0, 1, 2].map(|number| Told::Entry(dir, format!("file-{number}")));
+    assert_eq!(*kernel.0.lock().unwrap(), forgotten);
+    fs.release(open).unwrap();
+}
+
 /// Much that waits here is taken from the tree and put back on it; nobody lists then what is another.
 #[test]
 fn where_it_is_not_listed_what_changed_the_kernel_is_told_of_everything_that_it_knows() {

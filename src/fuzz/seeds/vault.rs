@@ -14,7 +14,7 @@ use skrin_storage::{MemoryStore, ObjectName, Prefix, Store};
 use skrin_vault::control::open_record;
 use skrin_vault::record::{
     BackLink, Body, CutTip, DeviceRevoke, EndReason, Grant, History, Label, MemberAdd, MemberKeys,
-    MemberRemove, MemberRole, Recipient, Record, Role, SignerRef, SlotEntry,
+    MemberRemove, MemberRole, Recipient, Record, RecoveryPurpose, Role, SignerRef, SlotEntry,
 };
 use skrin_vault::slot::Slot;
 use skrin_vault::{
@@ -269,6 +269,7 @@ fn people() -> Vec<Record> {
         Record::MemberRemove(Box::new(remove)),
         Record::MemberRole(Box::new(role)),
         Record::BackLink(Box::new(link)),
+        Record::RecoveryUse(RecoveryPurpose::Read),
     ]
 }
 

@@ -121,7 +121,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Admitted {
     /// The lane has two branches now.
     pub(crate) forked: bool,
-    /// It names a head older than one that the lane named before; the older one is redundant.
+    /// It names a head that the lane named before, or one that comes before such a head, and its device must have known; it is
+    /// redundant.
     pub(crate) went_back: bool,
     /// Lanes that it closed, or closed earlier than before.
     pub(crate) closed: Vec<LaneId>,
@@ -275,8 +276,8 @@ impl Graph {
         let named = at.map(|at| lane.tips.swap_remove(at).named);
         admitted.forked = named.is_none() && !lane.tips.is_empty();
         let named = named.unwrap_or_else(|| self.named_by(&commit.prev));
-        let (named, went_back) = name(named, &commit.heads);
-        admitted.went_back = went_back;
+        admitted.went_back = self.goes_back(commit, &named);
+        let named = name(named, &commit.heads);
         let (closes, early): (Vec<Head>, Vec<Head>) = commit
             .closes
             .iter()
@@ -328,7 +329,20 @@ impl Graph {
             next = self.nodes.get(&node.prev);
         }
         let named = nodes.iter().rev();
-        named.fold(BTreeSet::new(), |named, node| name(named, &node.heads).0)
+        named.fold(BTreeSet::new(), |named, node| name(named, &node.heads))
+    }
+
+    /// Whether a commit names what its lane, which named these, has named before, by itself or by what follows it. Below the
+    /// checkpoint that stands for it, its device may not know: who begins with that does not know what the own lane named
+    /// below it, and names again what lies beyond a cut, as the checkpoint does not hold that.
+    fn goes_back(&self, commit: &Commit, named: &BTreeSet<Head>) -> bool {
+        let floor = commit.standing.map_or(0, |standing| standing.floor);
+        commit.heads.iter().any(|head| {
+            let of_lane = named.iter().filter(|old| old.lane == head.lane);
+            let before: Vec<_> = of_lane.map(|old| (old.seq, old.hash)).collect();
+            self.lamport_of(head).is_some_and(|time| time > floor)
+                && self.precedes_any(head, &before)
+        })
     }
 
     /// Whether nothing later of that lane was named by who closes it.
@@ -719,19 +733,14 @@ impl Graph {
     }
 }
 
-/// The newest named heads of each lane, after naming some more; and whether one of those was older.
-fn name(mut named: BTreeSet<Head>, heads: &[Head]) -> (BTreeSet<Head>, bool) {
-    let mut went_back = false;
+/// The newest named heads of each lane, after naming some more.
+fn name(mut named: BTreeSet<Head>, heads: &[Head]) -> BTreeSet<Head> {
     for head in heads {
-        let newer = named
-            .iter()
-            .any(|old| old.lane == head.lane && old.seq > head.seq);
-        went_back |= newer || named.contains(head);
         let named_together = |old: &Head| heads.contains(old);
         named.retain(|old| old.lane != head.lane || old.seq > head.seq || named_together(old));
         named.insert(*head);
     }
-    (named, went_back)
+    named
 }
 
 impl Encode for Node {

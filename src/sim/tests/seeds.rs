@@ -71,6 +71,12 @@ fn people_worlds_keep_what_those_wrote_who_stay_and_nothing_that_the_others_wrot
     worlds("people");
 }
 
+/// A seed of a run: a device that began with a checkpoint was told to go back, as it named again what lies beyond a cut.
+#[test]
+fn nobody_is_told_to_go_back_who_names_again_what_a_checkpoint_does_not_hold() {
+    (scene("people").run)(1_795_746_635_179);
+}
+
 #[test]
 fn the_same_seed_gives_the_same_digest_twice() {
     for scene in SCENES.iter().chain([&PEOPLE]) {

@@ -2,6 +2,7 @@
 
 use super::payload_of;
 use super::wire::{OpenedAnswer, Request};
+use crate::own_slots::own_slot_name;
 use crate::publish::Place;
 use crate::record::{Label, MemberKeys, PersonKeys};
 use crate::slot::{Payload, Slot, SlotKind, SlotName, SlotSecret, make_slot};
@@ -13,8 +14,8 @@ use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::passphrase::check_new_passphrase;
 use skrin_crypto::words::{parse_words, words_of};
 use skrin_crypto::{
-    KemSecret, LocalAad, RootSeed, RootSigner, VaultSecret, WordsEntropy, WordsSigner, hash, keys,
-    open, seal,
+    KemSecret, LocalAad, RootSeed, RootSigner, VaultSecret, WordsEntropy, WordsSigner, keys, open,
+    seal,
 };
 use zeroize::Zeroizing;
 
@@ -222,30 +223,11 @@ impl Pending {
     ) -> Vec<(SlotName, SlotSecret<'a>)> {
         let passphrase = passphrase.map(|(text, params)| SlotSecret::Passphrase(text, params));
         let secrets = [Some(SlotSecret::Words(&self.words)), passphrase];
+        let (vault, person) = (self.invitation.anchor.vault, self.person());
+        let name = |kind| own_slot_name(vault, person, kind);
         let named = secrets.into_iter().zip(["words", "passphrase"]);
-        let named = named.filter_map(|(secret, kind)| Some((self.slot_name(kind), secret?)));
+        let named = named.filter_map(|(secret, kind)| Some((name(kind), secret?)));
         named.collect()
-    }
-
-    /// Nobody but members knows the person's id, so that nobody else sees whose slot it is.
-    fn slot_name(&self, kind: &str) -> SlotName {
-        let mut w = Writer::default();
-        w.bytes(b"skrin/v1/join-slot");
-        self.invitation.anchor.vault.encode(&mut w);
-        self.person().encode(&mut w);
-        w.bytes(kind.as_bytes());
-        let hash = hash(&w.into_bytes());
-        std::array::from_fn(|at| hash.0[at])
-    }
-
-    /// Whether this object, of that name, opens with a secret of ours.
-    pub(super) fn opens(&self, object: &str, bytes: &[u8], secret: &SlotSecret<'_>) -> bool {
-        let slot = Slot::parse(object, bytes).ok().flatten();
-        let opened = slot.map(|slot| match secret {
-            SlotSecret::Words(words) => slot.open_words(object, words),
-            SlotSecret::Passphrase(text, _) => slot.open_passphrase(object, text),
-        });
-        matches!(opened, Some(Ok(Some(_))))
     }
 }
 

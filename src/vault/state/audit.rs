@@ -3,7 +3,8 @@
 use super::ControlState;
 use super::rules::need;
 use crate::record::{
-    Body, CutTips, EndReason, EpochReason, Label, Recipient, Record, Role, SignerRef, SlotEntry,
+    Body, CutTips, EndReason, EpochReason, Label, Recipient, Record, RecoveryPurpose, Role,
+    SignerRef, SlotEntry,
 };
 use skrin_base::Timestamp;
 use skrin_base::ids::{DeviceId, EpochId, Hash32, PersonId};
@@ -92,6 +93,8 @@ pub enum What {
         /// What counts of the lanes of his devices, if he may not write any more.
         cut: CutTips,
     },
+    /// A recovery key was used.
+    RecoveryUsed(RecoveryPurpose),
     /// Something optional that this program does not know.
     Unknown {
         /// Its tag.
@@ -202,6 +205,7 @@ fn what(record: &Record) -> What {
             role: record.role,
             cut: record.cut.clone(),
         },
+        Record::RecoveryUse(purpose) => What::RecoveryUsed(*purpose),
         Record::Optional { tag, .. } => What::Unknown { tag: *tag },
     }
 }

@@ -129,6 +129,7 @@ struct Case<'a> {
     view: View,
     /// How far from the owner the author is there.
     depth: u32,
+    role: Role,
     need: Role,
 }
 
@@ -163,6 +164,13 @@ pub(super) fn record(state: &mut ControlState, opened: Opened) -> Result<(), Ref
         }
         Record::BackLink(record) => {
             back_link(state, &case, record)?;
+            None
+        }
+        Record::RecoveryUse(_) => {
+            require(
+                case.role == Role::Recovery,
+                "it says that a recovery key is used, and its author is none",
+            )?;
             None
         }
         Record::Optional { .. } => None,
@@ -221,9 +229,9 @@ pub(super) fn need(author: PersonId, record: &Record) -> Role {
         Record::DeviceAdd(_)
         | Record::DeviceRevoke(_)
         | Record::Grant(_)
-        | Record::SlotAdd(_)
         | Record::SlotRemove(_)
         | Record::Optional { .. } => Role::Reader,
+        Record::SlotAdd(_) | Record::RecoveryUse(_) => Role::Recovery,
     }
 }
 
@@ -246,17 +254,22 @@ fn case<'a>(state: &ControlState, opened: &'a Opened) -> Result<Case<'a>, Refusa
     )?;
     let own_keys = matches!(
         body.record,
-        Record::DeviceAdd(_) | Record::DeviceRevoke(_) | Record::SlotAdd(_) | Record::SlotRemove(_)
+        Record::DeviceAdd(_)
+            | Record::DeviceRevoke(_)
+            | Record::SlotAdd(_)
+            | Record::SlotRemove(_)
+            | Record::RecoveryUse(_)
     );
     require(
         device.is_none() || !own_keys,
-        "a device signed what it may not: only root and words change devices and slots",
+        "a device signed what it may not: only root and words change devices and slots, and say that a recovery key is used",
     )?;
     Ok(Case {
         opened,
         body,
         view,
         depth: standing.depth,
+        role: standing.role,
         need,
     })
 }

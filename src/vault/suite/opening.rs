@@ -82,7 +82,7 @@ async fn init_refuses_a_place_that_holds_a_vault_or_the_rest_of_one() {
 }
 
 /// Fails every put from the n-th on.
-struct FailingPuts(MemoryStore, AtomicUsize);
+pub(super) struct FailingPuts(pub(super) MemoryStore, pub(super) AtomicUsize);
 
 #[async_trait]
 impl Store for FailingPuts {

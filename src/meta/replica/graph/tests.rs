@@ -1,4 +1,5 @@
 use super::*;
+use crate::commit::CheckpointRef;
 use crate::testing::World;
 use proptest::prelude::*;
 
@@ -200,6 +201,52 @@ fn naming_an_older_head_again_is_noticed_and_changes_nothing() {
     };
     assert!(lanes.known[1].admit(&head, &commit).unwrap().went_back);
     assert!(lanes.known[1].floor() >= before);
+}
+
+#[test]
+fn what_is_not_above_the_checkpoint_that_a_commit_calls_standing_may_be_named_again() {
+    let mut lanes = Lanes::new(2);
+    let old = lanes.publish(0).0;
+    lanes.learn(1, 1);
+    lanes.publish(1);
+    let mut commit = lanes.world.first_commit(1);
+    let tip = lanes.known[1].lanes[&commit.lane].tip().unwrap().clone();
+    (commit.seq, commit.prev, commit.heads) = (1, tip.hash, vec![old]);
+    commit.lamport = tip.lamport + 1;
+    let head = Head {
+        lane: commit.lane,
+        seq: 1,
+        hash: skrin_crypto::hash(&commit.to_bytes()),
+    };
+    let time = lanes.known[1].admitted(&old).unwrap();
+    for (floor, went_back) in [(time - 1, true), (time, false)] {
+        commit.standing = Some(CheckpointRef {
+            name: [1; 16],
+            hash: Hash32([2; 32]),
+            floor,
+        });
+        let mut graph = lanes.known[1].clone();
+        assert_eq!(graph.admit(&head, &commit).unwrap().went_back, went_back);
+    }
+}
+
+#[test]
+fn a_shorter_branch_that_comes_late_is_named_after_a_longer_one_and_is_no_way_back() {
+    let mut lanes = Lanes::new(3);
+    lanes.publish(2);
+    lanes.publish(0);
+    let before = lanes.known[0].clone();
+    lanes.publish(0);
+    let long = lanes.publish(0).0;
+    lanes.known[0] = before;
+    lanes.learn(0, 1);
+    let short = lanes.publish(0).0;
+    assert!(short.lane == long.lane && short.seq < long.seq);
+    lanes.learn(1, 4);
+    assert!(lanes.publish(1).1.heads.contains(&long));
+    lanes.learn(1, 5);
+    // Looks itself that nothing is told of it.
+    assert_eq!(lanes.publish(1).1.heads, [short]);
 }
 
 #[test]

@@ -391,6 +391,52 @@ async fn a_checkpoint_that_holds_what_lies_beyond_a_cut_never_stands_for_who_kno
     assert!(!has(&fresh, &all.beyond) && has(&fresh, &all.within));
 }
 
+/// A checkpoint does not hold what lies beyond a cut, so who begins with it does not know that his own lane had named that.
+#[tokio::test]
+async fn who_begins_with_a_checkpoint_and_names_again_what_lies_beyond_a_cut_is_not_told_to_go_back()
+ {
+    let mut all = removal(1209).await;
+    let removed = all.vault.world.device(2);
+    let ends = opened(&all.vault);
+    let beyond = ends.iter().rfind(|c| c.commit().device == removed);
+    let beyond = *beyond.unwrap().head();
+    let named = |c: &&CheckedCommit| c.commit().heads.contains(&beyond);
+    let after = *ends.iter().find(named).unwrap().head();
+    let lane = all.devices[1].replica().own_lane().await;
+    assert_eq!(after.lane, lane);
+    for n in 0..2 {
+        tell(&mut all.devices[n], &all.vault, &all.records).await;
+    }
+    for _ in 0..3 {
+        say(&mut all.devices[0], &mut all.rng).await;
+        say(&mut all.devices[1], &mut all.rng).await;
+    }
+    all.devices[0].replica().pull().await.unwrap();
+    assert!(all.devices[0].replica().checkpoint().await.unwrap());
+    say(&mut all.devices[0], &mut all.rng).await;
+    say(&mut all.devices[1], &mut all.rng).await;
+    // Somebody who has not heard of the removal leads to it once more.
+    let heads = vec![beyond];
+    let lie = Lie {
+        heads,
+        ..Lie::default()
+    };
+    Liar::new(3, 0).say(&all.vault, lie).await;
+    all.devices[1].forget_cache();
+    all.devices[1].open(&all.vault).await.unwrap();
+    {
+        let core = all.devices[1].replica().core.lock();
+        assert!(core.graph.admitted(&beyond).is_some());
+        assert!(core.graph.admitted(&after).is_none(), "it began above");
+        assert!(core.graph.heads_to_name(lane).contains(&beyond));
+    }
+    say(&mut all.devices[1], &mut all.rng).await;
+    assert_eq!(all.devices[1].replica().own_lane().await, lane);
+    all.devices[0].replica().pull().await.unwrap();
+    assert!(!all.devices[0].kinds().contains(&FindingKind::WentBack));
+    assert_agreed(&mut all, 2).await;
+}
+
 #[tokio::test]
 async fn a_refutation_and_a_close_beyond_a_cut_count_for_nothing() {
     let mut all = removal(1206).await;

@@ -178,6 +178,10 @@ pub(super) fn member_role(
     not_owner(state, &record.person)?;
     may_be_given(record.role)?;
     let target = member(state, case, &record.person)?;
+    require(
+        target.role != Role::Recovery && record.role != Role::Recovery,
+        "it makes a member of a recovery key, or a recovery key of a member",
+    )?;
     below(case, &record.person, &target)?;
     require(
         record.person != case.body.author || record.role > Role::Manager,
