@@ -187,6 +187,18 @@ fn an_undivided_recovery_key_is_shown_once_and_its_words_read_everything() {
     again.arg(&file).arg("--words-file").arg(&words_of_anna);
     assert_eq!(again.code().0, 6);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), words);
+    let taken = team.vault.path("taken");
+    std::fs::create_dir(&taken).unwrap();
+    let mut shares = team.vault.skrin(&[
+        "recovery", "enable", &address, "--shares", "2/3", "--output",
+    ]);
+    shares.arg(&taken).arg("--words-file").arg(&words_of_anna);
+    assert_eq!(shares.code().0, 6);
+    assert_eq!(std::fs::read_dir(&taken).unwrap().count(), 0);
+    // Neither made a member of anybody.
+    let mut list = team.vault.skrin(&["member", "list", &address, "--json"]);
+    let members = list.arg("--words-file").arg(&words_of_anna).output_ok();
+    assert_eq!(members.lines().count(), 2, "{members}");
     // Nobody's own words make a drill.
     let mut drill = team.vault.skrin(&["recovery", "drill", &address]);
     let (code, said) = drill.arg("--words-file").arg(&words_of_anna).code();

@@ -137,9 +137,6 @@ fn hex(id: impl std::fmt::Display) -> String {
 /// Instead of the role of who was a member.
 pub(crate) const REMOVED: &str = "removed";
 
-/// The role of a recovery key.
-pub(crate) const RECOVERY: &str = "recovery";
-
 /// As answers have it.
 pub(crate) fn role_name(role: skrin_vault::record::Role) -> &'static str {
     use skrin_vault::record::Role as R;
@@ -148,7 +145,7 @@ pub(crate) fn role_name(role: skrin_vault::record::Role) -> &'static str {
         R::Manager => "manager",
         R::Editor => "editor",
         R::Reader => "reader",
-        R::Recovery => RECOVERY,
+        R::Recovery => "recovery",
     }
 }
 

@@ -56,7 +56,8 @@ impl Target {
         })
     }
 
-    fn place(&self) -> Place<'_> {
+    /// Where records go, and what they are made with.
+    pub(crate) fn place(&self) -> Place<'_> {
         Place {
             store: &*self.store,
             clock: &SystemClock,

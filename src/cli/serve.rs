@@ -516,7 +516,7 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
     require_no_recovery(&unlocked, &room)?;
     told::tell(state.path(), &room, &mut |text| {
         say(Word::Note(text));
-    })?;
+    });
     let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
         // A reader leaves no trace on the storage.
         true => (Device::make(&unlocked, &room, &machine::OsEntropy), true),

@@ -7,24 +7,17 @@ use skrin_base::ids::Hash32;
 use skrin_vault::record::{RecoveryPurpose, Role};
 use skrin_vault::{AuditEntry, Room, What};
 
-use crate::exit::{Failure, Outcome};
 use crate::past::{local, rfc3339};
 use crate::unlock::write_durably;
 
 /// The ids of the records that were told, one a line; they are names of objects that everybody can see.
 const FILE: &str = "told";
 
-/// Tells what was not told on this device, and remembers it.
-///
-/// # Errors
-/// A state directory that cannot be written.
-pub(crate) fn tell(state_dir: &Path, room: &Room, say: &mut dyn FnMut(String)) -> Outcome {
+/// Tells what was not told on this device, and remembers it; where that fails it is told again.
+pub(crate) fn tell(state_dir: &Path, room: &Room, say: &mut dyn FnMut(String)) {
     let path = state_dir.join(FILE);
-    let known: BTreeSet<Hash32> = match std::fs::read_to_string(&path) {
-        Ok(text) => text.lines().filter_map(Hash32::from_hex).collect(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
-        Err(e) => return Err(Failure::io(&path, "cannot read it", &e)),
-    };
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    let known: BTreeSet<Hash32> = known.lines().filter_map(Hash32::from_hex).collect();
     let all: Vec<(Hash32, String)> = room
         .state
         .audit()
@@ -34,11 +27,13 @@ pub(crate) fn tell(state_dir: &Path, room: &Room, say: &mut dyn FnMut(String)) -
         .collect();
     let new: Vec<&(Hash32, String)> = all.iter().filter(|(id, _)| !known.contains(id)).collect();
     if new.is_empty() {
-        return Ok(());
+        return;
     }
     new.iter().for_each(|(_, text)| say(text.clone()));
     let lines: String = all.iter().map(|(id, _)| format!("{id}\n")).collect();
-    write_durably(&path, lines.as_bytes())
+    if let Err(failure) = write_durably(&path, lines.as_bytes()) {
+        tracing::warn!(%failure, "what was told of recovery keys is not remembered");
+    }
 }
 
 fn text(room: &Room, entry: &AuditEntry) -> Option<String> {

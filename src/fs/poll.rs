@@ -522,6 +522,10 @@ impl Fs {
             return;
         };
         for ino in self.nodes.oldest(most - most / 8) {
+            // Whoever ends the file system waits for this thread, and the kernel may take long for each.
+            if *self.stop.borrow() {
+                return;
+            }
             if self.files.get(self.nodes.known_as(ino)).is_some() {
                 continue;
             }

@@ -15,9 +15,7 @@ use skrin_base::limits::FORMAT_VERSION;
 use skrin_base::{Clock, Entropy, Timestamp, clock::random};
 use skrin_crypto::passphrase::{Argon2Params, check_new_passphrase};
 use skrin_crypto::words::words_of;
-use skrin_crypto::{
-    ControlKey, KemSecret, RootSigner, Suite, VaultSecret, WordsEntropy, WordsSigner, hash, keys,
-};
+use skrin_crypto::{ControlKey, RootSigner, Suite, VaultSecret, WordsEntropy, hash, keys};
 use skrin_storage::Store;
 use zeroize::Zeroizing;
 
@@ -136,12 +134,7 @@ impl<'a> Maker<'a> {
         let words = keys::make_words_entropy(entropy);
         let root = keys::make_root_seed(entropy);
         let signer = RootSigner::derive(&root, vault);
-        let keys = PersonKeys {
-            root_sign: signer.public(),
-            root_kem: KemSecret::derive_root(&root, vault, options.suite).public(),
-            words_sign: WordsSigner::derive(&words, vault).public(),
-            words_kem: KemSecret::derive_words(&words, vault, options.suite).public(),
-        };
+        let keys = PersonKeys::of(&root, &words, vault, options.suite);
         let (header, header_bytes) = Header::make(vault, now);
         Ok(Self {
             vault,

@@ -17,7 +17,7 @@ impl Unlocked {
     /// deleted. Whoever has a copy of an old slot still opens it with the old passphrase: the root is the same.
     ///
     /// # Errors
-    /// `Kdf` for a weak passphrase or parameters, `UnlistedSlot`, `Storage`, and those of `load_room`. After an error the
+    /// `Kdf` for a weak passphrase or parameters, `UnlistedSlot`, `NotAllowed` for a recovery key, `Storage`, and those of `load_room`. After an error the
     /// old passphrase opens the vault, the new one, or both; it may be repeated.
     pub async fn change_passphrase(
         &self,
@@ -29,6 +29,11 @@ impl Unlocked {
         check_new_passphrase(passphrase)?;
         let mut room = self.load_room(place.store).await?;
         self.require_listed_slot(&room.state)?;
+        if self.is_recovery(&room) {
+            return Err(VaultError::not_allowed(
+                "a recovery key has its words and no passphrase",
+            ));
+        }
         let old = self.passphrase_slots(place, &room).await?;
         let new = match self.unlisted(place, passphrase).await {
             Some(new) => new,

@@ -8,7 +8,10 @@ use skrin_base::limits::{
     BLOCK_LEN, CONTROL_PARENTS_MAX, EPOCH_RECIPIENTS_MAX, FORMAT_VERSION, LABEL_MAX,
 };
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
-use skrin_crypto::{Envelope, EpochCommitment, KemPublic, RoomSecret, Suite, VerifyingKey};
+use skrin_crypto::{
+    Envelope, EpochCommitment, KemPublic, KemSecret, RoomSecret, RootSeed, RootSigner, Suite,
+    VerifyingKey, WordsEntropy, WordsSigner,
+};
 
 macro_rules! numbered {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $n:literal,)* }) => {
@@ -223,6 +226,16 @@ pub struct PersonKeys {
 }
 
 impl PersonKeys {
+    /// Those of a root and of words.
+    pub(crate) fn of(root: &RootSeed, words: &WordsEntropy, vault: VaultId, suite: Suite) -> Self {
+        Self {
+            root_sign: RootSigner::derive(root, vault).public(),
+            root_kem: KemSecret::derive_root(root, vault, suite).public(),
+            words_sign: WordsSigner::derive(words, vault).public(),
+            words_kem: KemSecret::derive_words(words, vault, suite).public(),
+        }
+    }
+
     /// The fingerprint of the root: BLAKE3 of its two public keys.
     pub fn fingerprint(&self) -> Hash32 {
         root_fingerprint(&self.root_sign, &self.root_kem)

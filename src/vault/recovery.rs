@@ -12,7 +12,7 @@ use skrin_base::ids::PersonId;
 use skrin_base::{Entropy, Timestamp};
 use skrin_crypto::shares::{SharesError, divide};
 use skrin_crypto::words::words_of;
-use skrin_crypto::{KemSecret, RootSeed, RootSigner, WordsEntropy, WordsSigner, keys};
+use skrin_crypto::{RootSeed, RootSigner, WordsEntropy, keys};
 use zeroize::Zeroizing;
 
 /// A key that was made and is not in the vault yet. Bring its words, or its shares, to safety first; nothing else holds them.
@@ -78,12 +78,7 @@ impl Unlocked {
             keys::make_root_seed(entropy),
             keys::make_words_entropy(entropy),
         );
-        let keys = MemberKeys::from(PersonKeys {
-            root_sign: RootSigner::derive(&root, vault).public(),
-            root_kem: KemSecret::derive_root(&root, vault, suite).public(),
-            words_sign: WordsSigner::derive(&words, vault).public(),
-            words_kem: KemSecret::derive_words(&words, vault, suite).public(),
-        });
+        let keys = MemberKeys::from(PersonKeys::of(&root, &words, vault, suite));
         let person = keys.person(vault);
         Ok(RecoveryKey {
             root,

@@ -2,18 +2,16 @@
 
 use std::path::Path;
 
-use super::member::ask_at;
+use super::member::{address_of, ask_at};
 use crate::args::UnlockArgs;
 use crate::commands::sync::senseless;
 use crate::exit::Outcome;
-use crate::machine::{OsEntropy, SystemClock};
 use crate::officer::tips_of;
 use crate::past::find;
 use crate::people::{Answer, Ends, Request};
+use crate::print;
 use crate::reader::Target;
-use crate::{control, print};
 use skrin_base::ids::DeviceId;
-use skrin_vault::Place;
 use skrin_vault::record::EndReason;
 
 /// Revokes one, with the root: a mount alone may not.
@@ -22,10 +20,7 @@ use skrin_vault::record::EndReason;
 /// `Absent` for a device that is not one's own; those of opening a vault.
 pub(crate) fn revoke(dir: &Path, device: &str, unlock: &UnlockArgs, json: bool) -> Outcome {
     let mount = find(dir)?.mount;
-    let vault = match control::ask(&mount, &control::Request::Status, &mut |_| {})? {
-        Some(control::Answer::Status(status)) => status.vault,
-        _ => return Err(senseless()),
-    };
+    let vault = address_of(&mount)?;
     let runtime = super::runtime()?;
     // Before the mount says what counts of that device: somebody may have to type a passphrase.
     let target = runtime.block_on(Target::open(&vault, unlock))?;
@@ -46,17 +41,12 @@ pub(crate) fn revoke(dir: &Path, device: &str, unlock: &UnlockArgs, json: bool) 
 }
 
 async fn publish(target: &Target, ends: &Ends) -> Outcome {
-    let place = Place {
-        store: &*target.store,
-        clock: &SystemClock,
-        entropy: &OsEntropy,
-    };
     let device = skrin_base::ids::parse_hex(&ends.device).map(DeviceId);
     let device = device.ok_or_else(senseless)?;
     let cut = tips_of(ends)?;
     let unlocked = &target.unlocked;
     unlocked
-        .revoke_device(&place, device, cut, EndReason::Lost)
+        .revoke_device(&target.place(), device, cut, EndReason::Lost)
         .await?;
     Ok(())
 }

@@ -260,6 +260,18 @@ pub(super) fn ask_at(dir: &Path, request: Request) -> Outcome<Answer> {
     ask(&find(dir)?.mount, request)
 }
 
+/// The address of the vault that is mounted there.
+///
+/// # Errors
+/// As [`ask_at`].
+pub(super) fn address_of(mount: &Path) -> Outcome<String> {
+    match control::ask(mount, &control::Request::Status, &mut |_| {})? {
+        Some(control::Answer::Status(status)) => Ok(status.vault),
+        Some(_) => Err(senseless()),
+        None => Err(silent(mount)),
+    }
+}
+
 fn ask(mount: &Path, request: Request) -> Outcome<Answer> {
     match control::ask(mount, &control::Request::People(request), &mut |_| {})? {
         Some(control::Answer::People(answer)) => Ok(answer),

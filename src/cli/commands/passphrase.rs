@@ -2,10 +2,9 @@
 
 use crate::args::PassphraseArgs;
 use crate::exit::Outcome;
-use crate::machine::{OsEntropy, SystemClock};
 use crate::reader::Target;
 use crate::{print, secret};
-use skrin_vault::{Argon2Params, Place};
+use skrin_vault::Argon2Params;
 use zeroize::Zeroizing;
 
 /// Changes it.
@@ -17,11 +16,7 @@ pub(crate) fn run(args: &PassphraseArgs) -> Outcome {
     let target = runtime.block_on(Target::open(&args.vault, &args.unlock))?;
     let new = secret::new_passphrase(args.new_passphrase_file.as_deref())?;
     let new = Zeroizing::new(new.expose().to_owned());
-    let place = Place {
-        store: &*target.store,
-        clock: &SystemClock,
-        entropy: &OsEntropy,
-    };
+    let place = target.place();
     let change = target
         .unlocked
         .change_passphrase(&place, &new, Argon2Params::DEFAULT);

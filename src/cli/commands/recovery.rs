@@ -1,23 +1,22 @@
 //! `skrin recovery`: a key on paper.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use skrin_vault::{Place, RecoveryKey};
+use skrin_vault::RecoveryKey;
 use zeroize::Zeroizing;
 
-use super::member::{ask_at, qr_lines};
-use super::sync::senseless;
+use super::init::{WordsFile, rows};
+use super::member::{address_of, ask_at, qr_lines};
 use crate::args::{RecoveryVerb, UnlockArgs};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::machine::{OsEntropy, SystemClock};
+use crate::machine::OsEntropy;
 use crate::past::{find, rfc3339};
 use crate::people::Request;
+use crate::print;
 use crate::reader::Target;
-use crate::{control, print};
 
 /// What `--json` says. These names are a stable interface: fields are added, never renamed.
 #[derive(Serialize)]
@@ -84,24 +83,13 @@ struct Paper<'a> {
     json: bool,
 }
 
-fn place(target: &Target) -> Place<'_> {
-    Place {
-        store: &*target.store,
-        clock: &SystemClock,
-        entropy: &OsEntropy,
-    }
-}
-
 fn enable((vault, unlock): (&str, &UnlockArgs), name: &str, paper: &Paper<'_>) -> Outcome {
     let mount = match vault.contains("://") {
         true => None,
         false => find(Path::new(vault)).ok().map(|found| found.mount),
     };
     let address = match &mount {
-        Some(mount) => match control::ask(mount, &control::Request::Status, &mut |_| {})? {
-            Some(control::Answer::Status(status)) => status.vault,
-            _ => return Err(senseless()),
-        },
+        Some(mount) => address_of(mount)?,
         None => vault.to_owned(),
     };
     let runtime = super::runtime()?;
@@ -119,16 +107,17 @@ fn enable((vault, unlock): (&str, &UnlockArgs), name: &str, paper: &Paper<'_>) -
         .block_on(
             target
                 .unlocked
-                .enable_recovery(&place(&target), &key, &name),
+                .enable_recovery(&target.place(), &key, &name),
         )
         .map_err(|error| {
             Failure::from(error)
                 .remedy("the words or shares open nothing: destroy them, and try again")
         })?;
+    // Whatever comes now: these words count.
+    paper.tell(&key, &name, &texts, &files);
     if let Some(mount) = &mount {
         ask_at(mount, Request::Refresh)?;
     }
-    paper.tell(&key, &name, &texts, &files);
     Ok(())
 }
 
@@ -150,45 +139,27 @@ impl Paper<'_> {
         }
     }
 
-    /// Writes what was asked to be written; where to.
+    /// Writes what was asked to be written; where to. All of it, or nothing is left.
     fn keep(&self, texts: &[Zeroizing<String>]) -> Outcome<Vec<PathBuf>> {
         let Some(output) = self.output else {
             return Ok(Vec::new());
         };
-        let fail = |path: &Path, e: &std::io::Error| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => Failure::new(
-                Exit::Busy,
-                format!("{}: it is there already", path.display()),
-            )
-            .remedy("name what does not exist: another key may be in there"),
-            _ => Failure::io(path, "cannot write the recovery key there", e),
+        let paths: Vec<PathBuf> = match self.division {
+            None => vec![output.to_owned()],
+            Some((_, count)) => {
+                make_dir(output)?;
+                let share = |number| output.join(format!("share-{number}-of-{count}"));
+                (1..=count).map(share).collect()
+            }
         };
-        if self.division.is_some() {
-            let made = DirBuilder::new().mode(0o700).create(output);
-            made.map_err(|e| fail(output, &e))?;
+        let written = write_all(&paths, texts);
+        if written.is_err() && self.division.is_some() {
+            paths
+                .iter()
+                .for_each(|path| drop(std::fs::remove_file(path)));
+            drop(std::fs::remove_dir(output));
         }
-        let count = texts.len();
-        let path = |number: usize| match self.division {
-            None => output.to_owned(),
-            Some(_) => output.join(format!("share-{number}-of-{count}")),
-        };
-        let mut files = Vec::new();
-        for (number, text) in (1..).zip(texts) {
-            let path = path(number);
-            let opened = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&path);
-            let written = opened.and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.write_all(b"\n")?;
-                file.sync_all()
-            });
-            written.map_err(|e| fail(&path, &e))?;
-            files.push(path);
-        }
-        Ok(files)
+        written.map(|()| paths)
     }
 
     fn show(&self, texts: &[Zeroizing<String>]) -> Outcome {
@@ -205,7 +176,7 @@ impl Paper<'_> {
             if self.division.is_some() {
                 print::line(format!("Share {number}:"));
             }
-            super::init::rows(text).into_iter().for_each(print::line);
+            rows(text).into_iter().for_each(print::line);
             if self.qr {
                 qr_lines(text)?.into_iter().for_each(print::line);
             }
@@ -245,10 +216,37 @@ impl Paper<'_> {
     }
 }
 
+/// A new private directory.
+fn make_dir(path: &Path) -> Outcome {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::new(
+            Exit::Busy,
+            format!("{}: it is there already", path.display()),
+        )
+        .remedy("name what does not exist: shares of another key may be in there"),
+        _ => Failure::io(path, "cannot make the directory for the shares", &e),
+    })
+}
+
+fn write_all(paths: &[PathBuf], texts: &[Zeroizing<String>]) -> Outcome {
+    for (path, text) in paths.iter().zip(texts) {
+        if WordsFile::create(path)?.keep(text).is_none() {
+            drop(std::fs::remove_file(path));
+            let what = format!(
+                "{}: the recovery key cannot be written there",
+                path.display()
+            );
+            return Err(Failure::new(Exit::Other, what).remedy("nothing was changed in the vault"));
+        }
+    }
+    Ok(())
+}
+
 fn drill(vault: &str, unlock: &UnlockArgs, json: bool) -> Outcome {
     let runtime = super::runtime()?;
     let target = runtime.block_on(Target::open(vault, unlock))?;
-    let drilled = runtime.block_on(target.unlocked.drill_recovery(&place(&target)))?;
+    let drilled = runtime.block_on(target.unlocked.drill_recovery(&target.place()))?;
     let said = Drilled {
         person: drilled.person.to_string(),
         epochs: drilled.epochs,

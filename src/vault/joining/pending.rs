@@ -13,10 +13,7 @@ use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION};
 use skrin_base::wire::{Decode, Encode, Reader, WireError, Writer};
 use skrin_crypto::passphrase::check_new_passphrase;
 use skrin_crypto::words::{parse_words, words_of};
-use skrin_crypto::{
-    KemSecret, LocalAad, RootSeed, RootSigner, VaultSecret, WordsEntropy, WordsSigner, keys, open,
-    seal,
-};
+use skrin_crypto::{LocalAad, RootSeed, RootSigner, VaultSecret, WordsEntropy, keys, open, seal};
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 4] = b"SKRJ";
@@ -74,13 +71,7 @@ fn aad(vault: VaultId) -> LocalAad {
 
 fn public_keys(invitation: &Invitation, root: &RootSeed, words: &WordsEntropy) -> MemberKeys {
     let (vault, suite) = (invitation.anchor.vault, invitation.suite);
-    let keys = PersonKeys {
-        root_sign: RootSigner::derive(root, vault).public(),
-        root_kem: KemSecret::derive_root(root, vault, suite).public(),
-        words_sign: WordsSigner::derive(words, vault).public(),
-        words_kem: KemSecret::derive_words(words, vault, suite).public(),
-    };
-    keys.into()
+    PersonKeys::of(root, words, vault, suite).into()
 }
 
 impl Pending {

@@ -119,6 +119,14 @@ async fn a_recovery_key_certifies_no_device_and_lets_nobody_in() {
         "none is needed"
     );
     assert!(recovered.officer().rekey(&w.place()).await.is_err());
+    let slots = w.slots(1).len();
+    let passphrase = text("four green hats 21");
+    let weak = Argon2Params::WEAK_FOR_TESTS;
+    let refused = recovered
+        .change_passphrase(&w.place(), &passphrase, weak)
+        .await;
+    assert_eq!(refused.err().unwrap().class(), Class::NotAllowed);
+    assert_eq!(w.slots(1).len(), slots);
     // Nor do records that it signs all the same.
     let device = certificates::device_add(&recovered, &room, 5);
     let device = Record::DeviceAdd(Box::new(device));

@@ -182,14 +182,8 @@ fn both_branches_of_a_fork_are_admitted_and_told() {
     assert!(graph.knows(&one) && graph.knows(&other));
 }
 
-#[test]
-fn naming_an_older_head_again_is_noticed_and_changes_nothing() {
-    let mut lanes = Lanes::new(2);
-    let old = lanes.publish(0).0;
-    lanes.publish(0);
-    lanes.learn(1, 2);
-    lanes.publish(1);
-    let before = lanes.known[1].floor();
+/// The second commit of the second device, which names a head that its first has named.
+fn names_again(lanes: &Lanes, old: Head) -> (Head, Commit) {
     let mut commit = lanes.world.first_commit(1);
     let tip = lanes.known[1].lanes[&commit.lane].tip().unwrap().clone();
     (commit.seq, commit.prev, commit.heads) = (1, tip.hash, vec![old]);
@@ -199,6 +193,18 @@ fn naming_an_older_head_again_is_noticed_and_changes_nothing() {
         seq: 1,
         hash: skrin_crypto::hash(&commit.to_bytes()),
     };
+    (head, commit)
+}
+
+#[test]
+fn naming_an_older_head_again_is_noticed_and_changes_nothing() {
+    let mut lanes = Lanes::new(2);
+    let old = lanes.publish(0).0;
+    lanes.publish(0);
+    lanes.learn(1, 2);
+    lanes.publish(1);
+    let before = lanes.known[1].floor();
+    let (head, commit) = names_again(&lanes, old);
     assert!(lanes.known[1].admit(&head, &commit).unwrap().went_back);
     assert!(lanes.known[1].floor() >= before);
 }
@@ -209,15 +215,7 @@ fn what_is_not_above_the_checkpoint_that_a_commit_calls_standing_may_be_named_ag
     let old = lanes.publish(0).0;
     lanes.learn(1, 1);
     lanes.publish(1);
-    let mut commit = lanes.world.first_commit(1);
-    let tip = lanes.known[1].lanes[&commit.lane].tip().unwrap().clone();
-    (commit.seq, commit.prev, commit.heads) = (1, tip.hash, vec![old]);
-    commit.lamport = tip.lamport + 1;
-    let head = Head {
-        lane: commit.lane,
-        seq: 1,
-        hash: skrin_crypto::hash(&commit.to_bytes()),
-    };
+    let (head, mut commit) = names_again(&lanes, old);
     let time = lanes.known[1].admitted(&old).unwrap();
     for (floor, went_back) in [(time - 1, true), (time, false)] {
         commit.standing = Some(CheckpointRef {
