@@ -108,6 +108,9 @@ struct State {
     end: Lsn,
     written: Lsn,
     synced: Lsn,
+    /// The last file of earlier runs. It may hold nothing, not even what a file repeats of those before it: the power may have failed
+    /// when it was begun.
+    opened: u32,
     /// Written and not synced.
     output: Output,
     /// Somebody is writing.
@@ -170,6 +173,7 @@ impl Journal {
             end,
             written: end,
             synced: end,
+            opened: end.file(),
             output: Output::default(),
             busy: false,
             failed: None,
@@ -584,6 +588,9 @@ impl Journal {
                 self.begin_file(&mut s, len)?;
             } else if s.awaits_sync() && !s.busy {
                 s = self.write_out(s, true)?;
+            } else if s.holds_nothing() {
+                // Files of earlier runs are let go of with the first one of this run.
+                self.begin_file(&mut s, len)?;
             } else if self.wake.wait_until(&mut s, deadline).timed_out() {
                 return Err(DataError::Full { used, limit });
             }
@@ -685,7 +692,13 @@ impl State {
     fn awaits_sync(&self) -> bool {
         let front = self.files.front();
         let free = front.is_some_and(|f| !f.is_needed(self.released));
-        self.files.len() > 1 && (free || !self.settling.is_empty())
+        let is_repeated = self.end.file() > self.opened;
+        self.files.len() > 1 && is_repeated && (free || !self.settling.is_empty())
+    }
+
+    fn holds_nothing(&self) -> bool {
+        let mut files = self.files.iter();
+        files.all(|file| !file.is_needed(self.released))
     }
 
     /// Lets go of edits whose successor is on stable storage.
@@ -716,14 +729,15 @@ impl State {
         Some((Arc::clone(&file.file), Arc::clone(&file.path)))
     }
 
-    /// Gives up files from the oldest on, as long as nothing in them is needed and their successor is on stable storage, which repeats what
-    /// must outlive them.
+    /// Gives up files from the oldest on, as long as nothing in them is needed and a later one, begun by this run, is on stable storage: it
+    /// repeats what must outlive them.
     fn free_files(&mut self) -> Result<(), DataError> {
         while self.files.len() > 1 {
             let Some(front) = self.files.front() else {
                 break;
             };
-            if front.is_needed(self.released) || self.synced.file() <= front.id.number {
+            let last_alone = front.id.number.max(self.opened);
+            if front.is_needed(self.released) || self.synced.file() <= last_alone {
                 break;
             }
             if let Some(file) = self.files.pop_front() {

@@ -1,4 +1,4 @@
-use super::record::FILE_HEADER_LEN;
+use super::record::{FILE_HEADER_LEN, FileId};
 use super::*;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::ids::RoomId;
@@ -407,6 +407,65 @@ fn segment_numbers_are_never_given_out_twice() {
         kill(journal);
     }
     assert!(logs(dir.path()).len() < 6);
+}
+
+/// A seed of the simulation (1795765700122 of `past`): the power failed when a file was begun, and the next run let go of the one before it.
+#[test]
+fn a_file_that_was_begun_and_holds_nothing_lets_go_of_no_other() {
+    let dir = TempDir::new().unwrap();
+    let lane = LaneId([1; 16]);
+    let (journal, _) = open(dir.path());
+    let used = journal.reserve(lane).unwrap();
+    let lsn = journal.append_op(1, &[1; 10], None).unwrap();
+    journal.sync(lsn).unwrap();
+    journal.release(1, &[]).unwrap();
+    journal.flush().unwrap();
+    kill(journal);
+    let id = FileId {
+        number: 2,
+        marker: [7; 8],
+    };
+    fs::write(dir.path().join(id.file_name()), [0; 16 << 10]).unwrap();
+    let (journal, _) = open(dir.path());
+    journal.release(2, &[]).unwrap();
+    // What is not synced may be lost with the power: here all files of this run are.
+    let kept = logs(dir.path());
+    let number = |path: &PathBuf| FileId::parse(path.file_name()?.to_str()?).map(|id| id.number);
+    assert_eq!(kept.first().and_then(number), Some(1));
+    kill(journal);
+    let of_this_run = |path: &&PathBuf| number(path).is_some_and(|number| number > 2);
+    for path in kept.iter().filter(of_this_run) {
+        fs::remove_file(path).unwrap();
+    }
+    let (journal, _) = open(dir.path());
+    assert_eq!(journal.reserve(lane).unwrap().start, used.end);
+    // Once a file of this run is on stable storage, it stands for all before it.
+    journal.release(3, &[]).unwrap();
+    assert_eq!(logs(dir.path()).len(), 1);
+}
+
+/// The bound would let no writer begin the file with which those of earlier runs go.
+#[test]
+fn files_of_earlier_runs_that_hold_nothing_keep_nobody_waiting() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let lsn = journal.append_op(1, &[1; 9000], None).unwrap();
+    journal.sync(lsn).unwrap();
+    journal.release(1, &[]).unwrap();
+    journal.flush().unwrap();
+    kill(journal);
+    let id = FileId {
+        number: 2,
+        marker: [7; 8],
+    };
+    fs::write(dir.path().join(id.file_name()), [0; 16 << 10]).unwrap();
+    let tight = JournalConfig {
+        max_bytes: 16 << 10,
+        patience: Duration::ZERO,
+        ..config(dir.path(), 16 << 10)
+    };
+    let (journal, _) = Journal::open(tight, Arc::new(SeededEntropy::new(9))).unwrap();
+    journal.admit(100, Room::Wait).unwrap();
 }
 
 #[test]
