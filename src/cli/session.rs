@@ -215,7 +215,8 @@ impl Layers {
         };
         let data = DataStore::open(config, data_parts, &mut replay)?;
         if !parts.read_only {
-            data.set_lane(replica.own_lane().await)?;
+            let (lane, decided) = replica.own_numbers().await;
+            data.set_lane(lane, decided)?;
         }
         Ok(Self {
             replica,

@@ -358,6 +358,16 @@ impl Journal {
         Ok(from..until)
     }
 
+    /// Numbers below are in use, whether this journal knows it or not.
+    pub(crate) fn pass_over(&self, lane: LaneId, below: u64) {
+        let mut s = self.state.lock();
+        let known = s.lanes.entry(lane).or_default();
+        if *known < below {
+            tracing::warn!(%lane, below, known = *known, "the journal has forgotten which segments this device has written");
+            *known = below;
+        }
+    }
+
     /// The first segment number of a lane that was not reserved yet.
     pub(crate) fn reserved(&self, lane: LaneId) -> u64 {
         self.state.lock().lanes.get(&lane).copied().unwrap_or(0)

@@ -243,11 +243,13 @@ impl DataStore {
         Ok(store)
     }
 
-    /// Sets the lane in which segments are written from now on; the open segment is ended. Nothing can be written before.
+    /// Sets the lane in which segments are written from now on; the open segment is ended. Nothing can be written before. No segment
+    /// gets a number below `decided`, which the lane has said are decided, whatever the journal knows.
     ///
     /// # Errors
     /// `LocalDisk`, `Full`.
-    pub fn set_lane(&self, lane: LaneId) -> Result<(), DataError> {
+    pub fn set_lane(&self, lane: LaneId, decided: u64) -> Result<(), DataError> {
+        self.inner.parts.journal.pass_over(lane, decided);
         self.inner.set_lane(lane)
     }
 

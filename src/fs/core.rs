@@ -178,8 +178,8 @@ impl Fs {
         }
         self.replica.restore_pending(ops)?;
         if !self.options.read_only {
-            let lane = self.runtime.block_on(self.replica.own_lane());
-            self.data.set_lane(lane)?;
+            let (lane, decided) = self.runtime.block_on(self.replica.own_numbers());
+            self.data.set_lane(lane, decided)?;
         }
         Ok(removed)
     }

@@ -429,6 +429,12 @@ impl Replica {
         self.net.lock().await.own.id
     }
 
+    /// The same, and below which number it has said that all its segments are decided.
+    pub async fn own_numbers(&self) -> (LaneId, u64) {
+        let net = self.net.lock().await;
+        (net.own.id, net.decided_below)
+    }
+
     /// Whether blocks may still be sealed under this file key: nobody who was removed knows it.
     pub fn is_clean(&self, key: &KeyId) -> bool {
         self.env.keys().is_clean(key)

@@ -124,7 +124,7 @@ impl World {
             runtime: Handle::current(),
         };
         let store = DataStore::open(self.config.clone(), parts, &mut replay).unwrap();
-        store.set_lane(LANE).unwrap();
+        store.set_lane(LANE, 0).unwrap();
         (store, replay)
     }
 

@@ -292,7 +292,7 @@ async fn another_lane_ends_the_segment_and_starts_its_own_numbers() {
     let world = World::new();
     let store = world.open();
     let a = write(&store, 1, 100);
-    store.set_lane(LaneId([0x55; 16])).unwrap();
+    store.set_lane(LaneId([0x55; 16]), 0).unwrap();
     let b = write(&store, 2, 100);
     assert_ne!(a.segment, b.segment);
     let infos = publish(&store).await;
@@ -327,4 +327,16 @@ async fn numbers_are_decided_when_their_segments_are_released_or_given_up() {
     assert_eq!(below(&store), Some(64));
     publish(&store).await;
     assert_eq!(below(&store), Some(65));
+}
+
+/// Whatever became of the journal: what a lane has said of its numbers stands in its commits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_gives_no_segment_a_number_that_it_has_called_decided() {
+    let world = World::new();
+    let store = world.open();
+    store.set_lane(LANE, 500).unwrap();
+    // Known already: nothing goes back.
+    store.set_lane(LANE, 3).unwrap();
+    let block = write(&store, 1, 100);
+    assert_eq!(publish(&store).await[&block.segment].number, 500);
 }
