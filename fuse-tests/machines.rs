@@ -597,6 +597,23 @@ fn a_process_that_is_stopped_lets_programs_wait_and_goes_on_where_it_was() {
     std::thread::sleep(std::time::Duration::from_secs(4));
     std::fs::write(&enough, "").unwrap();
     assert!(load.try_wait().unwrap().is_none(), "it did not wait");
+    // Nobody who asks waits with them.
+    for what in ["status", "sync", "unmount"] {
+        let (code, said) = vault.skrin(&[what]).arg(mount.path()).code();
+        let stopped = format!("the process behind the mount, {}, is stopped", mount.pid());
+        assert!(
+            code == 6 && said.contains(&stopped),
+            "{what}: {code} {said}"
+        );
+    }
+    let all = vault.skrin(&["status"]).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, told) = (text(&all.stdout), text(&all.stderr));
+    assert!(
+        all.status.success() && told.contains("is stopped"),
+        "{told}"
+    );
+    assert!(said.contains(&other.path().display().to_string()), "{said}");
     kill(mount.pid(), "CONT");
     let output = load.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");

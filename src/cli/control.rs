@@ -1,23 +1,26 @@
 //! How `unmount`, `sync` and `status` talk to the process behind a mount: a Unix socket that only this user can
 //! reach, one JSON object a line; one request, then any number of reports of progress, then the end.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
 use crate::state_dir::make_private;
-use crate::{conflicts, past, people, scrub};
+use crate::{conflicts, past, people, print, scrub};
 
 /// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
 const ANSWER_MAX: u64 = 1 << 28;
+/// After so long without a word it is looked whether there is somebody who could say one.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What is asked of a mount.
 #[derive(Debug, Serialize, Deserialize)]
@@ -422,10 +425,53 @@ fn read_line<T: for<'de> Deserialize<'de>>(from: &mut impl BufRead, max: u64) ->
     serde_json::from_slice(&line).ok()
 }
 
+/// The next line of an answer, however long it takes; `None` at its end.
+///
+/// # Errors
+/// `Busy` where the process is stopped: nobody knows when it goes on.
+fn read_answer(stream: &UnixStream, from: &mut BufReader<&UnixStream>) -> Outcome<Option<Answer>> {
+    let mut line = Vec::new();
+    loop {
+        let room = ANSWER_MAX.saturating_sub(line.len() as u64);
+        match from.take(room).read_until(b'\n', &mut line) {
+            Ok(_) => return Ok(serde_json::from_slice(&line).ok()),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                if let Some(pid) = stopped_peer(stream) {
+                    return Err(stopped(pid));
+                }
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// The process at the other end, if it is stopped.
+#[cfg(target_os = "linux")]
+fn stopped_peer(stream: &UnixStream) -> Option<i32> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    let pid = peer.pid.as_raw_pid();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it is the process's own choice.
+    let (_, state) = stat.rsplit_once(") ")?;
+    state.starts_with('T').then_some(pid)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stopped_peer(_: &UnixStream) -> Option<i32> {
+    None
+}
+
+fn stopped(pid: i32) -> Failure {
+    let what = format!("the process behind the mount, {pid}, is stopped and answers nobody");
+    Failure::new(Exit::Busy, what).remedy(format!(
+        "`kill -CONT {pid}` lets it go on; after `kill -KILL {pid}`, `skrin unmount` lets go of the directory, and what was not uploaded is in the journal"
+    ))
+}
+
 /// Asks the mount at `mount_point`. `None`: nobody answers there.
 ///
 /// # Errors
-/// What the mount says, and `Other` where it ends in the middle.
+/// What the mount says, `Busy` where its process is stopped, and `Other` where it ends in the middle.
 pub(crate) fn ask(
     mount_point: &Path,
     request: &Request,
@@ -442,10 +488,17 @@ fn ask_on(
     request: &Request,
     progress: &mut dyn FnMut(Pending),
 ) -> Outcome<Answer> {
+    // What is sent to it would be done when it goes on, though we said that it was not.
+    if let Some(pid) = stopped_peer(stream) {
+        return Err(stopped(pid));
+    }
     send(stream, request);
+    stream
+        .set_read_timeout(Some(SILENCE))
+        .map_err(|e| Failure::io(Path::new("control socket"), "cannot be set up", &e))?;
     let mut reader = BufReader::new(stream);
     loop {
-        match read_line(&mut reader, ANSWER_MAX) {
+        match read_answer(stream, &mut reader)? {
             Some(Answer::Progress(pending)) => progress(pending),
             Some(Answer::Failed(failure)) => return Err(failure),
             Some(end) => return Ok(end),
@@ -473,12 +526,11 @@ pub(crate) fn all() -> Outcome<Vec<Status>> {
         match UnixStream::connect(&path) {
             Ok(stream) => match ask_on(&stream, &Request::Status, &mut |_| {}) {
                 Ok(Answer::Status(status)) => found.push(*status),
+                Err(failure) if failure.exit == Exit::Busy => print::failure(&failure),
                 // It is just ending.
                 _ => continue,
             },
-            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
-                drop(std::fs::remove_file(&path))
-            }
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => drop(std::fs::remove_file(&path)),
             Err(_) => {}
         }
     }

@@ -170,15 +170,18 @@ pub(crate) fn canonical(dir: &Path) -> Outcome<PathBuf> {
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Ok(absolute);
     };
-    if name == ".." || absolute.is_symlink() {
+    let path = parent
+        .canonicalize()
+        .map_err(|e| Failure::io(parent, "cannot resolve it", &e))?
+        .join(name);
+    // Of what is mounted there only the process behind it could say whether it is a link.
+    let is_ours = name != ".." && at(&path)?.is_some_and(|line| line.is_ours());
+    if !is_ours && (name == ".." || absolute.is_symlink()) {
         return absolute
             .canonicalize()
             .map_err(|e| Failure::io(dir, "cannot resolve it", &e));
     }
-    let parent = parent
-        .canonicalize()
-        .map_err(|e| Failure::io(parent, "cannot resolve it", &e))?;
-    Ok(parent.join(name))
+    Ok(path)
 }
 
 /// Whoever keeps a mount busy: processes that we may look at, with an open file, a working directory or a
