@@ -215,8 +215,8 @@ impl Layers {
         };
         let data = DataStore::open(config, data_parts, &mut replay)?;
         if !parts.read_only {
-            let (lane, decided) = replica.own_numbers().await;
-            data.set_lane(lane, decided)?;
+            let own = replica.own_names().await;
+            data.set_lane(own.lane, own.decided_below, own.are_free)?;
         }
         Ok(Self {
             replica,

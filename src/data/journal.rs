@@ -12,11 +12,11 @@ use bytes::Bytes;
 use file::{LogFile, Output, Piece, Spares};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use record::{FILE_HEADER_LEN, FileId, Framing, Record, framed_len};
-use skrin_base::Entropy;
 use skrin_base::clock::random;
 use skrin_base::ids::{Hash32, LaneId, SegmentId, VaultId};
 use skrin_base::limits::OP_MAX;
 use skrin_base::wire::Encode;
+use skrin_base::{Entropy, Errno};
 use skrin_crypto::LocalKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -36,6 +36,9 @@ const NUMBERS_AT_ONCE: u64 = 64;
 
 /// A log as short as this is read at once.
 const SHORT_LOG: u32 = 16 * 1024;
+
+/// Room for what a file begins with, and for some more marks.
+const SHORT_LOG_ROOM: u64 = 64 * 1024;
 
 /// More than the record of a block takes without the block.
 const BLOCK_HEAD_MAX: u64 = 128;
@@ -358,9 +361,11 @@ impl Journal {
         Ok(from..until)
     }
 
-    /// Numbers below are in use, whether this journal knows it or not.
-    pub(crate) fn pass_over(&self, lane: LaneId, below: u64) {
+    /// From now on this lane alone gets numbers, and none below, which are in use whether this journal knows it or not. A device that has left a
+    /// lane never comes back to it, and each file repeats what is known of all.
+    pub(crate) fn only(&self, lane: LaneId, below: u64) {
         let mut s = self.state.lock();
+        s.lanes.retain(|other, _| *other == lane);
         let known = s.lanes.entry(lane).or_default();
         if *known < below {
             tracing::warn!(%lane, below, known = *known, "the journal has forgotten which segments this device has written");
@@ -385,12 +390,8 @@ impl Journal {
             self.append(&record, Bytes::new(), Class::Mark, |_| ())?;
         }
         if counter > known {
-            self.append(
-                &Record::Released { counter },
-                Bytes::new(),
-                Class::Mark,
-                |_| (),
-            )?;
+            let record = Record::Released { counter };
+            self.append(&record, Bytes::new(), Class::Mark, |_| ())?;
         }
         let mut s = self.state.lock();
         s.released = counter.max(s.released);
@@ -494,13 +495,13 @@ impl Journal {
 
     /// Reads a payload back; `None` when its file was released meanwhile.
     pub(crate) fn read(&self, pos: BlockPos) -> Result<Option<Vec<u8>>, DataError> {
-        let Some((file, path)) = self.state.lock().file(pos.at.file()) else {
+        let Some((file, path)) = self.state.lock().file(pos.at) else {
             return Ok(None);
         };
         let mut out = vec![0; pos.len as usize];
         file::read_at(&file, &path, &mut out, pos.at.offset())?;
         // A file that was released meanwhile may have been overwritten while we read.
-        let still = self.state.lock().file(pos.at.file()).is_some();
+        let still = self.state.lock().file(pos.at).is_some();
         Ok(still.then_some(out))
     }
 
@@ -595,10 +596,16 @@ impl Journal {
             };
             let (used, limit) = (s.needed(), self.config.max_bytes);
             if used + len <= limit + extra || used == 0 {
-                self.begin_file(&mut s, len)?;
+                match self.begin_file(&mut s, len) {
+                    // What lets go of files has to find room where there is hardly any.
+                    Err(error) if error.errno() == Errno::ENOSPC && class == Class::Mark => {
+                        self.begin_file(&mut s, need + SHORT_LOG_ROOM)?;
+                    }
+                    begun => begun?,
+                }
             } else if s.awaits_sync() && !s.busy {
                 s = self.write_out(s, true)?;
-            } else if s.holds_nothing() {
+            } else if s.is_front_free() && s.end.file() <= s.opened {
                 // Files of earlier runs are let go of with the first one of this run.
                 self.begin_file(&mut s, len)?;
             } else if self.wake.wait_until(&mut s, deadline).timed_out() {
@@ -700,15 +707,14 @@ impl State {
 
     /// Whether a sync would let a file be given up.
     fn awaits_sync(&self) -> bool {
-        let front = self.files.front();
-        let free = front.is_some_and(|f| !f.is_needed(self.released));
         let is_repeated = self.end.file() > self.opened;
-        self.files.len() > 1 && is_repeated && (free || !self.settling.is_empty())
+        let goes = self.is_front_free() || !self.settling.is_empty();
+        self.files.len() > 1 && is_repeated && goes
     }
 
-    fn holds_nothing(&self) -> bool {
-        let mut files = self.files.iter();
-        files.all(|file| !file.is_needed(self.released))
+    fn is_front_free(&self) -> bool {
+        let front = self.files.front();
+        front.is_some_and(|file| !file.is_needed(self.released))
     }
 
     /// Lets go of edits whose successor is on stable storage.
@@ -726,14 +732,15 @@ impl State {
         });
     }
 
-    fn file(&self, number: u32) -> Option<(Arc<std::fs::File>, Arc<std::path::Path>)> {
+    fn file(&self, at: Lsn) -> Option<(Arc<std::fs::File>, Arc<std::path::Path>)> {
         let first = self.files.front()?.id.number;
-        let at = number.checked_sub(first)? as usize;
-        let fits = |f: &&LogFile| f.id.number == number;
+        let nth = at.file().checked_sub(first)? as usize;
+        // Of two with one number one holds nothing: neither it nor its name could be synced, nor could it be removed.
+        let fits = |f: &&LogFile| f.id.number == at.file() && at.offset() <= f.end;
         // Numbers follow each other unless a file was missing.
         let file = self
             .files
-            .get(at)
+            .get(nth)
             .filter(fits)
             .or_else(|| self.files.iter().find(fits))?;
         Some((Arc::clone(&file.file), Arc::clone(&file.path)))
@@ -750,9 +757,8 @@ impl State {
             if front.is_needed(self.released) || self.synced.file() <= last_alone {
                 break;
             }
-            if let Some(file) = self.files.pop_front() {
-                self.spares.take_over(file)?;
-            }
+            self.spares.take_over(front)?;
+            self.files.pop_front();
         }
         Ok(())
     }

@@ -243,14 +243,15 @@ impl DataStore {
         Ok(store)
     }
 
-    /// Sets the lane in which segments are written from now on; the open segment is ended. Nothing can be written before. No segment
-    /// gets a number below `decided`, which the lane has said are decided, whatever the journal knows.
+    /// Sets the lane in which segments are written from now on; if it is another one, the open segment is ended. Nothing can be written before.
+    /// No segment gets a number below `decided`, which the lane has said are decided, whatever the journal knows. Unless its names `are_free`
+    /// it is looked whether they are before anything is put under them.
     ///
     /// # Errors
     /// `LocalDisk`, `Full`.
-    pub fn set_lane(&self, lane: LaneId, decided: u64) -> Result<(), DataError> {
-        self.inner.parts.journal.pass_over(lane, decided);
-        self.inner.set_lane(lane)
+    pub fn set_lane(&self, lane: LaneId, decided: u64, are_free: bool) -> Result<(), DataError> {
+        self.inner.parts.journal.only(lane, decided);
+        self.inner.set_lane(lane, are_free)
     }
 
     /// Seals a block of 1 to 65,536 bytes into the open segment and appends it to the journal; `Journal::sync` makes it durable. Any
@@ -317,7 +318,9 @@ impl DataStore {
     pub fn release(&self, counter: u64, segments: &[SegmentId]) -> Result<(), DataError> {
         self.inner.parts.journal.release(counter, segments)?;
         let gone: Vec<_> = {
+            let mut writer = self.inner.writer.lock();
             let mut pending = self.inner.pending.lock();
+            writer.let_go(segments);
             segments
                 .iter()
                 .filter_map(|id| pending.remove(id))

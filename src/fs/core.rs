@@ -148,14 +148,24 @@ impl Fs {
             threads: Mutex::default(),
         });
         let removed = fs.restore(config.replayed)?;
-        fs.restore_edits(config.edits, &removed)?;
+        // Before edits are taken in: what they seal now may wait for room to be named.
         fs.release_unnamed()?;
+        fs.restore_edits(config.edits, &removed)?;
         fs.own_fresh_root()?;
         fs.rehome_locals(None)?;
         if fs.options.background {
             fs.start_background()?;
         }
         Ok(fs)
+    }
+
+    /// Segments are written in the lane that this device writes now.
+    pub(crate) async fn keep_to_own_lane(&self) -> Result<(), FsError> {
+        let own = self.replica.own_names().await;
+        let set = self
+            .data
+            .set_lane(own.lane, own.decided_below, own.are_free);
+        Ok(set?)
     }
 
     /// Folds what the journal replayed into the tree again; the inodes whose last name may have gone with it.
@@ -178,8 +188,7 @@ impl Fs {
         }
         self.replica.restore_pending(ops)?;
         if !self.options.read_only {
-            let (lane, decided) = self.runtime.block_on(self.replica.own_numbers());
-            self.data.set_lane(lane, decided)?;
+            self.runtime.block_on(self.keep_to_own_lane())?;
         }
         Ok(removed)
     }

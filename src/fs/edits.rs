@@ -108,10 +108,15 @@ impl Fs {
 
     /// Lets the journal forget the edits of a file that nobody wants any more.
     pub(crate) fn settle(&self, file: &OpenFile) -> Result<(), FsError> {
-        match file.take_noted() {
-            Some(number) => Ok(self.journal.settle(number)?),
-            None => Ok(()),
+        let Some(number) = file.take_noted() else {
+            return Ok(());
+        };
+        let settled = self.journal.settle(number);
+        if settled.is_err() {
+            // Whoever comes next tries again.
+            file.noted.store(number, Ordering::Release);
         }
+        Ok(settled?)
     }
 
     /// Takes in what was noted before a crash and never told: the files are as they were, open or not, and are told at once. `removed`

@@ -142,6 +142,8 @@ impl Fs {
     }
 
     async fn try_publish(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
+        // A look at the storage may have shown that it has to be another one.
+        self.keep_to_own_lane().await?;
         let found = {
             let tree = self.replica.tree();
             match self.next_batch(&tree, patience)? {

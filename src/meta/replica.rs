@@ -142,6 +142,17 @@ struct OwnLane {
     checked: bool,
 }
 
+/// What this device may call segments that it writes now.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnNames {
+    /// The lane that they bear.
+    pub lane: LaneId,
+    /// The lane has said that all below this number are decided.
+    pub decided_below: u64,
+    /// Whether nobody can have used the others. If this state is a restored backup and the storage was not looked at yet, its later life may have.
+    pub are_free: bool,
+}
+
 /// What is known of the storage. Whoever holds it may use the network.
 struct Net {
     inbox: Inbox,
@@ -178,6 +189,8 @@ struct Net {
     /// Control records that tips show and that are not known here.
     news: news::News,
     cloned: bool,
+    /// Whether the storage has shown in this run that it has no more of the own lane than this device.
+    saw_own: bool,
     /// Whether the control records have not been read from the storage yet.
     control_is_old: bool,
 }
@@ -429,10 +442,14 @@ impl Replica {
         self.net.lock().await.own.id
     }
 
-    /// The same, and below which number it has said that all its segments are decided.
-    pub async fn own_numbers(&self) -> (LaneId, u64) {
+    /// The same, and what segments in it may be called.
+    pub async fn own_names(&self) -> OwnNames {
         let net = self.net.lock().await;
-        (net.own.id, net.decided_below)
+        OwnNames {
+            lane: net.own.id,
+            decided_below: net.decided_below,
+            are_free: net.saw_own,
+        }
     }
 
     /// Whether blocks may still be sealed under this file key: nobody who was removed knows it.

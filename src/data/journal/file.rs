@@ -138,17 +138,31 @@ impl Spares {
         None
     }
 
-    /// Takes a file whose contents nobody needs any more.
-    pub(super) fn take_over(&mut self, file: LogFile) -> Result<(), DataError> {
+    /// Takes a file whose contents nobody needs any more; its name does not come back. It would bring what later files have said is done with, and
+    /// these may be given up next.
+    ///
+    /// # Errors
+    /// `LocalDisk`: it may come back, and may be given up again.
+    pub(super) fn take_over(&mut self, file: &LogFile) -> Result<(), DataError> {
+        let failed = |what| move |e| DataError::disk(what, &file.path, e);
         if self.0.len() >= SPARES_MAX {
-            return std::fs::remove_file(&file.path)
-                .map_err(|e| DataError::disk("remove", &file.path, e));
+            match std::fs::remove_file(&file.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove")(e)),
+                _ => {}
+            }
+        } else {
+            let spare = file.path.with_extension("spare");
+            match std::fs::rename(&file.path, &spare) {
+                Ok(()) => self.0.push(spare),
+                // An attempt before this one came so far.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(failed("rename")(e)),
+            }
         }
-        let spare = file.path.with_extension("spare");
-        std::fs::rename(&file.path, &spare)
-            .map_err(|e| DataError::disk("rename", &file.path, e))?;
-        self.0.push(spare);
-        Ok(())
+        match file.path.parent() {
+            Some(dir) => sync_dir(dir),
+            None => Ok(()),
+        }
     }
 
     /// Deletes them all.

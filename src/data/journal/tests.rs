@@ -409,6 +409,21 @@ fn segment_numbers_are_never_given_out_twice() {
     assert!(logs(dir.path()).len() < 6);
 }
 
+/// As the power leaves a file that was just begun.
+fn begun_and_empty(dir: &Path, number: u32) {
+    let id = FileId {
+        number,
+        marker: [7; 8],
+    };
+    fs::write(dir.join(id.file_name()), [0; 16 << 10]).unwrap();
+}
+
+fn number(path: &Path) -> u32 {
+    FileId::parse(path.file_name().unwrap().to_str().unwrap())
+        .unwrap()
+        .number
+}
+
 /// A seed of the simulation (1795765700122 of `past`): the power failed when a file was begun, and the next run let go of the one before it.
 #[test]
 fn a_file_that_was_begun_and_holds_nothing_lets_go_of_no_other() {
@@ -421,20 +436,14 @@ fn a_file_that_was_begun_and_holds_nothing_lets_go_of_no_other() {
     journal.release(1, &[]).unwrap();
     journal.flush().unwrap();
     kill(journal);
-    let id = FileId {
-        number: 2,
-        marker: [7; 8],
-    };
-    fs::write(dir.path().join(id.file_name()), [0; 16 << 10]).unwrap();
+    begun_and_empty(dir.path(), 2);
     let (journal, _) = open(dir.path());
     journal.release(2, &[]).unwrap();
-    // What is not synced may be lost with the power: here all files of this run are.
     let kept = logs(dir.path());
-    let number = |path: &PathBuf| FileId::parse(path.file_name()?.to_str()?).map(|id| id.number);
-    assert_eq!(kept.first().and_then(number), Some(1));
+    assert_eq!(number(&kept[0]), 1);
     kill(journal);
-    let of_this_run = |path: &&PathBuf| number(path).is_some_and(|number| number > 2);
-    for path in kept.iter().filter(of_this_run) {
+    // What is not synced may be lost with the power: here all files of this run are.
+    for path in kept.iter().filter(|path| number(path) > 2) {
         fs::remove_file(path).unwrap();
     }
     let (journal, _) = open(dir.path());
@@ -446,26 +455,90 @@ fn a_file_that_was_begun_and_holds_nothing_lets_go_of_no_other() {
 
 /// The bound would let no writer begin the file with which those of earlier runs go.
 #[test]
-fn files_of_earlier_runs_that_hold_nothing_keep_nobody_waiting() {
+fn files_of_earlier_runs_that_nobody_needs_keep_nobody_waiting() {
+    for second_is_needed in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let (journal, _) = open_seeded(dir.path(), 16 << 10, 1);
+        journal.append_op(1, &[1; 11_000], None).unwrap();
+        if second_is_needed {
+            journal.append_op(2, &[1; 11_000], None).unwrap();
+        }
+        journal.release(1, &[]).unwrap();
+        journal.flush().unwrap();
+        kill(journal);
+        begun_and_empty(dir.path(), 2 + u32::from(second_is_needed));
+        let tight = JournalConfig {
+            max_bytes: 16 << 10,
+            patience: Duration::ZERO,
+            ..config(dir.path(), 16 << 10)
+        };
+        let (journal, _) = Journal::open(tight, Arc::new(SeededEntropy::new(9))).unwrap();
+        journal.admit(100, Room::Wait).unwrap();
+    }
+}
+
+/// One of the syncs may be the last thing that happens.
+struct GivenUp {
+    dir: PathBuf,
+    left: std::cell::RefCell<Vec<usize>>,
+}
+
+impl skrin_storage::disk::watch::Watch for GivenUp {
+    fn file(&self, _: &Path, _: bool) {}
+
+    fn dir(&self, _: &Path, done: bool) {
+        if done {
+            self.left.borrow_mut().push(logs(&self.dir).len());
+        }
+    }
+}
+
+#[test]
+fn the_name_of_a_file_is_gone_for_good_before_the_next_one_goes() {
     let dir = TempDir::new().unwrap();
-    let (journal, _) = open(dir.path());
-    let lsn = journal.append_op(1, &[1; 9000], None).unwrap();
-    journal.sync(lsn).unwrap();
-    journal.release(1, &[]).unwrap();
-    journal.flush().unwrap();
-    kill(journal);
-    let id = FileId {
-        number: 2,
-        marker: [7; 8],
-    };
-    fs::write(dir.path().join(id.file_name()), [0; 16 << 10]).unwrap();
-    let tight = JournalConfig {
-        max_bytes: 16 << 10,
-        patience: Duration::ZERO,
-        ..config(dir.path(), 16 << 10)
-    };
-    let (journal, _) = Journal::open(tight, Arc::new(SeededEntropy::new(9))).unwrap();
-    journal.admit(100, Room::Wait).unwrap();
+    let (journal, _) = open_seeded(dir.path(), 16 << 10, 1);
+    for counter in 1..=5 {
+        journal.append_op(counter, &[1; 11_000], None).unwrap();
+    }
+    journal.sync_all().unwrap();
+    assert_eq!(logs(dir.path()).len(), 5);
+    let watch = std::rc::Rc::new(GivenUp {
+        dir: dir.path().to_owned(),
+        left: Vec::new().into(),
+    });
+    let _watched = skrin_storage::disk::watch::install(watch.clone());
+    journal.release(4, &[]).unwrap();
+    assert_eq!(*watch.left.borrow(), [4, 3, 2, 1]);
+}
+
+#[test]
+fn a_file_that_cannot_be_given_up_is_given_up_later_and_those_behind_it_stay() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open_seeded(dir.path(), 16 << 10, 1);
+    for counter in 1..=4 {
+        journal.append_op(counter, &[1; 11_000], None).unwrap();
+    }
+    journal.sync_all().unwrap();
+    let in_the_way = logs(dir.path())[0].with_extension("spare");
+    fs::create_dir(&in_the_way).unwrap();
+    assert!(journal.release(3, &[]).is_err());
+    assert_eq!(logs(dir.path()).len(), 4);
+    fs::remove_dir(&in_the_way).unwrap();
+    journal.release(3, &[]).unwrap();
+    assert_eq!(logs(dir.path()).len(), 1);
+}
+
+/// Each mount opens a lane, and each file repeats what is known of lanes.
+#[test]
+fn numbers_of_lanes_that_were_left_are_forgotten() {
+    let dir = TempDir::new().unwrap();
+    for lane in 0..20u8 {
+        let (journal, replay) = open(dir.path());
+        assert!(replay.numbers.len() <= 2);
+        journal.only(LaneId([lane; 16]), 0);
+        journal.reserve(LaneId([lane; 16])).unwrap();
+        kill(journal);
+    }
 }
 
 #[test]

@@ -43,8 +43,8 @@ impl Inner {
             .lock()
             .insert(pending.place.segment, Arc::clone(&pending));
         match self.end(&pending) {
-            // Blocks can be read; whoever wants the segment durable tries again.
-            Err(error @ DataError::Full { .. }) => {
+            // Blocks can be read; whoever wants the segment durable tries again. Only a mount can make room on a full disk.
+            Err(error @ (DataError::Full { .. } | DataError::LocalDisk { .. })) => {
                 tracing::warn!(%error, "a segment of the last run cannot be ended yet");
                 Ok(())
             }

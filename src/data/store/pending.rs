@@ -97,8 +97,8 @@ pub(super) enum Part {
 
 impl Pending {
     /// A new segment.
-    pub(super) fn begin(place: Place, table_key: TableKey) -> Self {
-        Self::with_body(place, table_key, Vec::new(), false)
+    pub(super) fn begin(place: Place, table_key: TableKey, may_be_stored: bool) -> Self {
+        Self::with_body(place, table_key, Vec::new(), may_be_stored)
     }
 
     /// A segment as the journal knows it. Slots that a table names and the journal lacks are lost.

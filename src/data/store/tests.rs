@@ -124,7 +124,7 @@ impl World {
             runtime: Handle::current(),
         };
         let store = DataStore::open(self.config.clone(), parts, &mut replay).unwrap();
-        store.set_lane(LANE, 0).unwrap();
+        store.set_lane(LANE, 0, true).unwrap();
         (store, replay)
     }
 

@@ -7,7 +7,7 @@ use crate::error::DataError;
 use crate::journal::Room;
 use crate::segment::{Entry, Place};
 use bytes::Bytes;
-use skrin_base::ids::{Ino, KeyId, LaneId};
+use skrin_base::ids::{Ino, KeyId, LaneId, SegmentId};
 use skrin_base::limits::BLOCK_LEN;
 use skrin_crypto::keys::make_table_key;
 use skrin_crypto::{BlockAad, FileKey, SEAL_OVERHEAD, hash, seal_block_into};
@@ -19,9 +19,19 @@ use std::sync::atomic::Ordering;
 #[derive(Default)]
 pub(super) struct Writer {
     lane: Option<LaneId>,
+    /// Whether nobody can have put anything under the names of segments that are begun now.
+    are_free: bool,
     /// Reserved numbers that were not used yet.
     numbers: Range<u64>,
     open: Option<Arc<Pending>>,
+}
+
+impl Writer {
+    /// Nobody would ever declare what is added to a segment that was released.
+    pub(super) fn let_go(&mut self, released: &[SegmentId]) {
+        self.open
+            .take_if(|open| released.contains(&open.place.segment));
+    }
 }
 
 #[cfg(test)]
@@ -32,8 +42,13 @@ impl Writer {
 }
 
 impl Inner {
-    pub(super) fn set_lane(self: &Arc<Self>, lane: LaneId) -> Result<(), DataError> {
+    pub(super) fn set_lane(
+        self: &Arc<Self>,
+        lane: LaneId,
+        are_free: bool,
+    ) -> Result<(), DataError> {
         let mut writer = self.writer.lock();
+        writer.are_free = are_free;
         if writer.lane == Some(lane) {
             return Ok(());
         }
@@ -41,6 +56,7 @@ impl Inner {
             &mut *writer,
             Writer {
                 lane: Some(lane),
+                are_free,
                 ..Writer::default()
             },
         )
@@ -170,7 +186,7 @@ impl Inner {
             .journal
             .append_begin(&place, table_key.expose())?;
         writer.numbers.start += 1;
-        let pending = Arc::new(Pending::begin(place, table_key));
+        let pending = Arc::new(Pending::begin(place, table_key, !writer.are_free));
         self.pending.lock().insert(segment, Arc::clone(&pending));
         writer.open = Some(Arc::clone(&pending));
         Ok(pending)

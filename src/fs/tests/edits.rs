@@ -435,3 +435,45 @@ fn edits_of_a_file_that_is_removed_leave_nothing_behind() {
     let at = vault.open(0, options()).unwrap();
     assert_eq!(sut::tree(&at.fs).0.len(), 1);
 }
+
+/// The next mount seals what it takes in, cannot tell it for want of room, and does not let go of the segment: nor does it put anything into one
+/// that it let go of.
+#[test]
+fn edits_that_the_next_mount_cannot_tell_yet_are_told_when_there_is_room() {
+    let vault = TestVault::in_memory(6).unwrap();
+    let at = vault.open(0, options()).unwrap();
+    let mut bytes = noise(&SeededEntropy::new(6), 3 * BLOCK);
+    let handle = create(&at.fs, &bytes);
+    at.fs.sync(|_| ()).unwrap();
+    at.fs.write(handle, 70_000, b"edited").unwrap();
+    at.fs.fsync(handle).unwrap();
+    bytes[70_000..70_006].copy_from_slice(b"edited");
+    for n in 0..80 {
+        let name = format!("d{n}");
+        let made = at.fs.mkdir(NodeId::ROOT, name.as_bytes(), 0o755, &CALLER);
+        made.unwrap();
+    }
+    at.fs.fsync_dir().unwrap();
+    drop(at);
+    let little = FsOptions {
+        pending_max: 64,
+        ..options()
+    };
+    let at = vault.open(0, little.clone()).unwrap();
+    let handle = open(&at.fs);
+    let read = at.fs.read(handle, 0, bytes.len()).unwrap();
+    assert!(read == bytes, "read while there is no room");
+    let told = at.fs.release(handle).unwrap_err();
+    assert_eq!(told.errno(), skrin_base::Errno::ENOSPC);
+    at.fs.sync(|_| ()).unwrap();
+    assert!(contents(&at.fs) == bytes, "read when there is");
+    drop(at);
+    let at = vault.open(0, little).unwrap();
+    assert!(contents(&at.fs) == bytes, "read after a restart");
+    at.fs.sync(|_| ()).unwrap();
+    let other = vault.open(1, options()).unwrap();
+    assert!(contents(&other.fs) == bytes, "read on another device");
+    for at in [at, other] {
+        at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
+}

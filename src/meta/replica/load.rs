@@ -122,6 +122,7 @@ impl Replica {
             own_tips: Vec::new(),
             probed: HashMap::new(),
             decided_below: 0,
+            saw_own: false,
             proposal: None,
             verdicts: Vec::new(),
             refuting,

@@ -183,6 +183,7 @@ impl Replica {
             self.choose_lane(net, &own);
             self.check_clone(net);
         }
+        net.saw_own = true;
         self.remember(net).await
     }
 

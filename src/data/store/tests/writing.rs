@@ -292,7 +292,7 @@ async fn another_lane_ends_the_segment_and_starts_its_own_numbers() {
     let world = World::new();
     let store = world.open();
     let a = write(&store, 1, 100);
-    store.set_lane(LaneId([0x55; 16]), 0).unwrap();
+    store.set_lane(LaneId([0x55; 16]), 0, true).unwrap();
     let b = write(&store, 2, 100);
     assert_ne!(a.segment, b.segment);
     let infos = publish(&store).await;
@@ -334,9 +334,49 @@ async fn numbers_are_decided_when_their_segments_are_released_or_given_up() {
 async fn a_lane_gives_no_segment_a_number_that_it_has_called_decided() {
     let world = World::new();
     let store = world.open();
-    store.set_lane(LANE, 500).unwrap();
+    store.set_lane(LANE, 500, true).unwrap();
     // Known already: nothing goes back.
-    store.set_lane(LANE, 3).unwrap();
+    store.set_lane(LANE, 3, true).unwrap();
     let block = write(&store, 1, 100);
     assert_eq!(publish(&store).await[&block.segment].number, 500);
+}
+
+/// A device that was restored from a backup and has not seen the storage yet uses numbers that its later life has used.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_over_a_segment_of_another_life() {
+    let (world, other) = (World::new(), World::new());
+    let store = world.open();
+    let first = write(&store, 1, 100);
+    publish(&store).await;
+    let name = object_name(first.segment).unwrap();
+    let stored = world.storage.get(&name, 1 << 20).await.unwrap();
+    // The same lane and number, and nothing of it in its journal.
+    let restored = World {
+        storage: Arc::clone(&world.storage),
+        ..other
+    };
+    let store = restored.open();
+    store.set_lane(LANE, 0, false).unwrap();
+    let second = write(&store, 2, 100);
+    assert_eq!(second.segment, first.segment);
+    let refused = store.make_durable(&[second.segment]).await;
+    assert!(
+        matches!(refused, Err(DataError::Integrity { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(world.storage.get(&name, 1 << 20).await.unwrap(), stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_after_the_open_segment_was_released_goes_into_another() {
+    let world = World::new();
+    let store = world.open();
+    let first = write(&store, 1, 100);
+    store.release(0, &[first.segment]).unwrap();
+    let second = write(&store, 2, 100);
+    assert_ne!(second.segment, first.segment);
+    let infos = publish(&store).await;
+    let asked = request(second, infos.get(&second.segment), 2);
+    let got = store.read(vec![asked]).await.remove(0).unwrap();
+    assert_eq!(&*got, plain(2, 100));
 }
