@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// After so many objects that cannot be deleted the others are not tried.
+const UNDELETED_MAX: usize = 8;
 /// The first look after a mount: between these two, by chance, so that devices do not all do it at once.
 const FIRST: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(4 * 3600));
 /// Nobody is waited for who has been away for so long.
@@ -247,6 +249,7 @@ impl Fs {
         let (mut sound, mut unsound) = (BTreeMap::new(), Vec::new());
         let dead = garbage.dead.iter().map(|info| info.id);
         let mut gone: BTreeSet<SegmentId> = dead.chain(garbage.given_up.iter().copied()).collect();
+        let mut failed = 0;
         for (id, len) in &stored {
             if !gone.contains(id) || self.data.is_undeclared(id) {
                 continue;
@@ -257,7 +260,16 @@ impl Fs {
                 gone.remove(id);
                 continue;
             }
-            self.data.delete(*id).await?;
+            if let Err(error) = self.data.delete(*id).await {
+                // One that cannot be deleted does not keep the others.
+                failed += 1;
+                if error.is_transient() || failed > UNDELETED_MAX {
+                    return Err(error.into());
+                }
+                collected.holds.push(error.to_string());
+                gone.remove(id);
+                continue;
+            }
             collected.freed += 1;
             collected.freed_bytes += len.unwrap_or(0);
             tokio::time::sleep(PAUSE).await;

@@ -27,6 +27,8 @@ use std::time::Duration;
 
 /// How long somebody waits for a storage that did not answer when it was asked for changes.
 const GONE_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the own lane is ended before a clean end is given up.
+const CLOSE_ATTEMPTS: usize = 4;
 
 /// A file system over one room: POSIX on inodes, in our own types. Methods may be called from any thread; those that may
 /// wait for the storage say so.
@@ -157,6 +159,22 @@ impl Fs {
             fs.start_background()?;
         }
         Ok(fs)
+    }
+
+    /// Ends the own lane when everything is published. Others may have closed it meanwhile: then something of it may have to be published again.
+    async fn close_lane(&self) -> Result<(), FsError> {
+        for _ in 0..CLOSE_ATTEMPTS {
+            // The commit that closes the lane proposes it.
+            self.checkpoint().await;
+            self.replica.close_lane(self.settled()).await?;
+            if self.replica.tree().pending_count() == 0 {
+                return Ok(());
+            }
+            while self.publish_next(false).await?.is_some() {}
+        }
+        Err(FsError::Invalid(
+            "other devices close the lane of this one again and again; what is left is in the journal",
+        ))
     }
 
     /// Segments are written in the lane that this device writes now.
@@ -293,16 +311,18 @@ impl Fs {
     /// # Errors
     /// What could not be written; then nothing was given up and it may be called again.
     pub fn shutdown(&self, mode: Shutdown) -> Result<(), FsError> {
-        let upload = match mode {
-            Shutdown::UploadAll { progress } => {
-                self.sync(progress)?;
-                true
-            }
-            Shutdown::LeaveInJournal => {
-                self.flush_all()?;
-                false
-            }
+        let (told, upload) = match mode {
+            Shutdown::UploadAll { progress } => (self.sync(progress), true),
+            Shutdown::LeaveInJournal => (self.flush_all(), false),
         };
+        if told.is_err() {
+            // Nobody may call again: what can be kept is kept.
+            let kept = self.journal.sync_all().map_err(FsError::from);
+            if let Err(error) = kept.and(self.locals.keep()) {
+                tracing::error!(%error, "not all that was changed could be kept on the local disk");
+            }
+        }
+        told?;
         self.stopped.store(true, Ordering::Release);
         self.stop.send_replace(true);
         self.join_background();
@@ -312,11 +332,7 @@ impl Fs {
         self.locals.keep()?;
         self.runtime.block_on(self.replica.settle_locally())?;
         if upload && !self.options.read_only && self.replica.barred().is_none() {
-            self.runtime.block_on(async {
-                // The commit that closes the lane proposes it.
-                self.checkpoint().await;
-                self.replica.close_lane(self.settled()).await
-            })?;
+            self.runtime.block_on(self.close_lane())?;
         }
         self.replica.flush()?;
         if !self.options.read_only {

@@ -192,8 +192,12 @@ impl Fs {
             tracing::error!(ino = ino.0, "edits without their beginning cannot be used");
             return Ok(());
         };
-        let inode = state::inode(&self.replica.tree(), ino)?;
-        if inode.is_none() && removed.contains(&ino) {
+        let (inode, is_copy) = {
+            let tree = self.replica.tree();
+            let is_copy = state::fork_of(&tree, base)?.is_some();
+            (state::inode(&tree, ino)?, is_copy)
+        };
+        if inode.is_none() && !is_copy && removed.contains(&ino) {
             // This device removed it; another's removal does not beat an edit.
             return match self.options.read_only {
                 true => Ok(()),

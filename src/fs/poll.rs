@@ -308,6 +308,8 @@ impl Fs {
         };
         if let Some(file) = self.files.get(self.nodes.known_as(ino))
             && file.state.lock().base == inode.version
+            // One whose last name went here, and that a merge gave one again, is another to who has it open.
+            && file.gone.lock().is_none()
         {
             return Ok(Told::Attributes(ino));
         }

@@ -163,7 +163,10 @@ impl Fs {
             Some((segments, batch)) => (segments, batch, true),
             None if self.holds_unnamed() => (self.data.undeclared(), Batch::default(), true),
             None if heads || self.has_to_refute() => (Vec::new(), Batch::default(), true),
-            None if self.has_unconfirmed() => (Vec::new(), Batch::default(), false),
+            // A look at the storage comes before what is published, and puts those back that wait for one.
+            None if self.has_unconfirmed() || self.replica.tree().has_parked() => {
+                (Vec::new(), Batch::default(), false)
+            }
             None => return Ok(None),
         };
         let begun = self.clock.monotonic();
@@ -188,6 +191,8 @@ impl Fs {
         if let Err(error) = self.relieve_tree() {
             tracing::warn!(%error, "the local cache cannot be written");
         }
+        // Whoever waits for this may be what the kernel waits for before it forgets anything of a directory.
+        self.publisher.attempts.send_modify(|n| *n += 1);
         self.invalidate(done.diff)?;
         Ok(Some(batch))
     }

@@ -348,6 +348,19 @@ impl TreeGuard<'_> {
         pending.into_iter().chain(parked).min()
     }
 
+    /// The number of the oldest that is not known to be on the storage: pending, or in a commit that is on its way.
+    pub fn first_unconfirmed(&self) -> Option<u64> {
+        self.first_pending()
+            .into_iter()
+            .chain(self.0.unconfirmed)
+            .min()
+    }
+
+    /// Whether operations wait until the state has been folded again, which the next pull does.
+    pub fn has_parked(&self) -> bool {
+        !self.0.parked.is_empty()
+    }
+
     /// Whether the tree is that of all that is known of the lanes; if not, it is folded again with the next pull, and not written before.
     pub fn is_whole(&self) -> bool {
         !self.0.must_be_folded_again()

@@ -240,6 +240,25 @@ impl Body {
     }
 }
 
+/// Which names of a directory a power cut leaves: those of now, or those of the last sync.
+#[derive(Clone, Copy)]
+enum Names {
+    Now,
+    Synced,
+    /// Of each name one of both, by a number.
+    Either(u64),
+}
+
+impl Names {
+    fn is_now(self, name: &Path) -> bool {
+        match self {
+            Self::Now => true,
+            Self::Synced => false,
+            Self::Either(seed) => Chance::new(seed, &name.to_string_lossy()).coin(),
+        }
+    }
+}
+
 impl Image {
     /// Everything in the directory, with what is known to be stable.
     fn of(state: &State) -> Self {
@@ -292,8 +311,12 @@ impl Image {
         let mut todo = vec![PathBuf::new()];
         let cache = chance.below(3) > 0;
         while let Some(dir) = todo.pop() {
-            // All names of now, or those that were synced.
-            let now = chance.coin();
+            // All names of now, or those that were synced, or some of both: a file system may write names in any order.
+            let now = match chance.below(4) {
+                0 => Names::Now,
+                1 => Names::Synced,
+                _ => Names::Either(chance.draw()),
+            };
             for (name, kept) in self.names_left(&dir, stable, now, cache) {
                 let path = dir.join(name);
                 match kept {
@@ -321,7 +344,7 @@ impl Image {
         &self,
         dir: &Path,
         stable: &Stable,
-        now: bool,
+        which: Names,
         cache: bool,
     ) -> BTreeMap<PathBuf, Kept> {
         let mut names = BTreeMap::new();
@@ -330,7 +353,7 @@ impl Image {
         let synced = stable.dirs.get(dir);
         for sub in self.dirs.iter().filter(|p| inside(p)) {
             let name = name_of(sub);
-            if now || synced.is_some_and(|d| d.contains_key(&name)) {
+            if which.is_now(&name) || synced.is_some_and(|d| d.contains_key(&name)) {
                 names.insert(name, Kept::Dir);
             }
         }
@@ -340,11 +363,12 @@ impl Image {
                 if cache {
                     names.insert(name_of(path), Kept::File(bytes.clone(), bytes));
                 }
-            } else if now || file.named {
+            } else if which.is_now(&name_of(path)) || file.named {
                 names.insert(name_of(path), Kept::File(bytes, stable));
             }
         }
-        for (name, ino) in synced.into_iter().flatten().filter(|_| !now) {
+        let told = synced.into_iter().flatten();
+        for (name, ino) in told.filter(|(name, _)| !which.is_now(name)) {
             // Names that led elsewhere, or were removed and may be back.
             let old = ino.and_then(|ino| stable.files.get(&ino));
             if let Some(old) = old.filter(|_| !is_cache(name)) {

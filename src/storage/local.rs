@@ -3,9 +3,9 @@
 mod durable_file;
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as Io, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,8 @@ use crate::{
 
 /// Where objects are written before they get their names; hidden from listings.
 const STAGE: &str = ".stage";
+/// What every vault has.
+const HEADER: &str = "skrin.vault";
 /// A staged file this old belongs to no running program.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -35,6 +37,8 @@ pub struct LocalStore(Arc<Folder>);
 
 struct Folder {
     root: PathBuf,
+    /// What the root was when it was opened: file system and inode.
+    opened: Mutex<Option<(u64, u64)>>,
     /// Part of the names of staged files, so that two programs on one folder never share one.
     run: String,
     staged: AtomicU64,
@@ -52,6 +56,7 @@ impl LocalStore {
     ) -> Result<Self, StoreError> {
         let folder = Folder {
             root: root.into(),
+            opened: Mutex::default(),
             run: format!("{:016x}", entropy.u64()),
             staged: AtomicU64::new(0),
             writer: Writer::default(),
@@ -63,6 +68,7 @@ impl LocalStore {
                 .map_err(|e| folder.fail(e, "the folder cannot be made"))?;
         }
         folder.check_root()?;
+        *folder.opened.lock() = std::fs::metadata(&folder.root).ok().map(|m| identity(&m));
         folder.sweep_stage();
         Ok(Self(Arc::new(folder)))
     }
@@ -165,10 +171,20 @@ impl Folder {
             .caused_by(error)
     }
 
-    /// "Absent" is only believed while the folder itself is there: a disk that is not mounted is no empty vault.
+    /// "Absent" is only believed while the folder itself is there: a disk that is not mounted is no empty vault. What lies below a mount
+    /// point is another folder, without a vault; a disk that was mounted again is another one, too, and has it.
     fn check_root(&self) -> Result<(), StoreError> {
+        let same = |meta: &Metadata| {
+            let opened = *self.opened.lock();
+            opened.is_none_or(|opened| opened == identity(meta))
+        };
         let what = match std::fs::metadata(&self.root) {
-            Ok(meta) if meta.is_dir() => return Ok(()),
+            Ok(meta) if meta.is_dir() => {
+                if same(&meta) || self.root.join(HEADER).exists() {
+                    return Ok(());
+                }
+                "another folder without a vault is there than when it was opened; is its disk mounted?"
+            }
             Ok(_) => "this is not a folder",
             Err(error) if error.kind() == Io::NotFound => "the folder does not exist",
             Err(error) => return Err(self.fail(error, "the folder cannot be reached")),
@@ -217,6 +233,7 @@ impl Folder {
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_root().map_err(|e| e.object(name))?;
         let mut result = self.put_once(name, bytes);
         if matches!(&result, Err(error) if error.kind() == Io::NotFound) {
             // Somebody removed a directory that we knew.
@@ -229,7 +246,8 @@ impl Folder {
             Err(error) => Err(self
                 .fail(error, "the object cannot be written")
                 .object(name)),
-            Ok(()) => Ok(()),
+            // The disk may have gone meanwhile.
+            Ok(()) => self.check_root().map_err(|e| e.object(name)),
         }
     }
 
@@ -431,6 +449,10 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(io::Error::from)
+}
+
+fn identity(meta: &Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 fn no_links(error: &io::Error) -> bool {

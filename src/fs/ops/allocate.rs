@@ -31,12 +31,12 @@ impl Fs {
         if len == 0 {
             return Err(FsError::Invalid("an empty range"));
         }
-        let size = handle.file.state.lock().content.size();
         if matches!(how, Allocate::PunchHole | Allocate::Zero) {
             self.zero(&handle.file, offset, len)?;
         }
-        if matches!(how, Allocate::Extend | Allocate::Zero) && end > size {
-            self.resize(&handle.file, end)?;
+        if matches!(how, Allocate::Extend | Allocate::Zero) {
+            // The kernel may write meanwhile what it had kept: never shorter than that.
+            self.resize_if(&handle.file, end, |size| size < end)?;
         }
         Ok(())
     }

@@ -66,6 +66,10 @@ impl Survivors {
         self.left.inode.links.clear();
         self.left.inode.ctime = fs.now();
         for file in self.files {
+            // Another branch, which lives on as a conflict copy, or will when it is told.
+            if fs.nodes.is_stale(file.node) {
+                continue;
+            }
             *file.gone.lock() = Some(self.left.clone());
             // Right behind the operation, so that they hold no log file for as long as the file stays open.
             fs.settle(&file)?;

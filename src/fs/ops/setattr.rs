@@ -114,11 +114,24 @@ impl Fs {
 
     /// Cuts or grows an open file.
     pub(crate) fn resize(&self, file: &OpenFile, size: u64) -> Result<(), FsError> {
+        self.resize_if(file, size, |_| true)
+    }
+
+    /// The same where the length is such a one when it is changed.
+    pub(crate) fn resize_if(
+        &self,
+        file: &OpenFile,
+        size: u64,
+        is_meant: impl Fn(u64) -> bool,
+    ) -> Result<(), FsError> {
         if size > FILE_LEN_MAX {
             return Err(FsError::TooLarge);
         }
         loop {
             let mut state = file.state.lock();
+            if !is_meant(state.content.size()) {
+                return Ok(());
+            }
             if let Some(missing) = state.content.missing_for_cut(size) {
                 drop(state);
                 self.bring(file, missing)?;

@@ -57,7 +57,7 @@ impl Fs {
 
     /// Whether everything up to that operation is on the storage.
     fn is_published(&self, counter: u64) -> bool {
-        let first = self.replica.tree().first_pending();
+        let first = self.replica.tree().first_unconfirmed();
         first.is_none_or(|first| first > counter)
     }
 

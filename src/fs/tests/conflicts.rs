@@ -328,6 +328,36 @@ fn who_still_writes_to_what_was_forked_has_the_copy_open() {
     world.end();
 }
 
+/// Found by a review: the branch was taken for the file whose name went, and what was written to it, fsync or not, for unlinked.
+#[test]
+fn who_writes_to_a_conflict_copy_goes_on_when_the_document_is_removed_or_replaced() {
+    for replaced in [false, true] {
+        let world = World::new(50 + u64::from(replaced), 2);
+        let [a, b] = &world.devices[..] else { panic!() };
+        a.put("doc.txt", b"old");
+        world.meet();
+        // As the kernel does, it knows what it has open.
+        let node = b.fs().lookup(NodeId::ROOT, b"doc.txt").unwrap().node;
+        let handle = b.fs().open_node(node, WRITE).unwrap();
+        b.fs().write(handle, 0, b"bob").unwrap();
+        b.fs().flush(handle).unwrap();
+        a.put("doc.txt", b"anna's");
+        world.meet();
+        let copy = world.copy();
+        match replaced {
+            true => b.save("doc.txt", b"chris's"),
+            false => b.fs().unlink(NodeId::ROOT, b"doc.txt").unwrap(),
+        }
+        b.fs().write(handle, 3, b"'s").unwrap();
+        b.fs().fsync(handle).unwrap();
+        b.fs().release(handle).unwrap();
+        world.meet();
+        assert_eq!(a.read(&copy), b"bob's");
+        assert_eq!(b.read(&copy), b"bob's");
+        world.end();
+    }
+}
+
 #[test]
 fn a_choice_is_refused_where_another_device_had_changed_what_was_looked_at() {
     let world = World::in_conflict(6, b"anna's", b"bob's");

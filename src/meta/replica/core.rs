@@ -157,6 +157,8 @@ pub(super) struct Core {
     unpended: Vec<u64>,
     /// Pending operations while something below them is made again.
     pub(super) parked: BTreeMap<u64, Arc<Op>>,
+    /// The oldest operation of an own commit that the storage has not confirmed.
+    pub(super) unconfirmed: Option<u64>,
     /// Those of them, and of the pending ones, that were published once: the journal has them no more, so the database keeps them.
     again: BTreeSet<u64>,
     pub(super) meta: Meta,
@@ -196,6 +198,7 @@ impl Core {
             pending: VecDeque::new(),
             unpended: Vec::new(),
             parked: BTreeMap::new(),
+            unconfirmed: None,
             again: BTreeSet::new(),
             meta: Meta::default(),
             counter_base: 0,
@@ -652,10 +655,19 @@ impl Core {
         }
         self.broken = true;
         self.last_counter = self.last_counter.max(op.id.counter);
-        let (pending, outcome) = Self::pend(&mut self.rows, self.device, Arc::new(op))?;
-        self.pending.push_back(pending);
-        self.broken = false;
-        Ok(outcome)
+        let op = Arc::new(op);
+        match Self::pend(&mut self.rows, self.device, Arc::clone(&op)) {
+            Ok((pending, outcome)) => {
+                self.pending.push_back(pending);
+                self.broken = false;
+                Ok(outcome)
+            }
+            Err(error) => {
+                // The journal has it: it comes back when the state has been folded again.
+                self.parked.insert(op.id.counter, op);
+                Err(error)
+            }
+        }
     }
 
     /// Applies the operations of the journal that are not folded yet.
@@ -671,8 +683,11 @@ impl Core {
         self.rejoin()
     }
 
-    /// A counter that no operation of this device has had.
+    /// A counter that no operation of this device has had; an error where `execute` would refuse it.
     pub(super) fn next_counter(&mut self) -> Result<u64, RowsError> {
+        if self.broken {
+            return Err(broken());
+        }
         let folded = state::last_counter(&self.rows, self.device)?;
         let last = folded.max(self.last_counter).max(self.counter_base);
         self.last_counter = last.saturating_add(1);
@@ -701,6 +716,8 @@ impl Core {
         for published in self.pending.iter().take(count) {
             frame.absorb(self.frame_of(published)?.into_owned());
         }
+        let first = self.pending.front().filter(|_| count > 0);
+        self.unconfirmed = first.map(|first| first.counter);
         for published in self.pending.drain(..count) {
             self.again.remove(&published.counter);
             self.unpended.push(published.counter);

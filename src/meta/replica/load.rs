@@ -543,9 +543,25 @@ impl Replica {
             seen.is_some_and(|seen| seen.head.seq >= head.seq)
         };
         let newest = own.iter().rev().find(|head| !confirmed(head));
-        if let Some(head) = newest {
-            net.in_flight = Some(self.commits.read(head)?);
+        let Some(head) = newest else {
+            return Ok(());
+        };
+        let kept = self.commits.read(head)?;
+        let (keys, roster) = (self.env.keys(), self.env.roster.read());
+        if let Err(fault) = open_commit(head, &kept.bytes, &keys, &roster)
+            && !fault.may_be_cured()
+        {
+            // What the storage has may be good: nothing is put over it.
+            let text = format!(
+                "a sealed commit in the local journal is damaged and not put again: {fault}"
+            );
+            self.report(FindingKind::Integrity, head.to_string(), text);
+            return Ok(());
         }
+        drop((keys, roster));
+        // Which operations it has is not looked up: none is called confirmed before it is.
+        self.core.lock().unconfirmed = Some(0);
+        net.in_flight = Some(kept);
         Ok(())
     }
 }

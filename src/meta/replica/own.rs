@@ -37,7 +37,12 @@ impl OwnCommits {
                 sync_dir(dir).map_err(io_error(dir))?;
             }
         }
-        replace_file(&path, &sealed.bytes)
+        let kept = replace_file(&path, &sealed.bytes);
+        if kept.is_err() {
+            // Its name may stand already: it is sealed anew, and the lane has one commit of a number.
+            let _ = std::fs::remove_file(&path);
+        }
+        kept
     }
 
     /// All that are kept, in the order of lanes and numbers.

@@ -475,10 +475,7 @@ impl Replica {
         let (done, count) = ((&mut sealing.task).await, sealing.count);
         net.sealing = None;
         let (sealed, checked) = done.map_err(|_| ReplicaError::Ending)??;
-        self.stamp(net, checked, &sealed, count)?;
-        net.in_flight = Some(sealed);
-        self.shown.lock().in_flight = true;
-        Ok(())
+        self.stamp(net, checked, &sealed, count)
     }
 
     /// Folds the own commit: it counts from the moment it is kept, because its bytes will reach the storage.
@@ -495,6 +492,11 @@ impl Replica {
             let object = self.object(&sealed.head);
             return Err(ReplicaError::Commit { object, fault });
         }
+        // Whatever fails from here on: it is the newest of the lane, and has to be put.
+        net.own.tip = Some(sealed.head);
+        net.decided_below = commit.decided.below;
+        net.in_flight = Some(sealed.clone());
+        self.shown.lock().in_flight = true;
         core.meta.ops_since += count as u64;
         core.meta.bytes_since += sealed.bytes.len() as u64;
         self.note_refutations(net, &mut core, &checked);
@@ -511,7 +513,10 @@ impl Replica {
             net.inbox.forgive();
             (core.meta.ops_since, core.meta.bytes_since) = (0, 0);
         }
-        core.stamp(checked, count)?;
+        if let Err(error) = core.stamp(checked, count) {
+            core.fail();
+            return Err(error.into());
+        }
         let mut verdicts = commit.verdicts.iter();
         if let Some(said) = verdicts.find(|v| v.opinion == Opinion::Release) {
             core.released = Some((sealed.head.lane, said.checkpoint));
@@ -519,8 +524,6 @@ impl Replica {
         core.trim();
         drop(core);
         net.verdicts.clear();
-        net.own.tip = Some(sealed.head);
-        net.decided_below = commit.decided.below;
         Ok(())
     }
 
@@ -535,6 +538,7 @@ impl Replica {
             .await?;
         net.in_flight = None;
         self.shown.lock().in_flight = false;
+        self.core.lock().unconfirmed = None;
         self.remember(net).await?;
         self.drop_old_tips(net, &sealed.head).await;
         self.forget_covered();

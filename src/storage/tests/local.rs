@@ -44,6 +44,30 @@ async fn a_folder_that_is_not_there_is_no_empty_vault() {
     assert!(!path.exists());
 }
 
+/// Found by a review: what was put below the mount point of a disk that was away was called durable, and hidden when it came back.
+#[tokio::test]
+async fn a_mount_point_without_its_disk_is_no_empty_vault_and_a_disk_that_comes_back_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, disk) = (dir.path().join("mount-point"), dir.path().join("disk"));
+    let store = LocalStore::open(&path, true, &SeededEntropy::new(1)).unwrap();
+    let put = async |at: &str| store.put(&name(at), Bytes::from_static(b"x")).await;
+    put("skrin.vault").await.unwrap();
+    put("a/b").await.unwrap();
+    fs::rename(&path, &disk).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(put("a/c").await.unwrap_err().kind(), ErrorKind::NoPlace);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    let get = store.get(&name("a/b"), 9).await;
+    assert_eq!(get.unwrap_err().kind(), ErrorKind::NoPlace);
+    let listing = store.list(&Prefix::new("a").unwrap()).await;
+    assert_eq!(listing.unwrap_err().kind(), ErrorKind::NoPlace);
+    // Mounted again it may have another number.
+    fs::remove_dir(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    fs::copy(disk.join("skrin.vault"), path.join("skrin.vault")).unwrap();
+    put("a/c").await.unwrap();
+}
+
 #[tokio::test]
 async fn hidden_and_foreign_files_are_not_listed() {
     let dir = tempfile::tempdir().unwrap();
