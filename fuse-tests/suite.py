@@ -5,7 +5,6 @@ suite.py hold PATH USER          opens it and keeps it open until a line comes o
 suite.py second PATH USER        opens it; prints whether it may be written, and what it says
 suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
-suite.py autosave PATH           in a window too: types into it and waits until its own timer has saved a copy for recovery; killed and recovered as above
 suite.py window PATH...          opens each in a window on $DISPLAY, types into it and saves by keys
 """
 import atexit
@@ -39,8 +38,6 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <item oor:path="/org.openoffice.Office.Common/Misc"><prop oor:name="FirstRun" oor:op="fuse"><value>false</value></prop></item>
 <item oor:path="/org.openoffice.Office.Common/Misc"><prop oor:name="ShowTipOfTheDay" oor:op="fuse"><value>false</value></prop></item>
 <item oor:path="/org.openoffice.Setup/Office"><prop oor:name="ooSetupInstCompleted" oor:op="fuse"><value>true</value></prop></item>
-<item oor:path="/org.openoffice.Office.Recovery/AutoSave"><prop oor:name="Enabled" oor:op="fuse"><value>true</value></prop></item>
-<item oor:path="/org.openoffice.Office.Recovery/AutoSave"><prop oor:name="TimeIntervall" oor:op="fuse"><value>1</value></prop></item>
 <item oor:path="/org.openoffice.Office.Common/Save/Document"><prop oor:name="WarnAlienFormat" oor:op="fuse"><value>false</value></prop></item>
 </oor:items>
 """
@@ -259,38 +256,18 @@ def recovered(profile):
     office.end()
 
 
-def opened_with_copies_beside(profile, path):
+def crash(profile, path):
     office = Office(profile, "Anna", window=True)
     backups = os.path.join(os.path.dirname(path), "backups")
     os.makedirs(backups, exist_ok=True)
     office.service("com.sun.star.util.PathSettings").Backup = uno.systemPathToFileUrl(backups)
     document = office.load(path, hidden=False)
-
-    def copies():
-        return [name for name in os.listdir(backups) if os.path.basename(path) in name]
-
-    return office, document, copies
-
-
-def crash(profile, path):
-    office, document, copies = opened_with_copies_beside(profile, path)
     write(document, "not saved")
     check(document.isModified(), "nothing to recover")
     recovery(office, "/doSessionSave")
-    check(copies(), "nothing was saved for recovery")
-    killed_when_noted(office, profile, copies()[0])
-    recovered(profile)
-
-
-def autosave(profile, path):
-    office, document, copies = opened_with_copies_beside(profile, path)
-    press(document, path, lambda: "not saved" in read(document), "type", "not saved")
-    # A minute, and then until nobody has typed for a while.
-    end = time.monotonic() + 400
-    while not copies():
-        check(time.monotonic() < end, "nothing was saved in time")
-        time.sleep(0.5)
-    killed_when_noted(office, profile, copies()[0])
+    copies = [name for name in os.listdir(backups) if os.path.basename(path) in name]
+    check(copies, "nothing was saved for recovery")
+    killed_when_noted(office, profile, copies[0])
     recovered(profile)
 
 
@@ -330,7 +307,7 @@ def window(profile, *paths):
 
 def main():
     verb, rest = sys.argv[1], sys.argv[2:]
-    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "autosave": autosave, "window": window}
+    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window}
     if verb == "told":
         # Of the same user of the machine LibreOffice says "yourself".
         nobody = pwd.getpwnam("nobody")
