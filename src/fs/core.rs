@@ -167,7 +167,8 @@ impl Fs {
             // The commit that closes the lane proposes it.
             self.checkpoint().await;
             self.replica.close_lane(self.settled()).await?;
-            if self.replica.tree().pending_count() == 0 {
+            let is_done = self.replica.tree().pending_count() == 0;
+            if is_done || self.replica.barred().is_some() {
                 return Ok(());
             }
             while self.publish_next(false).await?.is_some() {}

@@ -142,8 +142,6 @@ impl Fs {
     }
 
     async fn try_publish(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
-        // A look at the storage may have shown that it has to be another one.
-        self.keep_to_own_lane().await?;
         let found = {
             let tree = self.replica.tree();
             match self.next_batch(&tree, patience)? {
@@ -169,6 +167,8 @@ impl Fs {
             }
             None => return Ok(None),
         };
+        // A look at the storage may have shown that it has to be another one.
+        self.keep_to_own_lane().await?;
         let begun = self.clock.monotonic();
         let durable = self.data.make_durable(&segments).await?;
         let settled = Settled {

@@ -34,7 +34,7 @@ pub use http::Times;
 pub use limit::Limit;
 pub use local::LocalStore;
 pub use memory::MemoryStore;
-pub use name::{BadName, NAME_LEN_MAX, ObjectName, Prefix, SEGMENT_LEN_MAX};
+pub use name::{BadName, NAME_LEN_MAX, ObjectName, Prefix, SEGMENT_LEN_MAX, VAULT_HEADER};
 pub use open::{OpenOptions, open};
 pub use retry::{Retry, RetryPolicy};
 pub use s3::S3Store;

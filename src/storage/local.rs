@@ -7,8 +7,8 @@ use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind as Io, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,12 +22,11 @@ use crate::memory::{too_long, too_short};
 use crate::name::is_segment;
 use crate::{
     Capacity, ErrorKind, LIST_MAX, Listed, Listing, ObjectName, Prefix, Store, StoreError,
+    VAULT_HEADER,
 };
 
 /// Where objects are written before they get their names; hidden from listings.
 const STAGE: &str = ".stage";
-/// What every vault has.
-const HEADER: &str = "skrin.vault";
 /// A staged file this old belongs to no running program.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -38,7 +37,7 @@ pub struct LocalStore(Arc<Folder>);
 struct Folder {
     root: PathBuf,
     /// What the root was when it was opened: file system and inode.
-    opened: Mutex<Option<(u64, u64)>>,
+    opened: OnceLock<(u64, u64)>,
     /// Part of the names of staged files, so that two programs on one folder never share one.
     run: String,
     staged: AtomicU64,
@@ -56,7 +55,7 @@ impl LocalStore {
     ) -> Result<Self, StoreError> {
         let folder = Folder {
             root: root.into(),
-            opened: Mutex::default(),
+            opened: OnceLock::new(),
             run: format!("{:016x}", entropy.u64()),
             staged: AtomicU64::new(0),
             writer: Writer::default(),
@@ -68,7 +67,9 @@ impl LocalStore {
                 .map_err(|e| folder.fail(e, "the folder cannot be made"))?;
         }
         folder.check_root()?;
-        *folder.opened.lock() = std::fs::metadata(&folder.root).ok().map(|m| identity(&m));
+        if let Ok(meta) = std::fs::metadata(&folder.root) {
+            folder.opened.get_or_init(|| identity(&meta));
+        }
         folder.sweep_stage();
         Ok(Self(Arc::new(folder)))
     }
@@ -174,13 +175,11 @@ impl Folder {
     /// "Absent" is only believed while the folder itself is there: a disk that is not mounted is no empty vault. What lies below a mount
     /// point is another folder, without a vault; a disk that was mounted again is another one, too, and has it.
     fn check_root(&self) -> Result<(), StoreError> {
-        let same = |meta: &Metadata| {
-            let opened = *self.opened.lock();
-            opened.is_none_or(|opened| opened == identity(meta))
-        };
+        let opened = self.opened.get();
+        let same = |meta: &Metadata| opened.is_none_or(|opened| *opened == identity(meta));
         let what = match std::fs::metadata(&self.root) {
             Ok(meta) if meta.is_dir() => {
-                if same(&meta) || self.root.join(HEADER).exists() {
+                if same(&meta) || self.root.join(VAULT_HEADER).exists() {
                     return Ok(());
                 }
                 "another folder without a vault is there than when it was opened; is its disk mounted?"

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The object that every vault has, in its root, and that nothing else has.
+pub const VAULT_HEADER: &str = "skrin.vault";
+
 /// Longest object name in bytes; every store takes paths this long.
 pub const NAME_LEN_MAX: usize = 512;
 /// Longest segment of a name in bytes: Nextcloud refuses more than 250, and some servers append to names.

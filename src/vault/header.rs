@@ -9,7 +9,7 @@ use skrin_crypto::hash;
 use skrin_storage::Store;
 
 /// The object's name.
-pub const HEADER_NAME: &str = "skrin.vault";
+pub const HEADER_NAME: &str = skrin_storage::VAULT_HEADER;
 const MAGIC: &[u8; 4] = b"SKRN";
 
 /// What the header says; believed only where a slot names its hash.

@@ -65,6 +65,7 @@ impl Survivors {
         }
         self.left.inode.links.clear();
         self.left.inode.ctime = fs.now();
+        let mut settled = Ok(());
         for file in self.files {
             // Another branch, which lives on as a conflict copy, or will when it is told.
             if fs.nodes.is_stale(file.node) {
@@ -72,11 +73,11 @@ impl Survivors {
             }
             *file.gone.lock() = Some(self.left.clone());
             // Right behind the operation, so that they hold no log file for as long as the file stays open.
-            fs.settle(&file)?;
+            settled = settled.and(fs.settle(&file));
         }
         self.left.inode.inline = None;
         fs.nodes.keep_removed(ino, self.left);
-        Ok(())
+        settled
     }
 }
 

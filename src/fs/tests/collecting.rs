@@ -11,8 +11,8 @@ mod repacking;
 use skrin_base::{Clock, Timestamp};
 use skrin_fs::testutil::{Opened, TestVault};
 use skrin_fs::{Caller, Collected, Fs, FsOptions, HandleId, NodeId, OpenMode, Shutdown};
-use skrin_storage::MemoryStore;
-use skrin_storage::fault::{Fault, Faults};
+use skrin_storage::fault::{Failure, Fault, Faults, Rule};
+use skrin_storage::{ErrorKind, MemoryStore, Verb};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -195,6 +195,30 @@ fn what_was_overwritten_or_removed_goes_after_thirty_days_and_not_before() {
     assert!(read(&fresh.fs, b"f", new.len()) == new);
     device.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
     fresh.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
+#[test]
+fn an_object_that_cannot_be_deleted_is_told_and_keeps_no_other() {
+    let world = World::new(30);
+    let device = world.mount(0);
+    for name in [b"f", b"g"] {
+        write(&device.fs, name, &body(1, 3 * MIB));
+        device.fs.unlink(NodeId::ROOT, name).unwrap();
+    }
+    device.fs.sync(|_| ()).unwrap();
+    let names = world.store.names();
+    let stuck = names.iter().find(|n| n.as_str().starts_with("segments/"));
+    let stuck = stuck.unwrap().to_string();
+    let named = stuck.clone();
+    let refused = Rule::new(Failure::Before(ErrorKind::Denied)).on(Verb::Delete);
+    world.faults.add(refused.named(move |name| name == named));
+    let done = world.collect(&[&device]);
+    assert!(done.freed > 0, "{done:?}");
+    assert!(done.holds.iter().any(|h| h.contains(&stuck)), "{done:?}");
+    world.faults.clear();
+    let done = world.collect(&[&device]);
+    assert_eq!((done.freed, done.kept), (1, 0), "{done:?}");
+    device.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
 }
 
 #[test]

@@ -206,6 +206,40 @@ fn with_remote_durability_fsync_returns_when_another_device_can_see_it() {
     first.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
 }
 
+/// Found by a review: an operation that a sealed commit holds is pending no more, and was taken for published before a byte of it was put.
+#[test]
+fn with_remote_durability_fsync_does_not_return_before_the_commit_is_on_the_storage() {
+    let faults = Faults::default();
+    let store = Arc::new(Fault::new(MemoryStore::new(), faults.clone()));
+    let vault = TestVault::new(12, store, Arc::new(SystemClock::default())).unwrap();
+    let options = FsOptions {
+        durability: Durability::Remote,
+        poll_interval: None,
+        deadline: Duration::from_secs(2),
+        ..FsOptions::default()
+    };
+    let at = vault.open(0, options).unwrap();
+    let made = at
+        .fs
+        .create(NodeId::ROOT, b"f", 0o600, true, WRITE, &CALLER);
+    let handle = made.unwrap().1;
+    at.fs.fsync(handle).unwrap();
+    let of_lanes = |name: &str| name.contains("/lanes/");
+    let refused = Failure::Before(ErrorKind::Transient);
+    faults.add(Rule::new(refused).on(Verb::Put).named(of_lanes));
+    at.fs.write(handle, 0, &random_bytes(300_000)).unwrap();
+    let told = at.fs.fsync(handle).unwrap_err();
+    assert_eq!(told.errno(), Errno::ETIMEDOUT, "{told}");
+    assert!(faults.fired() > 0);
+    faults.clear();
+    at.fs.fsync(handle).unwrap();
+    let other = vault.open(1, manual()).unwrap();
+    let node = other.fs.lookup(NodeId::ROOT, b"f").unwrap().node;
+    assert!(read_all(&other.fs, node) == random_bytes(300_000));
+    at.fs.release(handle).unwrap();
+    at.fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+}
+
 fn segments(store: &MemoryStore) -> Vec<ObjectName> {
     let names = store.names().into_iter();
     names

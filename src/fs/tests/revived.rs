@@ -265,3 +265,35 @@ fn a_file_that_an_edit_brings_back_has_the_attributes_that_it_had() {
         end(devices);
     }
 }
+
+/// Found by a review: the name led to what a program of this device had open and unlinked, so what others wrote under it was unlinked, too.
+#[test]
+fn what_is_written_under_a_name_that_another_device_gave_a_file_unlinked_here_is_kept() {
+    let (_vault, devices) = open(40);
+    let [a, b] = &devices;
+    let handle = make(&a.fs, "file");
+    a.fs.write(handle, 0, b"old").unwrap();
+    a.fs.release(handle).unwrap();
+    meet(&devices);
+    // The kernel knows what it has open.
+    let known = a.fs.lookup(NodeId::ROOT, b"file").unwrap().node;
+    let before = a.fs.open_node(known, WRITE).unwrap();
+    a.fs.unlink(NodeId::ROOT, b"file").unwrap();
+    b.fs.link(node(&b.fs, "file"), NodeId::ROOT, b"link")
+        .unwrap();
+    // The link comes first in the order.
+    b.fs.sync(|_| ()).unwrap();
+    meet(&devices);
+    let linked = a.fs.lookup(NodeId::ROOT, b"link").unwrap().node;
+    let again = a.fs.open_node(linked, WRITE).unwrap();
+    a.fs.write(again, 0, b"new").unwrap();
+    a.fs.fsync(again).unwrap();
+    a.fs.release(again).unwrap();
+    meet(&devices);
+    for device in &devices {
+        let at = device.fs.lookup(NodeId::ROOT, b"link").unwrap().node;
+        assert_eq!(read_all(&device.fs, at), b"new");
+    }
+    a.fs.release(before).unwrap();
+    end(devices);
+}
