@@ -5,6 +5,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use parking_lot::Mutex;
+
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_table::{self, MountLine};
 use crate::print;
@@ -12,8 +14,8 @@ use crate::print;
 /// A directory that may be mounted on.
 pub(crate) struct MountPoint {
     path: PathBuf,
-    /// The directory below the mount, where we made it.
-    made: Option<File>,
+    /// The directory below the mount, where we made it and have not removed it.
+    made: Mutex<Option<File>>,
 }
 
 impl MountPoint {
@@ -24,7 +26,7 @@ impl MountPoint {
     pub(crate) fn prepare(dir: &Path, make: bool) -> Outcome<Self> {
         if !make {
             let path = check(dir)?;
-            return Ok(Self { path, made: None });
+            return Ok(Self::new(path, None));
         }
         let fail = |e: std::io::Error| Failure::io(dir, "cannot make the mount point", &e);
         let ours = match DirBuilder::new().mode(0o700).create(dir) {
@@ -33,13 +35,15 @@ impl MountPoint {
         };
         if !ours {
             let path = check(dir)?;
-            return Ok(Self { path, made: None });
+            return Ok(Self::new(path, None));
         }
         let below = open_guarded(dir).map_err(fail)?;
-        Ok(Self {
-            path: check(dir)?,
-            made: Some(below),
-        })
+        Ok(Self::new(check(dir)?, Some(below)))
+    }
+
+    fn new(path: PathBuf, made: Option<File>) -> Self {
+        let made = Mutex::new(made);
+        Self { path, made }
     }
 
     /// Its absolute path, without symbolic links.
@@ -50,14 +54,17 @@ impl MountPoint {
     /// Closes the directory below the mount, now that the mount hides it: nobody may write plain text into it when
     /// the mount is gone. Root is kept out by the immutable flag, where the file system below has one.
     pub(crate) fn guard(&self) {
-        let Some(below) = &self.made else { return };
+        let made = self.made.lock();
+        let Some(below) = &*made else { return };
         let _ = below.set_permissions(Permissions::from_mode(0o000));
         set_immutable(below, true);
     }
 
-    /// Removes the directory again, where we made it; to be called when nothing is mounted any more.
-    pub(crate) fn remove(self) {
-        let Some(below) = self.made else { return };
+    /// Removes the directory again, once, where we made it; to be called when nothing is mounted any more.
+    pub(crate) fn remove(&self) {
+        let Some(below) = self.made.lock().take() else {
+            return;
+        };
         set_immutable(&below, false);
         let _ = std::fs::remove_dir(&self.path);
     }

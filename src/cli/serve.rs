@@ -92,7 +92,7 @@ struct Opened {
 struct Serving {
     runtime: tokio::runtime::Runtime,
     mounted: Arc<Mounted>,
-    point: MountPoint,
+    point: Arc<MountPoint>,
     events: Receiver<Event>,
     _control: control::Server,
     state: StateDir,
@@ -124,7 +124,7 @@ struct Mounted {
 
 /// What does not change.
 struct Info {
-    point: std::path::PathBuf,
+    point: Arc<MountPoint>,
     vault: String,
     vault_id: String,
     read_only: bool,
@@ -144,7 +144,7 @@ struct Info {
 impl Serving {
     fn start(plan: Plan, say: Say<'_>, logged: bool) -> Outcome<Self> {
         let runtime = commands::runtime()?;
-        let point = MountPoint::prepare(&plan.dir, plan.mkdir)?;
+        let point = Arc::new(MountPoint::prepare(&plan.dir, plan.mkdir)?);
         let result = runtime
             .block_on(open(&plan, say, logged))
             .and_then(|opened| {
@@ -232,7 +232,7 @@ fn mount(
     runtime: &tokio::runtime::Runtime,
     plan: &Plan,
     opened: Opened,
-    point: &MountPoint,
+    point: &Arc<MountPoint>,
     say: Say<'_>,
 ) -> Outcome<Started> {
     let Opened {
@@ -296,7 +296,7 @@ fn mount(
         handle: Mutex::new(Some(handle)),
         ended,
         info: Info {
-            point: point.path().to_owned(),
+            point: Arc::clone(point),
             vault: place,
             vault_id,
             read_only: plan.read_only,
@@ -639,7 +639,7 @@ impl Mounted {
         Ready {
             vault: info.vault.clone(),
             vault_id: info.vault_id.clone(),
-            mount_point: info.point.display().to_string(),
+            mount_point: info.point.path().display().to_string(),
             state_dir: info.state_dir.display().to_string(),
             pid: std::process::id(),
             read_only: info.read_only,
@@ -652,7 +652,7 @@ impl Mounted {
     /// Where the mount shows an inode, at one of its places.
     fn path(&self, ino: Ino) -> Option<String> {
         let names = self.fs.path_of(ino).ok()??;
-        let mut path = self.info.point.clone();
+        let mut path = self.info.point.path().to_owned();
         path.extend(names.iter().map(|n| OsStr::from_bytes(n.as_bytes())));
         Some(path.display().to_string())
     }
@@ -667,7 +667,7 @@ impl Mounted {
 
     /// Whether the kernel refuses to write here, whatever we were told.
     fn is_remounted_read_only(&self) -> bool {
-        let line = mount_table::at(&self.info.point).ok().flatten();
+        let line = mount_table::at(self.info.point.path()).ok().flatten();
         line.is_some_and(|line| line.has("ro"))
     }
 
@@ -739,11 +739,11 @@ impl Mounted {
         if let Some(mut handle) = self.handle.lock().take()
             && let Err(error) = handle.unmount(false)
         {
-            let holders = mount_table::holders(&self.info.point);
+            let holders = mount_table::holders(self.info.point.path());
             tracing::warn!(%error, ?holders, "still in use; detached");
             // Its session ends with this process: waiting for the last open file could take for ever.
             if !matches!(error, MountError::Elsewhere(_)) {
-                mount_point::detach(&self.info.point, true)?;
+                mount_point::detach(self.info.point.path(), true)?;
             }
             std::mem::forget(handle);
         }
@@ -757,8 +757,8 @@ impl Mounted {
             return Err(Failure::new(Exit::Busy, "this mount is ending already"));
         };
         // While it is in our table.
-        let line = mount_table::at(&self.info.point).ok().flatten();
-        match unmount_patiently(&mut mount, &self.info.point) {
+        let line = mount_table::at(self.info.point.path()).ok().flatten();
+        match unmount_patiently(&mut mount, self.info.point.path()) {
             Ok(()) => Ok(()),
             Err(error @ MountError::Elsewhere(_)) => {
                 *handle = Some(mount);
@@ -767,7 +767,7 @@ impl Mounted {
             }
             Err(MountError::Busy(_)) => {
                 *handle = Some(mount);
-                Err(mount_point::busy(&self.info.point))
+                Err(mount_point::busy(self.info.point.path()))
             }
             Err(error) => {
                 *handle = Some(mount);

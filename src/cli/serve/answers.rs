@@ -25,7 +25,7 @@ impl Served for Mounted {
             .into_iter()
             .flatten();
         control::Status {
-            mount_point: self.info.point.display().to_string(),
+            mount_point: self.info.point.path().display().to_string(),
             vault: self.info.vault.clone(),
             vault_id: self.info.vault_id.clone(),
             pid: std::process::id(),
@@ -85,7 +85,7 @@ impl Served for Mounted {
     fn collect(&self) -> Outcome<control::Collected> {
         let done = self.fs.collect()?;
         Ok(control::Collected {
-            mount_point: self.info.point.display().to_string(),
+            mount_point: self.info.point.path().display().to_string(),
             stored_segments: done.stored,
             stored_bytes: done.stored_bytes,
             freed_segments: done.freed,
@@ -171,7 +171,7 @@ impl Served for Mounted {
             self.upload(progress)?;
         }
         if lazy {
-            mount_point::detach(&self.info.point, true)?;
+            mount_point::detach(self.info.point.path(), true)?;
             return Ok(self.left());
         }
         self.let_go()?;
@@ -184,6 +184,8 @@ impl Served for Mounted {
         };
         let down = self.shut_down(how);
         let left = self.left();
+        // Whoever asked finds it gone.
+        self.info.point.remove();
         down.map(|()| left)
     }
 
