@@ -37,4 +37,36 @@ fn an_export_is_the_tree(on: On) {
     assert_eq!(code, 6, "{error}");
 }
 
+#[test]
+fn what_the_target_cannot_take_is_named_and_the_rest_is_exported() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    for name in ["a", "z"] {
+        std::fs::create_dir(mount.join(name)).unwrap();
+        std::fs::write(mount.join(name).join("file"), name).unwrap();
+    }
+    let device = mount.join("a/device");
+    let mut mknod = crate::harness::command("mknod");
+    mknod.arg(&device).args(["c", "1", "3"]).output_ok();
+    mount.unmount();
+    // Who may not make devices.
+    let dest = vault.path("export");
+    let mut export = crate::harness::command("setpriv");
+    export.args([
+        "--bounding-set=-mknod",
+        "--inh-caps=-mknod",
+        crate::harness::SKRIN,
+    ]);
+    export.args(["export", &vault.address(), "--words-file"]);
+    let (code, said) = export.arg(vault.words_file()).arg(&dest).code();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("a/device: cannot make it"), "{said}");
+    assert!(said.contains("did not take 1 files"), "{said}");
+    for name in ["a", "z"] {
+        let file = dest.join(name).join("file");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), name);
+    }
+    assert!(!dest.join("a/device").exists());
+}
+
 crate::on_every_storage! { an_export_is_the_tree; }

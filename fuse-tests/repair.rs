@@ -270,6 +270,43 @@ fn contents_that_nobody_has_are_told_with_path_ranges_and_the_version_that_can_b
 }
 
 #[test]
+fn a_vault_that_was_made_where_another_was_is_not_repaired_into_that_one() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("old"), "old").unwrap();
+    mount.unmount();
+    // Somebody begins anew at the same place, with the same passphrase.
+    std::fs::remove_dir_all(vault.storage.local()).unwrap();
+    std::fs::remove_file(vault.words_file()).unwrap();
+    vault
+        .skrin(&["init", &vault.address(), "--words-file"])
+        .arg(vault.words_file())
+        .output_ok();
+    let made = all(&vault);
+    let repair = || {
+        let mut verify = vault.skrin(&["verify", &vault.address(), "--repair", "--state-dir"]);
+        verify.arg(vault.state("a"));
+        verify.env("SKRIN_PASSPHRASE_FILE", vault.path("passphrase"));
+        verify.code()
+    };
+    let (code, said) = repair();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("another vault lies there"), "{said}");
+    assert!(all(&vault) == made);
+    // Once it was mounted here it is the one.
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("new"), "new").unwrap();
+    mount.unmount();
+    let header = |vault: &Vault| all(vault).remove("skrin.vault");
+    let (code, said) = repair();
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(header(&vault), made.get("skrin.vault").cloned());
+    let offline = vault.mount_with("a", &["--offline"]);
+    assert_eq!(std::fs::read(offline.join("new")).unwrap(), b"new");
+    offline.unmount();
+}
+
+#[test]
 fn a_repair_is_refused_while_the_same_device_has_the_vault_mounted_and_goes_on_beside_others() {
     let (vault, files) = of_two_devices(On::Local);
     let mount = vault.mount("a");

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
 use crate::state_dir::make_private;
-use crate::{conflicts, past, people, print, scrub};
+use crate::{conflicts, mount_table, past, people, print, scrub};
 
 /// Longest request, and longest line of an answer.
 const LINE_MAX: u64 = 1 << 20;
@@ -296,32 +296,56 @@ pub(crate) trait Served: Send + Sync + 'static {
     fn answered(&self);
 }
 
-/// Where sockets lie: short (a socket's path has at most 107 bytes), private, and the same in every session of a user.
-///
-/// # Errors
-/// Where no such directory can be made.
-pub(crate) fn socket_dir() -> Outcome<PathBuf> {
+/// Where sockets may lie: short (a socket's path has at most 107 bytes), private, and the same in every session of a user. The second
+/// place is for a mount that was made before its user logged in, as by a unit of the system.
+fn socket_places() -> [PathBuf; 2] {
     let uid = rustix::process::geteuid();
     let run = match uid.is_root() {
         true => PathBuf::from("/run"),
         false => PathBuf::from(format!("/run/user/{}", uid.as_raw())),
     };
-    let dir = match run.is_dir() {
-        true => run.join("skrin"),
-        false => PathBuf::from(format!("/tmp/skrin-{}", uid.as_raw())),
+    let other = PathBuf::from(format!("/tmp/skrin-{}", uid.as_raw()));
+    [run.join("skrin"), other]
+}
+
+/// Where a new one is made.
+///
+/// # Errors
+/// Where no such directory can be made.
+fn socket_dir() -> Outcome<PathBuf> {
+    let [usual, other] = socket_places();
+    let dir = match usual.parent().is_some_and(Path::is_dir) {
+        true => usual,
+        false => other,
     };
     make_private(&dir)?;
     Ok(dir)
 }
 
-fn socket_path(mount_point: &Path) -> Outcome<PathBuf> {
+/// Where to look for them: what nobody else may write to, as anybody may make a directory in /tmp.
+fn socket_dirs() -> impl Iterator<Item = PathBuf> {
+    let own = rustix::process::geteuid().as_raw();
+    socket_places().into_iter().filter(move |dir| {
+        let meta = std::fs::symlink_metadata(dir);
+        meta.is_ok_and(|meta| meta.is_dir() && meta.uid() == own && meta.mode() & 0o022 == 0)
+    })
+}
+
+fn socket_name(mount_point: &Path) -> String {
     let name = skrin_crypto::hash(mount_point.as_os_str().as_bytes()).to_string();
-    Ok(socket_dir()?.join(format!("{}.sock", name.get(..32).unwrap_or(&name))))
+    format!("{}.sock", name.get(..32).unwrap_or(&name))
+}
+
+/// Which file lies at a path.
+fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    let meta = std::fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
 }
 
 /// The listening end; its socket is removed when dropped.
 pub(crate) struct Server {
     path: PathBuf,
+    file: (u64, u64),
 }
 
 impl Server {
@@ -330,11 +354,16 @@ impl Server {
     /// # Errors
     /// Where the socket cannot be made.
     pub(crate) fn start(mount_point: &Path, served: Arc<dyn Served>) -> Outcome<Self> {
-        let path = socket_path(mount_point)?;
+        Self::start_in(&socket_dir()?, mount_point, served)
+    }
+
+    fn start_in(dir: &Path, mount_point: &Path, served: Arc<dyn Served>) -> Outcome<Self> {
+        let path = dir.join(socket_name(mount_point));
         // What lies there belonged to a process that was killed: two mounts never share a mount point.
         let _ = std::fs::remove_file(&path);
         let fail = |e: std::io::Error| Failure::io(&path, "cannot make the control socket", &e);
         let listener = UnixListener::bind(&path).map_err(fail)?;
+        let file = identity(&path).map_err(fail)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fail)?;
         let accept = move || {
             for stream in listener.incoming().flatten() {
@@ -349,13 +378,16 @@ impl Server {
             .name("control-accept".into())
             .spawn(accept)
             .map_err(fail)?;
-        Ok(Self { path })
+        Ok(Self { path, file })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        // Another mount at the same directory may have put its own there meanwhile.
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -445,11 +477,22 @@ fn read_answer(stream: &UnixStream, from: &mut BufReader<&UnixStream>) -> Outcom
     }
 }
 
-/// The process at the other end, if it is stopped.
+/// The process at the other end.
+#[cfg(target_os = "linux")]
+fn peer(stream: &UnixStream) -> Option<i32> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
+    Some(peer.pid.as_raw_pid())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn peer(_: &UnixStream) -> Option<i32> {
+    None
+}
+
+/// The same, if it is stopped.
 #[cfg(target_os = "linux")]
 fn stopped_peer(stream: &UnixStream) -> Option<i32> {
-    let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
-    let pid = peer.pid.as_raw_pid();
+    let pid = peer(stream)?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it is the process's own choice.
     let (_, state) = stat.rsplit_once(") ")?;
@@ -468,6 +511,22 @@ fn stopped(pid: i32) -> Failure {
     ))
 }
 
+/// The process behind the mount at `mount_point`, if it listens.
+fn connect(mount_point: &Path) -> Option<UnixStream> {
+    let name = socket_name(mount_point);
+    socket_dirs().find_map(|dir| UnixStream::connect(dir.join(&name)).ok())
+}
+
+/// Whether a mount that is in the mount table is that of the process `pid`; also where nobody can tell.
+pub(crate) fn has_mount(pid: u32) -> bool {
+    let Ok(lines) = mount_table::mounts() else {
+        return true;
+    };
+    let ours = lines.iter().filter(|line| line.is_ours());
+    let mut there = ours.filter_map(|line| connect(&line.point));
+    there.any(|stream| peer(&stream).is_none_or(|peer| u32::try_from(peer) == Ok(pid)))
+}
+
 /// Asks the mount at `mount_point`. `None`: nobody answers there.
 ///
 /// # Errors
@@ -477,7 +536,7 @@ pub(crate) fn ask(
     request: &Request,
     progress: &mut dyn FnMut(Pending),
 ) -> Outcome<Option<Answer>> {
-    let Ok(stream) = UnixStream::connect(socket_path(mount_point)?) else {
+    let Some(stream) = connect(mount_point) else {
         return Ok(None);
     };
     ask_on(&stream, request, progress).map(Some)
@@ -513,28 +572,35 @@ fn ask_on(
     }
 }
 
-/// The status of every mount of this user. Sockets that nobody answers on are removed.
+/// The status of every mount of this user.
 ///
 /// # Errors
-/// Where the directory of sockets cannot be read.
+/// Where a directory of sockets cannot be read.
 pub(crate) fn all() -> Outcome<Vec<Status>> {
-    let dir = socket_dir()?;
-    let entries =
-        std::fs::read_dir(&dir).map_err(|e| Failure::io(&dir, "cannot look for mounts", &e))?;
     let mut found = Vec::new();
-    for path in entries.flatten().map(|entry| entry.path()) {
-        match UnixStream::connect(&path) {
-            Ok(stream) => match ask_on(&stream, &Request::Status, &mut |_| {}) {
-                Ok(Answer::Status(status)) => found.push(*status),
-                Err(failure) if failure.exit == Exit::Busy => print::failure(&failure),
-                // It is just ending.
-                _ => continue,
-            },
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => drop(std::fs::remove_file(&path)),
-            Err(_) => {}
-        }
+    for dir in socket_dirs() {
+        found.extend(all_in(&dir)?);
     }
     found.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    Ok(found)
+}
+
+fn all_in(dir: &Path) -> Outcome<Vec<Status>> {
+    let entries =
+        std::fs::read_dir(dir).map_err(|e| Failure::io(dir, "cannot look for mounts", &e))?;
+    let mut found = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        // One that refuses may be that of a mount which is about to listen: the next mount there removes it.
+        let Ok(stream) = UnixStream::connect(&path) else {
+            continue;
+        };
+        match ask_on(&stream, &Request::Status, &mut |_| {}) {
+            Ok(Answer::Status(status)) => found.push(*status),
+            Err(failure) if failure.exit == Exit::Busy => print::failure(&failure),
+            // It is just ending.
+            _ => {}
+        }
+    }
     Ok(found)
 }
 
@@ -629,7 +695,40 @@ mod tests {
         );
         assert_eq!(failure.unwrap_err().exit, Exit::Busy);
         drop(server);
-        let gone = ask(point.path(), &Request::Status, &mut |_| {}).unwrap();
-        assert!(gone.is_none());
+        assert!(!answers(point.path()));
+    }
+
+    fn answers(point: &Path) -> bool {
+        let answer = ask(point, &Request::Status, &mut |_| {}).unwrap();
+        matches!(answer, Some(Answer::Status(_)))
+    }
+
+    #[test]
+    fn a_server_that_ends_late_leaves_the_socket_of_the_next_one() {
+        let point = tempfile::tempdir().unwrap();
+        let first = Server::start(point.path(), Arc::new(Fake)).unwrap();
+        let second = Server::start(point.path(), Arc::new(Fake)).unwrap();
+        drop(first);
+        assert!(answers(point.path()));
+        drop(second);
+        assert!(!answers(point.path()));
+    }
+
+    #[test]
+    fn a_mount_that_was_made_before_its_user_logged_in_is_found() {
+        let [_, other] = socket_places();
+        make_private(&other).unwrap();
+        let point = tempfile::tempdir().unwrap();
+        let _server = Server::start_in(&other, point.path(), Arc::new(Fake)).unwrap();
+        assert!(answers(point.path()));
+    }
+
+    #[test]
+    fn who_looks_for_mounts_leaves_a_socket_on_which_nobody_listens_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(all_in(dir.path()).unwrap().is_empty());
+        assert!(path.exists());
     }
 }

@@ -1,5 +1,6 @@
 //! Time, randomness and the name of this machine: where the traits of `base` meet the operating system.
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -81,6 +82,22 @@ fn civil(days: i64) -> (i64, i64, i64) {
     };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
+}
+
+/// Returns when everything in the file system at a path that was written before is where it is kept, or its process has it.
+///
+/// # Errors
+/// What could not be written since somebody asked last.
+#[cfg(target_os = "linux")]
+pub(crate) fn sync_file_system(at: &Path) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(std::fs::File::open(at)?)?)
+}
+
+/// Returns when everything that was written before is where it is kept; errors are told to nobody there.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync_file_system(_at: &Path) -> std::io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -64,7 +64,33 @@ pub(crate) async fn refresh(
         &ObjectName::new(HEADER_NAME).map_err(StoreError::from)?,
     )
     .await?;
-    write_durably(&state_dir.join(ADDRESS), address.as_bytes())
+    write_durably(&state_dir.join(ADDRESS), address.as_bytes())?;
+    disown(state_dir, address);
+    Ok(())
+}
+
+/// Whether the state directory is that of what was mounted from this address.
+fn is_from(state_dir: &Path, address: &str) -> bool {
+    let Ok(noted) = std::fs::read_to_string(state_dir.join(ADDRESS)) else {
+        return false;
+    };
+    // As it was typed, in notes of before 2026-11-27.
+    let is_same = |url: skrin_storage::VaultUrl| url.to_string() == address;
+    noted == address || skrin_storage::VaultUrl::parse(&noted).is_ok_and(is_same)
+}
+
+/// What else was mounted from this address is not there any more: the storage has another vault now.
+fn disown(state_dir: &Path, address: &str) {
+    let others = state_dir
+        .parent()
+        .and_then(|base| std::fs::read_dir(base).ok());
+    for other in others.into_iter().flatten().flatten() {
+        let other = other.path();
+        if other != state_dir && is_from(&other, address) {
+            // Where it stays, the header of the storage still decides.
+            let _ = std::fs::remove_file(other.join(ADDRESS));
+        }
+    }
 }
 
 /// Puts control records again that the storage does not have and an earlier mount has copied. Returns how many.
@@ -170,14 +196,23 @@ async fn copy(from: &dyn Store, to: &dyn Store, name: &ObjectName) -> Outcome {
     Ok(to.put(name, bytes).await?)
 }
 
+/// Whether a storage has one of the slots that an earlier mount has copied.
+///
+/// # Errors
+/// Of the storage and of the local disk.
+pub(crate) async fn has_slots(store: &dyn Store, state_dir: &Path) -> Outcome<bool> {
+    let there = listed(store, "slots").await?;
+    let copied = listed(&*open(state_dir)?, "slots").await?;
+    Ok(copied.iter().any(|slot| there.contains(slot)))
+}
+
 /// Which vault was last mounted from this address, according to the state below `base`.
 pub(crate) fn find(base: &Path, address: &str) -> Option<VaultId> {
     let entries = std::fs::read_dir(base).ok()?;
     let dirs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     dirs.iter().find_map(|dir| {
-        let noted = std::fs::read(dir.join(ADDRESS)).ok()?;
         let vault = VaultId::from_hex(dir.file_name()?.to_str()?)?;
-        (noted == address.as_bytes()).then_some(vault)
+        is_from(dir, address).then_some(vault)
     })
 }
 

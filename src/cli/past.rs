@@ -9,7 +9,7 @@ use jiff::{Span, Timestamp, Zoned, civil};
 use serde::{Deserialize, Serialize};
 use skrin_fs::{Fs, FsError, RestoreWish};
 
-use crate::commands::sync::{mount_of, senseless, silent};
+use crate::commands::sync::{mount_of, senseless, settle, silent};
 use crate::control;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mount_table;
@@ -276,10 +276,8 @@ fn resolved(absolute: &Path) -> Outcome<PathBuf> {
 /// # Errors
 /// What the mount says, and `Absent` where none answers.
 pub(crate) fn ask(mount: &Path, request: Request) -> Outcome<Answer> {
-    if let Ok(root) = std::fs::File::open(mount) {
-        // What cannot be written was told to who wrote it.
-        let _ = rustix::fs::syncfs(&root);
-    }
+    // What cannot be written was told to who wrote it.
+    let _ = settle(mount);
     match control::ask(mount, &control::Request::Past(request), &mut |_| {})? {
         Some(control::Answer::Past(answer)) => Ok(answer),
         Some(_) => Err(senseless()),

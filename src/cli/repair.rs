@@ -11,7 +11,7 @@ use skrin_vault::{HEADER_NAME, Unlocked, VaultError};
 use tempfile::TempDir;
 
 use crate::args::VerifyArgs;
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::{Finding, Kind};
 use crate::left_out;
 use crate::reader::Target;
@@ -124,16 +124,40 @@ impl Repair {
     }
 }
 
-/// Which vault it is: by what was mounted from this address, else by its header, which may be gone.
+/// Which vault it is: by its header, which may be gone or damaged; then by what was mounted from this address.
+///
+/// # Errors
+/// `Other` where the storage has another vault that is not known here: repairing the old one would destroy it.
 async fn which(store: &dyn Store, base: &Path, address: &str) -> Outcome<skrin_base::VaultId> {
-    if let Some(vault) = mirror::find(base, address) {
-        // A storage that cannot be reached is told before anything is locked.
-        match skrin_vault::open_header(store).await {
-            Err(VaultError::Storage(error)) if error.is_transient() => return Err(error.into()),
-            _ => return Ok(vault),
+    let known = mirror::find(base, address);
+    let dir_of = |vault: skrin_base::VaultId| base.join(vault.to_string());
+    match (skrin_vault::open_header(store).await, known) {
+        (Ok(header), None) => Ok(header.vault),
+        (Ok(header), Some(known)) if header.vault == known => Ok(known),
+        // The header alone proves nothing: it could be that of any other vault of this person.
+        (Ok(header), Some(_))
+            if dir_of(header.vault).is_dir()
+                && mirror::has_slots(store, &dir_of(header.vault)).await? =>
+        {
+            Ok(header.vault)
         }
+        // A header in which bytes were changed may name any vault; the slots are still those of this one.
+        (Ok(header), Some(known)) => match mirror::has_slots(store, &dir_of(known)).await? {
+            true => Ok(known),
+            false => Err(Failure::new(
+                Exit::Other,
+                format!(
+                    "{address}: another vault lies there ({}) than the one that was mounted from here ({known})",
+                    header.vault
+                ),
+            )
+            .remedy("mount it once; or, if its header is a forgery, move skrin.vault away on the storage and repair again")),
+        },
+        // A storage that cannot be reached is told before anything is locked.
+        (Err(VaultError::Storage(error)), _) if error.is_transient() => Err(error.into()),
+        (Err(_), Some(known)) => Ok(known),
+        (Err(error), None) => Err(error.into()),
     }
-    Ok(skrin_vault::open_header(store).await?.vault)
 }
 
 /// Opens the vault from the copies of an earlier mount, which say what header it must have.

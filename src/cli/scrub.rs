@@ -94,6 +94,8 @@ pub(crate) struct Scrub {
     state_dir: PathBuf,
     read_only: bool,
     saved: Mutex<Saved>,
+    /// Held by who writes the file.
+    writing: Mutex<()>,
     wake: Notify,
     end: watch::Sender<bool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -127,6 +129,7 @@ impl Scrub {
             state_dir: state_dir.to_owned(),
             read_only,
             saved: Mutex::new(saved),
+            writing: Mutex::default(),
             wake: Notify::new(),
             end: watch::Sender::new(false),
             thread: Mutex::new(None),
@@ -195,9 +198,9 @@ impl Scrub {
             }
             saved.report.running = true;
         }
-        self.save()?;
+        let report = self.save()?;
         self.wake.notify_waiters();
-        Ok(self.report())
+        Ok(report)
     }
 
     /// Stops it; it goes on from there when it is started again.
@@ -210,15 +213,20 @@ impl Scrub {
             saved.report.running = false;
             saved.report.waiting = None;
         }
-        self.save()?;
+        // What was being read meanwhile is counted here, and not in the file: the next mount goes on from what was answered.
+        let report = self.save()?;
         self.wake.notify_waiters();
-        Ok(self.report())
+        Ok(report)
     }
 
-    fn save(&self) -> Outcome {
+    /// Writes down where it stands, and returns that.
+    fn save(&self) -> Outcome<Report> {
+        // Two who write at once would mix what they write, and the older state could stay.
+        let _writing = self.writing.lock();
         let saved = self.saved.lock().clone();
         let text = serde_json::to_vec(&saved).map_err(|e| Failure::new(Exit::Other, e))?;
-        write_durably(&self.state_dir.join(FILE), &text)
+        write_durably(&self.state_dir.join(FILE), &text)?;
+        Ok(saved.report)
     }
 
     async fn run(&self) {
@@ -260,7 +268,8 @@ impl Scrub {
                 "the scrub has ended"
             );
         }
-        Ok(self.save()?)
+        self.save()?;
+        Ok(())
     }
 
     /// Lanes, tips and checkpoints. They are little beside the contents: a round that was cut off here begins anew.

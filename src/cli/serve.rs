@@ -118,6 +118,8 @@ struct Mounted {
     uploaded: AtomicBool,
     /// Taken by whoever unmounts.
     handle: Mutex<Option<MountHandle>>,
+    /// Whoever took it has put everything away.
+    is_down: AtomicBool,
     ended: Sender<Event>,
     info: Info,
 }
@@ -294,6 +296,7 @@ fn mount(
         pin_file,
         uploaded: AtomicBool::new(false),
         handle: Mutex::new(Some(handle)),
+        is_down: AtomicBool::new(false),
         ended,
         info: Info {
             point: Arc::clone(point),
@@ -736,6 +739,7 @@ impl Mounted {
 
     /// Unmounts whatever it takes, and closes the journal.
     fn end(&self, how: Shutdown) -> Outcome {
+        let mut detached = Ok(());
         if let Some(mut handle) = self.handle.lock().take()
             && let Err(error) = handle.unmount(false)
         {
@@ -743,11 +747,13 @@ impl Mounted {
             tracing::warn!(%error, ?holders, "still in use; detached");
             // Its session ends with this process: waiting for the last open file could take for ever.
             if !matches!(error, MountError::Elsewhere(_)) {
-                mount_point::detach(self.info.point.path(), true)?;
+                detached = mount_point::detach(self.info.point.path(), true);
             }
             std::mem::forget(handle);
         }
-        self.shut_down(how)
+        // Whatever the kernel says of the mount.
+        self.shut_down(how)?;
+        detached
     }
 
     /// Takes the mount away, or says who uses it.

@@ -1,14 +1,15 @@
 //! The local state of one vault: `$XDG_STATE_HOME/skrin/<vault id>/`, private, and used by one process at a time.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use skrin_base::VaultId;
 
+use crate::control;
 use crate::exit::{Exit, Failure, Outcome};
 
 /// The folder of sealed blocks as they were fetched, in a state directory.
@@ -68,8 +69,10 @@ pub(crate) fn make_private(dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// Who holds the lock is waited for so long, and looked at as often.
+const LOOK: Duration = Duration::from_secs(1);
 /// umount(8) returns before the process behind the mount has ended. So long it may take to notice ...
-const NOTICING: Duration = Duration::from_secs(1);
+const NOTICING: Duration = Duration::from_secs(10);
 /// ... and so long to put away what it has in memory.
 const ENDING: Duration = Duration::from_secs(30);
 
@@ -112,34 +115,52 @@ fn lock(path: &Path) -> Outcome<File> {
         .open(path)
         .map_err(|e| Failure::io(path, "cannot open the lock file", &e))?;
     let begun = Instant::now();
+    let mut look = LOOK;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => break,
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let ends = file.metadata().is_ok_and(|meta| meta.len() == 0);
-                let patience = if ends { ENDING } else { NOTICING };
-                if begun.elapsed() > patience {
-                    return Err(held(path, &mut file));
+                let waited = begun.elapsed();
+                let in_vain = match file.metadata().is_ok_and(|meta| meta.len() == 0) {
+                    true => waited > ENDING,
+                    false if waited <= look => false,
+                    false => {
+                        look = waited + LOOK;
+                        waited > NOTICING || stays(&file)
+                    }
+                };
+                if in_vain {
+                    return Err(held(path, &file));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(e) => return Err(Failure::io(path, "cannot lock it", &e.into())),
         }
     }
-    // Only for the message of whoever comes second; the lock itself is what counts.
+    // Only for whoever comes second, who looks whether it is worth waiting; the lock itself is what counts.
     let _ = file.set_len(0);
     let _ = file.rewind();
     let _ = write!(file, "{}", std::process::id());
     Ok(file)
 }
 
-fn held(path: &Path, file: &mut File) -> Failure {
-    let mut pid = String::new();
-    let _ = file.take(16).read_to_string(&mut pid);
+/// The process that holds the lock.
+fn holder(file: &File) -> Option<u32> {
+    let mut pid = [0; 16];
+    let len = file.read_at(&mut pid, 0).ok()?;
+    std::str::from_utf8(pid.get(..len)?).ok()?.parse().ok()
+}
+
+/// Whether that goes on: its mount is there, or it is this process, which nobody ends by waiting.
+fn stays(file: &File) -> bool {
+    holder(file).is_some_and(|pid| pid == std::process::id() || control::has_mount(pid))
+}
+
+fn held(path: &Path, file: &File) -> Failure {
     let dir = path.parent().unwrap_or(path).display();
-    let by = match pid.trim().parse::<u32>() {
-        Ok(pid) => format!("process {pid}"),
-        Err(_) => "another process".into(),
+    let by = match holder(file) {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".into(),
     };
     Failure::new(
         Exit::Busy,
@@ -166,6 +187,21 @@ mod tests {
         );
         drop(first);
         StateDir::open(base.path(), vault).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_holds_the_lock_and_has_nothing_mounted_is_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let vault = VaultId([2; 16]);
+        let first = StateDir::open(base.path(), vault).unwrap();
+        // Not this process, and none that mounts vaults.
+        std::fs::write(first.path().join("lock"), "1").unwrap();
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(2 * LOOK);
+            drop(first);
+        });
+        StateDir::open(base.path(), vault).unwrap();
+        ending.join().unwrap();
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl StoreSpec {
     pub(crate) fn new(typed: &str) -> Outcome<Self> {
         let url = parse(typed)?;
         warn_of_plain_text(&url);
-        let address = address_of(&url, typed)?;
+        let address = address_of(&url)?;
         let login = match &url {
             VaultUrl::WebDav(dav) => {
                 ask_password(dav.url.host_str().unwrap_or_default(), dav.user.as_deref())?
@@ -43,13 +43,21 @@ impl StoreSpec {
         Ok(Self { address, login })
     }
 
+    /// Whether the password of the environment, which names no server, would be sent there.
+    pub(crate) fn sends_password_of_environment(&self) -> bool {
+        let is_server = matches!(parse(&self.address), Ok(VaultUrl::WebDav(_)));
+        is_server
+            && self.login.is_none()
+            && credentials::process_env("SKRIN_WEBDAV_PASSWORD").is_some()
+    }
+
     /// The address that [`Self::new`] would have, without asking anybody.
     ///
     /// # Errors
     /// As there.
     #[cfg(target_os = "linux")]
     pub(crate) fn address_of(typed: &str) -> Outcome<String> {
-        address_of(&parse(typed)?, typed)
+        address_of(&parse(typed)?)
     }
 
     /// Opens the storage; a server is not asked yet. `create` makes a missing local folder.
@@ -118,10 +126,11 @@ fn parse(typed: &str) -> Outcome<VaultUrl> {
     VaultUrl::parse(typed).map_err(|e| Failure::new(Exit::Usage, e))
 }
 
-fn address_of(url: &VaultUrl, typed: &str) -> Outcome<String> {
+fn address_of(url: &VaultUrl) -> Outcome<String> {
     match url {
         VaultUrl::Local(path) => absolute(path),
-        _ => Ok(typed.to_owned()),
+        // One text for one place, however it was typed.
+        _ => Ok(url.to_string()),
     }
 }
 

@@ -247,7 +247,7 @@ impl fmt::Display for VaultUrl {
                 let host = dav.url.host_str().unwrap_or_default();
                 f.write_str(if secure { "webdavs://" } else { "webdav://" })?;
                 if let Some(user) = &dav.user {
-                    write!(f, "{user}@")?;
+                    write!(f, "{}@", encoded(user, b""))?;
                 }
                 f.write_str(host)?;
                 if let Some(port) = dav.url.port() {
@@ -257,13 +257,30 @@ impl fmt::Display for VaultUrl {
             }
             Self::S3(s3) => {
                 write!(f, "s3://{}/{}", s3.bucket, s3.prefix)?;
-                match &s3.endpoint {
-                    Some(endpoint) => write!(f, "?endpoint={endpoint}"),
-                    None => Ok(()),
+                let endpoint = s3.endpoint.as_ref().map(|url| ("endpoint", url.as_str()));
+                let region = s3.region.as_deref().map(|region| ("region", region));
+                let style = s3.virtual_host.then_some(("style", "virtual"));
+                for (n, (key, value)) in [endpoint, region, style].into_iter().flatten().enumerate()
+                {
+                    let sign = if n == 0 { '?' } else { '&' };
+                    write!(f, "{sign}{key}={}", encoded(value, b":/[]"))?;
                 }
+                Ok(())
             }
         }
     }
+}
+
+/// RFC 3986, 2.1: all bytes but the unreserved ones, and those that `kept` names, as %XX.
+fn encoded(text: &str, kept: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            true => out.push(char::from(byte)),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -293,6 +310,26 @@ mod tests {
             ("file://localhost/x", "/x"),
         ] {
             assert_eq!(VaultUrl::parse(text), Ok(VaultUrl::Local(path.into())));
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_shown_can_be_typed_and_is_the_same() {
+        for text in [
+            "/srv/v",
+            "webdavs://anna@h:8443/a%20b/c",
+            "webdav://h/v",
+            "webdavs://DOM%5Canna%40corp@h/v",
+            "webdavs://a%3Ab%2Fc%25%23%3F%C3%A9@h/v",
+            "s3://bucket/v?endpoint=http://h/a%2526b",
+            "s3://bucket/a/b",
+            "s3://bucket/v?region=garage",
+            "s3://bucket/v?endpoint=http://127.0.0.1:9000&region=eu&style=virtual",
+            "s3://bucket?style=virtual&endpoint=https://h/",
+        ] {
+            let url = VaultUrl::parse(text).unwrap();
+            let shown = url.to_string();
+            assert_eq!(VaultUrl::parse(&shown), Ok(url), "{text}: {shown}");
         }
     }
 

@@ -407,7 +407,7 @@ impl Store for WebDavStore {
     async fn list(&self, dir: &Prefix) -> Result<Listing, StoreError> {
         let object = dir.to_string();
         let url = self.collection(dir);
-        let call = propfind(url.clone(), "1", LIST_BODY, &object);
+        let call = propfind(url, "1", LIST_BODY, &object);
         let method = call.method.clone();
         let response = self.send(call).await?;
         match response.status().as_u16() {
@@ -429,7 +429,8 @@ impl Store for WebDavStore {
             }
             _ => return Err(self.failed(&method, response, &object)),
         }
-        let lister = Lister::new(url, dir.clone());
+        // Where it was redirected the names lie below the new place.
+        let lister = Lister::new(response.url().clone(), dir.clone());
         let body = Body::new(&self.http, response, 64 << 20, &object);
         let listing = body.parse(move |pipe| lister.read(pipe)).await?;
         self.is_there(dir);
@@ -492,20 +493,35 @@ struct Lister {
     path: String,
     dir: Prefix,
     listing: Listing,
+    /// Whether the collection itself was named.
+    named: bool,
 }
 
 impl Lister {
-    fn new(url: Url, dir: Prefix) -> Self {
+    fn new(mut url: Url, dir: Prefix) -> Self {
+        // A redirection may have taken it away.
+        if !url.path().ends_with('/') {
+            let path = format!("{}/", url.path());
+            url.set_path(&path);
+        }
         Self {
             path: percent_decode(url.path()).unwrap_or_default(),
             url,
             dir,
             listing: Listing::default(),
+            named: false,
         }
     }
 
+    /// RFC 4918, 9.1: an answer of depth 1 names the collection itself. Where it does not, it is about another place, and
+    /// that nothing of it lies below ours must not be taken for an empty directory.
     fn read(mut self, input: impl std::io::BufRead) -> Result<Listing, XmlError> {
         read_multistatus(input, &mut |entry| self.add(&entry))?;
+        if !self.named {
+            return Err(XmlError::Unexpected(
+                "it lists another place than the address says, perhaps because of a proxy that changes paths, or of upper and lower case in the address",
+            ));
+        }
         let listing = &mut self.listing;
         listing.objects.sort_unstable();
         listing.objects.dedup_by(|a, b| a.name == b.name);
@@ -516,6 +532,7 @@ impl Lister {
 
     fn add(&mut self, entry: &DavEntry) -> Result<(), XmlError> {
         let Some(segment) = self.segment(&entry.href) else {
+            self.named |= self.is_itself(&entry.href);
             return Ok(());
         };
         if entry.collection {
@@ -528,6 +545,12 @@ impl Lister {
             return Err(XmlError::TooMuch("entries"));
         }
         Ok(())
+    }
+
+    fn is_itself(&self, href: &str) -> bool {
+        let path = self.url.join(href).ok();
+        let path = path.and_then(|url| percent_decode(url.path()));
+        path.is_some_and(|path| path.trim_end_matches('/') == self.path.trim_end_matches('/'))
     }
 
     /// The last segment of a resource directly in the collection. Scheme and host are not looked at: behind a
@@ -597,5 +620,29 @@ mod tests {
         assert_eq!(names, ["a", "b"]);
         assert_eq!(listing.objects[0].len, Some(5));
         assert_eq!(listing.dirs, ["sub"]);
+    }
+
+    #[test]
+    fn a_listing_of_another_place_is_no_empty_directory() {
+        let lister = || Lister::new("http://h/dav/v/".parse().unwrap(), Prefix::root());
+        let answer = |hrefs: &[&str]| {
+            let responses = hrefs.iter().map(|href| {
+                let prop = "<prop><resourcetype/></prop><status>HTTP/1.1 200 OK</status>";
+                format!("<response><href>{href}</href><propstat>{prop}</propstat></response>")
+            });
+            let body: String = responses.collect();
+            format!(r#"<multistatus xmlns="DAV:">{body}</multistatus>"#)
+        };
+        for itself in ["/dav/v/", "/dav/v", "http://inner:81/dav/v", "/dav/%76/"] {
+            let listing = lister().read(answer(&[itself]).as_bytes()).unwrap();
+            assert!(listing.objects.is_empty());
+        }
+        let redirected = Lister::new("http://h/dav/v".parse().unwrap(), Prefix::root());
+        let listing = redirected.read(answer(&["/dav/v", "/dav/v/a"]).as_bytes());
+        assert_eq!(listing.unwrap().objects[0].name.as_str(), "a");
+        for other in [&["/v/", "/v/skrin.vault"][..], &["/dav/V/"], &[]] {
+            let error = lister().read(answer(other).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("another place"), "{error}");
+        }
     }
 }

@@ -11,12 +11,12 @@ use crate::slot::{Payload, SlotSecret, make_slot};
 use crate::unlock::slot_object;
 use crate::{Anchor, VaultError, objects};
 use skrin_base::ids::{Hash32, PersonId, RoomId, VaultId};
-use skrin_base::limits::FORMAT_VERSION;
+use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION};
 use skrin_base::{Clock, Entropy, Timestamp, clock::random};
 use skrin_crypto::passphrase::{Argon2Params, check_new_passphrase};
 use skrin_crypto::words::words_of;
 use skrin_crypto::{ControlKey, RootSigner, Suite, VaultSecret, WordsEntropy, hash, keys};
-use skrin_storage::Store;
+use skrin_storage::{ErrorKind, Store};
 use zeroize::Zeroizing;
 
 /// How to make a vault.
@@ -95,6 +95,13 @@ async fn require_empty(store: &dyn Store) -> Result<(), VaultError> {
     let root = objects::list(store, String::new()).await?;
     if root.objects.iter().any(|o| o.name.as_str() == HEADER_NAME) {
         return Err(VaultError::AlreadyThere { place });
+    }
+    // What a listing leaves out would be written over.
+    let header = objects::object(HEADER_NAME.to_owned())?;
+    match store.get(&header, CONTROL_MAX).await {
+        Err(error) if error.is_absent() => {}
+        Err(error) if error.kind() != ErrorKind::Broken => return Err(error.into()),
+        _ => return Err(VaultError::AlreadyThere { place }),
     }
     let mut dirs = root.dirs.into_iter();
     match dirs.find(|dir| matches!(dir.as_str(), "slots" | "rooms" | "segments")) {

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use skrin_fs::FsOptions;
 
 use crate::args::{ConflictsArgs, ConflictsVerb, KeepArgs, UnlockArgs};
-use crate::commands::sync::{senseless, silent};
+use crate::commands::sync::{senseless, settle, silent};
 use crate::conflicts::{Answer, Conflict, Kept, Request, Side, list};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::past::{Found, find, local};
@@ -88,10 +88,8 @@ fn choose(args: &KeepArgs) -> Outcome {
 
 /// Asks the mount, after the kernel has handed it what programs wrote.
 fn ask(mount: &Path, request: Request) -> Outcome<Answer> {
-    if let Ok(root) = std::fs::File::open(mount) {
-        // What cannot be written was told to who wrote it.
-        let _ = rustix::fs::syncfs(&root);
-    }
+    // What cannot be written was told to who wrote it.
+    let _ = settle(mount);
     match control::ask(mount, &control::Request::Conflicts(request), &mut |_| {})? {
         Some(control::Answer::Conflicts(answer)) => Ok(answer),
         Some(_) => Err(senseless()),

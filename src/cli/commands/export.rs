@@ -17,10 +17,10 @@ use crate::args::ExportArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::Finding;
 use crate::left_out;
-use crate::print;
 use crate::progress::Counter;
 use crate::reader::Target;
 use crate::session::Layers;
+use crate::{machine, print};
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -36,6 +36,8 @@ struct Exported {
     files: u64,
     bytes: u64,
     damaged: u64,
+    /// Files, directories, links and attributes that the target could not take.
+    refused: u64,
     /// What hides something of which nobody can tell what it is, unless nothing does.
     left_out: Vec<Finding>,
 }
@@ -68,9 +70,12 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
         bytes,
         damaged,
         counter,
+        refused,
         ..
     } = export;
     drop(counter);
+    // An error of a disk that writes later is told to who asks for it.
+    let synced = machine::sync_file_system(&args.dest);
     if args.json {
         print::json(&Exported {
             vault: target.store.place(),
@@ -79,6 +84,7 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
             files,
             bytes,
             damaged,
+            refused,
             left_out: left_out.clone(),
         });
     } else {
@@ -94,14 +100,29 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
             "{damaged} files are not whole; each was named above"
         ));
     }
+    if let Err(error) = &synced {
+        wrong.push(format!(
+            "{}: the system cannot write what was exported: {error}",
+            args.dest.display()
+        ));
+    }
+    if refused > 0 {
+        wrong.push(format!(
+            "the target did not take {refused} files, directories or attributes; each was named above"
+        ));
+    }
     if !left_out.is_empty() {
         wrong.push(format!(
             "files or changes may be missing altogether, because {} objects on the storage are missing or damaged; each was named above, what they said nobody can tell",
             left_out.len()
         ));
     }
+    let is_here = damaged == 0 && left_out.is_empty();
     match wrong.is_empty() {
         true => Ok(()),
+        false if is_here => Err(Failure::new(Exit::Other, wrong.join("; ")).remedy(
+            "export into a file system of this machine, as root if there are devices or other owners",
+        )),
         false => Err(Failure::new(Exit::Integrity, wrong.join("; "))
             .remedy("skrin verify --repair, on each device that has used the vault, puts again what they still have; else restore these objects from a backup of the storage, and export again")),
     }
@@ -136,6 +157,7 @@ struct Export {
     files: u64,
     bytes: u64,
     damaged: u64,
+    refused: u64,
     /// Where an inode with several names was written first.
     written: HashMap<Ino, PathBuf>,
     root: bool,
@@ -149,6 +171,7 @@ impl Export {
             files: 0,
             bytes: 0,
             damaged: 0,
+            refused: 0,
             written: HashMap::new(),
             root: rustix::process::geteuid().is_root(),
         }
@@ -172,8 +195,10 @@ impl Export {
                     let below = path.join(OsStr::from_bytes(&entry.name));
                     let child = self.fs.lookup(attr.node, &entry.name)?;
                     if child.kind == Kind::Dir {
-                        make_dir(&below)?;
-                        open.push((child, below));
+                        match make_dir(&below) {
+                            Ok(()) => open.push((child, below)),
+                            Err(failure) => self.leave_out(&failure),
+                        }
                     } else {
                         self.entry(&child, &below)?;
                         self.fs.forget(child.node, 1);
@@ -190,25 +215,48 @@ impl Export {
     }
 
     fn entry(&mut self, attr: &Attr, path: &Path) -> Outcome {
-        if attr.nlink > 1 {
-            if let Some(first) = self.written.get(&attr.ino) {
-                return std::fs::hard_link(first, path)
-                    .map_err(|e| Failure::io(path, "cannot link it", &e));
+        if attr.nlink > 1
+            && let Some(first) = self.written.get(&attr.ino)
+        {
+            if let Err(e) = std::fs::hard_link(first, path) {
+                self.leave_out(&Failure::io(path, "cannot link it", &e));
             }
-            self.written.insert(attr.ino, path.to_owned());
+            return Ok(());
         }
         match attr.kind {
-            Kind::File => self.file(attr, path)?,
+            Kind::File => {
+                let made = OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path);
+                match made {
+                    Ok(file) => self.file(attr, path, &file)?,
+                    Err(e) => {
+                        self.leave_out(&Failure::io(path, "cannot make it", &e));
+                        return Ok(());
+                    }
+                }
+            }
             Kind::Symlink => {
                 let target = self.fs.readlink(attr.node)?;
-                symlink(OsStr::from_bytes(&target), path)
-                    .map_err(|e| Failure::io(path, "cannot make the link", &e))?;
-            }
-            _ => {
-                if !self.special(attr, path)? {
+                if let Err(e) = symlink(OsStr::from_bytes(&target), path) {
+                    self.leave_out(&Failure::io(path, "cannot make the link", &e));
                     return Ok(());
                 }
             }
+            _ => match self.special(attr, path) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(failure) => {
+                    self.leave_out(&failure);
+                    return Ok(());
+                }
+            },
+        }
+        // Where it was not made, the next name gets the contents.
+        if attr.nlink > 1 {
+            self.written.insert(attr.ino, path.to_owned());
         }
         self.files += 1;
         self.counter.report(self.files, self.bytes);
@@ -240,17 +288,11 @@ impl Export {
     }
 
     /// Contents, with holes as holes. What cannot be read is reported and stays a hole; the rest goes on.
-    fn file(&mut self, attr: &Attr, path: &Path) -> Outcome {
-        let fail = |e: std::io::Error| Failure::io(path, "cannot write it", &e);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(fail)?;
-        file.set_len(attr.size).map_err(fail)?;
+    fn file(&mut self, attr: &Attr, path: &Path, file: &File) -> Outcome {
+        file.set_len(attr.size)
+            .map_err(|e| Failure::io(path, "cannot write it", &e))?;
         let handle = self.fs.open_node(attr.node, OpenMode::default())?;
-        let result = self.contents(attr, path, &file, handle);
+        let result = self.contents(attr, path, file, handle);
         self.fs.release(handle)?;
         result
     }
@@ -295,29 +337,40 @@ impl Export {
         Ok(())
     }
 
-    fn attributes(&self, attr: &Attr, path: &Path) -> Outcome {
+    fn attributes(&mut self, attr: &Attr, path: &Path) -> Outcome {
         self.xattrs(attr, path)?;
+        if let Err(failure) = self.own_attributes(attr, path) {
+            self.leave_out(&failure);
+        }
+        Ok(())
+    }
+
+    /// What the target cannot take is said and counted, and no reason to leave out the rest.
+    fn leave_out(&mut self, failure: &Failure) {
+        self.refused += 1;
+        self.note(failure.to_string());
+    }
+
+    fn own_attributes(&self, attr: &Attr, path: &Path) -> Outcome {
         let fail = |e: rustix::io::Errno| Failure::io(path, "cannot set its attributes", &e.into());
-        if self.root {
-            let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
-            rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(fail)?;
-        }
+        // What is refused keeps nothing else from being set.
+        let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
+        let owned = match self.root {
+            true => rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW),
+            false => Ok(()),
+        };
         // After chown, which takes set-uid away. Links have no mode.
-        if attr.kind != Kind::Symlink {
-            rustix::fs::chmodat(
-                CWD,
-                path,
-                Mode::from_raw_mode(RawMode::from(attr.mode)),
-                AtFlags::empty(),
-            )
-            .map_err(fail)?;
-        }
+        let mode = Mode::from_raw_mode(RawMode::from(attr.mode));
+        let moded = match attr.kind {
+            Kind::Symlink => Ok(()),
+            _ => rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()),
+        };
         let times = Timestamps {
             last_access: timespec(attr.atime),
             last_modification: timespec(attr.mtime),
         };
-        rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)
+        let timed = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+        owned.and(moded).and(timed).map_err(fail)
     }
 
     fn note(&self, text: String) {

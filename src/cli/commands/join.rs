@@ -54,6 +54,14 @@ pub(crate) fn run(args: &JoinArgs) -> Outcome {
         .remedy("name it: skrin join INVITATION VAULT")
     })?;
     let spec = StoreSpec::new(&address)?;
+    // Whoever wrote the invitation could name his own server.
+    if args.vault.is_none() && spec.sends_password_of_environment() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the invitation says that the vault is at {address}, and SKRIN_WEBDAV_PASSWORD would be sent there"),
+        )
+        .remedy("if that is the server of this password, name its address after the invitation: skrin join INVITATION VAULT"));
+    }
     let store = spec.open(false, SHORT_PATIENCE)?;
     let base = state_dir::base(args.state_dir.as_deref())?;
     let file = base.join(format!("joining-{}", invitation.anchor.vault));

@@ -8,7 +8,7 @@ use crate::args::SyncArgs;
 use crate::control::{Answer, Pending, Request, ask};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Uploads;
-use crate::{mount_table, print};
+use crate::{machine, mount_table, print};
 
 /// What `--json` says. These names are a stable interface: fields are added, never renamed.
 #[derive(Serialize)]
@@ -23,6 +23,11 @@ struct Synced {
 /// `Absent` where no vault is mounted, `Unreachable` or `Other` where the storage refuses.
 pub(crate) fn run(args: &SyncArgs) -> Outcome {
     let point = mount_of(&args.dir)?;
+    // A process that is stopped is told about before the kernel would wait for it.
+    if ask(&point, &Request::Status, &mut |_| {})?.is_none() {
+        return Err(silent(&point));
+    }
+    let settled = settle(&point);
     let mut bar = Uploads::new();
     let answer = ask(&point, &Request::Sync, &mut |left| bar.report(left))?;
     drop(bar);
@@ -35,11 +40,26 @@ pub(crate) fn run(args: &SyncArgs) -> Outcome {
                     pending,
                 });
             }
-            Ok(())
+            // Everything else is on the storage all the same.
+            settled.map_err(|e| {
+                Failure::io(
+                    &point,
+                    "the kernel could not hand over all that was written",
+                    &e,
+                )
+            })
         }
         Some(_) => Err(senseless()),
         None => Err(silent(&point)),
     }
+}
+
+/// Has the kernel hand over what it keeps of files that are still open.
+///
+/// # Errors
+/// Of what it could not hand over.
+pub(crate) fn settle(mount: &Path) -> std::io::Result<()> {
+    machine::sync_file_system(mount)
 }
 
 /// The mount that a path lies in.

@@ -184,13 +184,15 @@ impl Served for Mounted {
         };
         let down = self.shut_down(how);
         let left = self.left();
+        self.is_down.store(true, Ordering::Release);
         // Whoever asked finds it gone.
         self.info.point.remove();
         down.map(|()| left)
     }
 
     fn answered(&self) {
-        if self.handle.lock().is_none() {
+        // Who comes second is answered while the first still waits.
+        if self.is_down.load(Ordering::Acquire) {
             let _ = self.ended.send(Event::Ended);
         }
     }

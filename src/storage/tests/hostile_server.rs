@@ -13,9 +13,14 @@ use parking_lot::Mutex;
 use skrin_storage::{Credentials, ErrorKind, Prefix, Store, VaultUrl, open};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use hostile::{Answer, BASIC, Hostile, http, name, options};
+
+/// What might go on for ever ends; how soon is a matter of the machine.
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(60), work).await.unwrap()
+}
 
 #[tokio::test]
 async fn a_redirect_to_another_host_is_refused_and_carries_nothing_there() {
@@ -66,7 +71,7 @@ async fn a_redirect_within_the_server_is_followed_a_few_times() {
         }
     })
     .await;
-    let store = server.webdav(None);
+    let [store, _] = server.patient();
     assert_eq!(store.get(&name("x"), 10).await.unwrap(), "found");
     let error = store.get(&name("y"), 10).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Broken, "{error}");
@@ -122,7 +127,7 @@ async fn busy_servers_are_given_the_pause_that_they_ask_for() {
             }
         })
         .await;
-        for store in [server.webdav(None), server.s3()] {
+        for store in server.patient() {
             asked.lock().clear();
             assert_eq!(store.get(&name("x"), 10).await.unwrap(), "ok");
             let times = asked.lock().clone();
@@ -138,11 +143,11 @@ async fn a_server_that_asks_for_an_hour_is_not_waited_for() {
         Answer::Send(http("503 Service Unavailable", "Retry-After: 3600\r\n", ""))
     })
     .await;
-    let begin = Instant::now();
-    let error = server.webdav(None).get(&name("x"), 10).await.unwrap_err();
+    let [store, _] = server.patient();
+    let error = in_time(store.get(&name("x"), 10)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient);
     assert_eq!(error.pause(), Some(Duration::from_secs(3600)));
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    assert_eq!(server.count("get"), 1);
 }
 
 /// What a server answers to "bytes 10-19", and what that must lead to.
@@ -151,7 +156,7 @@ async fn range_of(
 ) -> [Result<Bytes, ErrorKind>; 2] {
     let server = Hostile::start(answer).await;
     let mut results = [Ok(Bytes::new()), Ok(Bytes::new())];
-    for (result, store) in results.iter_mut().zip([server.webdav(None), server.s3()]) {
+    for (result, store) in results.iter_mut().zip(server.patient()) {
         let range = store.get_range(&name("x"), 10, 10).await;
         *result = range.map_err(|error| error.kind());
     }
@@ -264,49 +269,31 @@ async fn slow_and_silent_servers_are_given_up() {
         ("HTTP/1.1 200 OK\r\nX-Endless: ", slowly),
     ] {
         let server = Hostile::start(move |_| Answer::Drip(answer.to_owned(), wait)).await;
-        let begin = Instant::now();
-        let error = server
-            .webdav(None)
-            .get(&name("x"), 100_000)
-            .await
-            .unwrap_err();
+        let store = server.webdav(None);
+        let error = in_time(store.get(&name("x"), 100_000)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
-        assert!(
-            begin.elapsed() < Duration::from_secs(6),
-            "{:?}",
-            begin.elapsed()
-        );
     }
 }
 
 #[tokio::test]
 async fn a_byte_now_and_then_does_not_buy_the_time_of_the_longest_object() {
     let slowly = Duration::from_millis(100);
-    let head = "HTTP/1.1 200 OK\r\nContent-Length: 60000000\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n";
     let server = Hostile::start(move |_| Answer::Drip(head.to_owned(), slowly)).await;
     for store in [server.webdav(None), server.s3()] {
-        let begin = Instant::now();
-        // By its length alone it might take a minute at the slowest rate.
-        let error = store.get(&name("x"), 64 << 20).await.unwrap_err();
+        // By its length alone it might take an hour at the slowest rate.
+        let object = name("x");
+        let get = store.get(&object, 4_000_000_000);
+        let error = in_time(get).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
         assert!(error.to_string().contains("too slowly"), "{error}");
-        assert!(
-            begin.elapsed() < Duration::from_secs(6),
-            "{:?}",
-            begin.elapsed()
-        );
     }
     // A listing too, of which nobody knows the length.
     let head = "HTTP/1.1 207 Multi-Status\r\n\r\n<multistatus xmlns=\"DAV:\">";
     let server = Hostile::start(move |_| Answer::Drip(head.to_owned(), slowly)).await;
-    let begin = Instant::now();
-    let error = server.webdav(None).list(&Prefix::root()).await.unwrap_err();
+    let store = server.webdav(None);
+    let error = in_time(store.list(&Prefix::root())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
-    assert!(
-        begin.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        begin.elapsed()
-    );
 }
 
 #[tokio::test]
@@ -320,14 +307,8 @@ async fn headers_and_interim_answers_without_end_are_given_up() {
     for flood in floods {
         let server = Hostile::start(move |_| flood(header)).await;
         for store in [server.webdav(None), server.s3()] {
-            let begin = Instant::now();
-            let error = store.get(&name("x"), 100).await.unwrap_err();
+            let error = in_time(store.get(&name("x"), 100)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
-            assert!(
-                begin.elapsed() < Duration::from_secs(6),
-                "{:?}",
-                begin.elapsed()
-            );
         }
     }
 }
@@ -569,15 +550,11 @@ async fn a_server_that_reads_a_body_byte_by_byte_does_not_hold_it_for_ever() {
         options(Credentials::Anonymous),
     )
     .unwrap();
-    let begin = Instant::now();
-    let error = store.put(&name("x"), Bytes::from(vec![1; 8 << 20])).await;
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Transient);
-    // Eight MiB at one MiB a second, and what is repeated.
-    assert!(
-        begin.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        begin.elapsed()
-    );
+    // Eight MiB at one MiB a second, and what is repeated; ten days at the rate of the server.
+    let object = name("x");
+    let put = store.put(&object, Bytes::from(vec![1; 8 << 20]));
+    let error = in_time(put).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
     task.abort();
 }
 
@@ -777,9 +754,11 @@ async fn with_collections(there: &[&str]) -> Hostile {
         let mut there = there.lock();
         let has = |dir: &str| dir == "/v" || there.iter().any(|d| d == dir);
         let (known, fits) = (has(path.trim_end_matches('/')), has(parent));
-        let empty = r#"<multistatus xmlns="DAV:"></multistatus>"#;
+        let empty = format!(
+            r#"<multistatus xmlns="DAV:"><response><href>{path}</href></response></multistatus>"#
+        );
         Answer::Send(match method {
-            "propfind" if known => http("207 Multi-Status", "", empty),
+            "propfind" if known => http("207 Multi-Status", "", &empty),
             "propfind" => http("404 Not Found", "", ""),
             "mkcol" if known => http("405 Method Not Allowed", "", ""),
             "mkcol" | "put" if !fits => http("409 Conflict", "", ""),

@@ -69,19 +69,41 @@ impl Hostile {
             },
             None => Credentials::Anonymous,
         };
-        let url = format!("webdav://127.0.0.1:{}/v", self.port);
-        open(&VaultUrl::parse(&url).unwrap(), options(credentials)).unwrap()
+        self.open_webdav(options(credentials))
     }
 
     pub(crate) fn s3(&self) -> Arc<dyn Store> {
-        let keys = Credentials::Keys {
-            access_key: "AK".into(),
-            secret_key: Secret::new("hunter2"),
-            session_token: None,
-            origin: "the test".into(),
+        self.open_s3(options(keys()))
+    }
+
+    /// WebDAV and S3 for what has to succeed, or to fail at once: a machine that is busy is no reason to give up.
+    pub(crate) fn patient(&self) -> [Arc<dyn Store>; 2] {
+        let patient = |credentials| OpenOptions {
+            patience: Duration::from_secs(60),
+            times: Times::default(),
+            ..options(credentials)
         };
+        let webdav = self.open_webdav(patient(Credentials::Anonymous));
+        [webdav, self.open_s3(patient(keys()))]
+    }
+
+    fn open_webdav(&self, options: OpenOptions) -> Arc<dyn Store> {
+        let url = format!("webdav://127.0.0.1:{}/v", self.port);
+        open(&VaultUrl::parse(&url).unwrap(), options).unwrap()
+    }
+
+    fn open_s3(&self, options: OpenOptions) -> Arc<dyn Store> {
         let url = format!("s3://bucket/v?endpoint=http://127.0.0.1:{}", self.port);
-        open(&VaultUrl::parse(&url).unwrap(), options(keys)).unwrap()
+        open(&VaultUrl::parse(&url).unwrap(), options).unwrap()
+    }
+}
+
+fn keys() -> Credentials {
+    Credentials::Keys {
+        access_key: "AK".into(),
+        secret_key: Secret::new("hunter2"),
+        session_token: None,
+        origin: "the test".into(),
     }
 }
 
