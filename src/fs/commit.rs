@@ -227,13 +227,15 @@ impl Fs {
             .append_op(id.counter, &op.to_bytes(), settles)?;
         let outcome = tree.execute(op)?;
         self.committed.push(id.counter, lsn, self.clock.monotonic());
-        if let Outcome::Void(reason) = outcome {
+        match outcome {
             // The checks above and the rules below disagree: a bug, and better said than hidden.
-            tracing::error!(
+            Outcome::Void(reason) => tracing::error!(
                 reason,
                 counter = id.counter,
                 "a change that was checked had no effect"
-            );
+            ),
+            Outcome::ConflictCopy { dir, name } => self.tell_names([(dir, name)]),
+            Outcome::Applied | Outcome::Duplicate => {}
         }
         Ok(id)
     }

@@ -560,10 +560,12 @@ impl Content {
         self.restructured = true;
     }
 
-    /// The extents of blocks `from..to`, if none of them is only in memory.
+    /// The extents of blocks `from..to`, if none of them is only in memory, or lost: who copies must be told.
     pub(crate) fn shareable(&self, from: u64, to: u64) -> Option<Vec<Extent>> {
         let in_memory = self.resident.range(from..to).next().is_some();
-        (!in_memory).then(|| self.extents.list(from, to))
+        let extents = (!in_memory).then(|| self.extents.list(from, to))?;
+        let is_lost = |extent: &Extent| matches!(extent.content, Held::Lost);
+        (!extents.iter().any(is_lost)).then_some(extents)
     }
 
     /// The first byte at or behind `offset` that is data, or is a hole.

@@ -5,6 +5,7 @@ use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::{FileState, OpenFile, attributes_to_tell};
 use crate::ops::inode_of;
+use crate::pin::DEPTH_MAX;
 use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
 use skrin_data::{Block, BlockRead, BlockRef, FileKey, Gain, Room};
 use skrin_meta::op::{NEW_KEYS_MAX, Place};
@@ -216,11 +217,14 @@ impl Fs {
         if file.gone.lock().is_some() {
             return Ok(());
         }
-        if let Some(inode) = state::inode(&tree, file.ino)? {
+        let there = state::inode(&tree, file.ino)?;
+        let was_there = there.is_some();
+        if let Some(inode) = there {
             state.attributes = attributes_to_tell(&tree, file.ino, &inode)?;
             state.place = inode.links.first().cloned().or(state.place.take());
         }
         let place = state.place.as_ref().ok_or(FsError::NotFound)?;
+        let dir_was_there = state::inode(&tree, place.dir)?.is_some();
         let keys = keys_to_tell(state, &body);
         let kind = OpKind::Write {
             ino: file.ino,
@@ -237,6 +241,9 @@ impl Fs {
             attributes: state.attributes.clone(),
         };
         state.base = self.execute_settling(&mut tree, kind, settles)?;
+        if !was_there {
+            self.tell_revived(&tree, file.ino, !dir_was_there);
+        }
         self.nodes.believe(file.node, state.base);
         self.holds.file_told(file.ino, state.base.counter);
         if self.leases.knows(file.ino) {
@@ -249,6 +256,21 @@ impl Fs {
         state.key_is_new = false;
         state.borrowed.clear();
         Ok(())
+    }
+
+    /// Of a file that another device had removed and a write here brought back, the kernel may know that its name leads nowhere; of the
+    /// directories above it too, if these were gone. Of one that is there the kernel must not forget the name: programs stand in it.
+    fn tell_revived(&self, tree: &TreeGuard<'_>, ino: Ino, with_dirs: bool) {
+        let mut at = ino;
+        for _ in 0..if with_dirs { DEPTH_MAX } else { 1 } {
+            // Where the cache fails, the next operation says so.
+            let inode = state::inode(tree, at).ok().flatten();
+            let Some(link) = inode.and_then(|inode| inode.links.into_iter().next()) else {
+                break;
+            };
+            at = link.dir;
+            self.tell_names([(link.dir, link.name)]);
+        }
     }
 
     /// Tells the tree what every open file holds. All are tried; the first error is returned.

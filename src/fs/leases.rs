@@ -108,8 +108,9 @@ struct Lease {
 #[derive(Default)]
 pub(crate) struct Leases {
     known: Mutex<HashMap<Ino, Lease>>,
-    /// What the kernel has still to be told of those that ended while it looked for them.
-    ended: Mutex<MergeDiff>,
+    /// What the kernel has still to be told: of lock files that ended while it looked for them, and of what this device brought about itself
+    /// in a request for which the kernel holds a directory.
+    untold: Mutex<MergeDiff>,
 }
 
 impl Leases {
@@ -219,7 +220,7 @@ impl Fs {
                 Turn::Remove(dir, name, version) => {
                     let diff = self.end_lease(ino, dir, name, version)?;
                     // Not now: the kernel holds the directory while it waits for the look-up.
-                    self.leases.ended.lock().extend(diff);
+                    self.leases.untold.lock().extend(diff);
                     break;
                 }
                 renewed @ Turn::Renewed(..) => self.take_turn(ino, renewed)?,
@@ -227,6 +228,15 @@ impl Fs {
             }
         }
         Ok(())
+    }
+
+    /// The kernel is told soon that these names are others than it may know. Not now: it may hold their directories.
+    pub(crate) fn tell_names(&self, names: impl IntoIterator<Item = (Ino, Name)>) {
+        let mut untold = self.leases.untold.lock();
+        untold.extend(MergeDiff {
+            entries: names.into_iter().collect(),
+            ..MergeDiff::default()
+        });
     }
 
     /// Whoever gives a lock file a time of long ago copies a tree: that is no lease.
@@ -251,11 +261,11 @@ impl Fs {
         if self.check_writable().is_err() {
             return;
         }
-        let ended = std::mem::take(&mut *self.leases.ended.lock());
-        if !ended.is_empty()
-            && let Err(error) = self.invalidate(ended)
+        let untold = std::mem::take(&mut *self.leases.untold.lock());
+        if !untold.is_empty()
+            && let Err(error) = self.invalidate(untold)
         {
-            tracing::debug!(%error, "the kernel was not told that a lock file went");
+            tracing::debug!(%error, "the kernel was not told of names that came or went");
         }
         let all: Vec<(Ino, Lease)> = {
             let known = self.leases.known.lock();

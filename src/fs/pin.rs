@@ -24,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// Entries of a directory that are listed at once.
 const BATCH: usize = 1024;
 /// Directories nested deeper than this have no path.
-const DEPTH_MAX: usize = 4096;
+pub(crate) const DEPTH_MAX: usize = 4096;
 
 /// What is pinned, and how far it is here.
 #[derive(Default)]

@@ -158,11 +158,35 @@ impl MountHandle {
     /// # Errors
     /// `Session`.
     pub fn join(&mut self) -> Result<(), MountError> {
-        let Some(session) = self.session.take() else {
+        if self.session.is_none() {
+            return Ok(());
+        }
+        let none = std::thread::Builder::new().spawn(|| Ok(()));
+        let none = none.map_err(MountError::Session)?;
+        let Some(mut session) = self.session.take() else {
             return Ok(());
         };
-        let ended = session.join();
+        // Dropped, fuser 0.18 unmounts whatever is at the path once more: it takes an ended connection for a mount that is there. That
+        // would be the automount point below, or what somebody has mounted since.
+        let guard = std::mem::replace(&mut session.guard, none);
+        let panicked = |_| io::Error::other("the thread of the session panicked");
+        let ended = guard.join().map_err(panicked).flatten();
         self.fs.set_notify(None);
-        ended.map_err(MountError::Session)
+        match ended {
+            Ok(()) => {
+                std::mem::forget(session);
+                Ok(())
+            }
+            // Here it may be mounted still.
+            Err(error) => Err(MountError::Session(error)),
+        }
+    }
+}
+
+impl Drop for MountHandle {
+    fn drop(&mut self) {
+        if self.is_finished() {
+            let _ = self.join();
+        }
     }
 }

@@ -8,7 +8,7 @@
 use skrin_base::clock::testutil::ManualClock;
 use skrin_base::{Clock, Errno, Name, Timestamp};
 use skrin_fs::testutil::{Opened, TestVault};
-use skrin_fs::{Caller, FsOptions, HandleId, NodeId, Notify, OpenMode, Shutdown};
+use skrin_fs::{Caller, Fs, FsOptions, HandleId, NodeId, Notify, OpenMode, Shutdown};
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
 use skrin_storage::{Count, Counters, Counts, ErrorKind, MemoryStore, Verb};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -261,6 +261,80 @@ fn of_too_many_files_the_kernel_is_asked_to_forget_the_oldest_but_no_directory_a
     let forgotten = [0, 1, 2].map(|number| Told::Entry(dir, format!("file-{number}")));
     assert_eq!(*kernel.0.lock().unwrap(), forgotten);
     fs.release(open).unwrap();
+}
+
+/// A conflict copy, and a file that a write brings back: names that come by no call of the kernel's, and by no other device.
+#[test]
+fn the_kernel_is_told_of_the_names_that_an_edit_here_makes() {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+    let vault = TestVault::new(8, Arc::new(MemoryStore::new()), clock).unwrap();
+    let manual = || FsOptions {
+        poll_interval: None,
+        background: false,
+        ..FsOptions::default()
+    };
+    let (here, there) = (
+        vault.open(0, manual()).unwrap().fs,
+        vault.open(1, manual()).unwrap().fs,
+    );
+    let meet = || {
+        for fs in [&here, &there, &here] {
+            fs.sync(|_| ()).unwrap();
+            fs.poll().unwrap();
+        }
+    };
+    const WRITE: OpenMode = OpenMode {
+        write: true,
+        truncate: false,
+    };
+    let dir = here
+        .mkdir(NodeId::ROOT, b"dir", 0o755, &CALLER)
+        .unwrap()
+        .node;
+    for name in [&b"forked"[..], b"revived"] {
+        let made = here.create(dir, name, 0o644, true, WRITE, &CALLER);
+        let (_, handle) = made.unwrap();
+        here.write(handle, 0, b"first").unwrap();
+        here.release(handle).unwrap();
+    }
+    meet();
+    let open = |fs: &Fs, name: &[u8]| {
+        let dir = fs.lookup(NodeId::ROOT, b"dir").unwrap().node;
+        let node = fs.lookup(dir, name).unwrap().node;
+        fs.open_node(node, WRITE).unwrap()
+    };
+    let (forked, revived) = (open(&here, b"forked"), open(&here, b"revived"));
+    let elsewhere = open(&there, b"forked");
+    there.write(elsewhere, 0, b"there").unwrap();
+    there.release(elsewhere).unwrap();
+    let dir_there = there.lookup(NodeId::ROOT, b"dir").unwrap().node;
+    there.unlink(dir_there, b"revived").unwrap();
+    there.rmdir(NodeId::ROOT, b"dir").unwrap_err();
+    meet();
+    let kernel = Arc::new(Kernel::default());
+    here.set_notify(Some(Arc::clone(&kernel) as Arc<dyn Notify>));
+    for handle in [forked, revived] {
+        here.write(handle, 0, b"here!").unwrap();
+        here.release(handle).unwrap();
+    }
+    // Not within the calls: the kernel may hold the directory.
+    assert_eq!(*kernel.0.lock().unwrap(), []);
+    here.keep_leases();
+    let told = kernel.0.lock().unwrap().clone();
+    let mut names = Vec::new();
+    let listed = here.readdir(dir, 0, 100, false).unwrap();
+    for entry in listed {
+        names.push(String::from_utf8(entry.name).unwrap());
+    }
+    let copy = names.iter().find(|name| name.contains("conflict")).unwrap();
+    for name in [copy, "revived"] {
+        let one = Told::Entry(dir, name.to_owned());
+        assert!(told.contains(&one), "{one:?} of {told:?}");
+    }
+    assert!(told.contains(&Told::Listing(dir)), "{told:?}");
+    for fs in [here, there] {
+        fs.shutdown(Shutdown::LeaveInJournal).unwrap();
+    }
 }
 
 /// Much that waits here is taken from the tree and put back on it; nobody lists then what is another.

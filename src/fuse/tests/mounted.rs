@@ -10,15 +10,20 @@ mod caches;
 #[path = "support/harness.rs"]
 mod harness;
 
-use harness::{Device, Mounted, options};
+use harness::{Device, Mounted, mount_device, options};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, SeekFrom as RawSeek, XattrFlags};
-use skrin_fs::{Caller, Kind, NodeId, NodeSpec};
+use skrin_base::{Clock, Timestamp};
+use skrin_fs::testutil::TestVault;
+use skrin_fs::{Caller, FsOptions, Kind, NodeId, NodeSpec};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
+use tempfile::TempDir;
 
 fn pattern(len: usize, salt: u64) -> Vec<u8> {
     let mut x = salt | 1;
@@ -33,6 +38,100 @@ fn pattern(len: usize, salt: u64) -> Vec<u8> {
 
 fn errno(e: &io::Error) -> i32 {
     e.raw_os_error().unwrap_or(0)
+}
+
+/// Waits for what a look at the storage in the background brings; when that is, is a matter of the machine.
+#[track_caller]
+fn wait_until(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A clock that a test turns.
+#[derive(Default)]
+struct Hand(AtomicU64);
+
+impl Hand {
+    fn turn(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_790_000_000_000_000_000 + self.monotonic() as i64)
+    }
+    fn monotonic(&self) -> u64 {
+        self.0.fetch_add(1000, Ordering::SeqCst)
+    }
+}
+
+/// Two devices whose poll interval is over when the test says so: what one of them sees of the other, its `open` has looked for.
+struct ByHand {
+    first: Device,
+    second: Device,
+    clock: Arc<Hand>,
+    // Dropped after the devices.
+    _vault: TestVault,
+    _storage: TempDir,
+}
+
+impl ByHand {
+    /// Longer than any test.
+    const INTERVAL: Duration = Duration::from_secs(3600);
+    /// An `open` waits for a look for so long, then it goes on with what is known.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    fn new(seed: u64) -> Self {
+        let (storage, clock) = (tempfile::tempdir().unwrap(), Arc::new(Hand::default()));
+        let mut vault = TestVault::in_folder(seed, &storage.path().join("vault")).unwrap();
+        vault.clock = Arc::clone(&clock) as Arc<dyn Clock>;
+        let options = || FsOptions {
+            poll_interval: Some(Self::INTERVAL),
+            ..options()
+        };
+        Self {
+            first: mount_device(&vault, 0, options()),
+            second: mount_device(&vault, 1, options()),
+            clock,
+            _vault: vault,
+            _storage: storage,
+        }
+    }
+
+    /// What the first device has is published, and the second one knows of it: no `open` looks for a name that the kernel does not find.
+    fn exchange(&self) {
+        self.first.opened.fs.sync(|_| ()).unwrap();
+        self.second.opened.fs.poll().unwrap();
+    }
+
+    /// What `from` has closed is published, and an interval later `to` opens it.
+    fn open_later(&self, from: &Device, to: &Device, name: &str) -> File {
+        from.opened.fs.sync(|_| ()).unwrap();
+        let begun = Instant::now();
+        loop {
+            self.clock.turn(Self::INTERVAL);
+            // While a look goes on that was not waited for to its end, nobody waits.
+            wait_until(|| to.opened.fs.is_outdated());
+            let asked = Instant::now();
+            let file = File::open(to.path(name)).unwrap();
+            // One look has to do, but where a busy machine took too long for it.
+            if asked.elapsed() < Self::PATIENCE {
+                return file;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "no look ends");
+        }
+    }
+
+    fn read_later(&self, from: &Device, to: &Device, name: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut file = self.open_later(from, to, name);
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
 }
 
 #[test]
@@ -400,16 +499,11 @@ fn a_mapped_file_is_written() {
 
 #[test]
 fn a_second_device_sees_changes_within_the_poll_interval_also_of_a_cached_file() {
-    let m = Mounted::new(15);
-    let other = m.second();
-    // What `from` has uploaded is there at the first open after an interval, and not only at some time. The second interval is
-    // for a look at the storage that took longer than the first on a busy machine.
-    let after_an_interval = |from: &Device| {
-        from.opened.fs.sync(|_| ()).unwrap();
-        std::thread::sleep(options().poll_interval.unwrap() * 2);
-    };
+    // At the first open after an interval, and not only at some time.
+    let pair = ByHand::new(15);
+    let (m, other) = (&pair.first, &pair.second);
     fs::write(m.path("shared"), b"one").unwrap();
-    after_an_interval(m.device());
+    pair.exchange();
     assert_eq!(fs::read(other.path("shared")).unwrap(), b"one");
     let ino = fs::metadata(m.path("shared")).unwrap().ino();
     assert_eq!(fs::metadata(other.path("shared")).unwrap().ino(), ino);
@@ -417,21 +511,27 @@ fn a_second_device_sees_changes_within_the_poll_interval_also_of_a_cached_file()
     for text in [&b"a much longer text"[..], b"2", b"3"] {
         let held = File::open(other.path("shared")).unwrap();
         fs::write(m.path("shared"), text).unwrap();
-        after_an_interval(m.device());
-        assert_eq!(fs::read(other.path("shared")).unwrap(), text);
+        assert_eq!(pair.read_later(m, other, "shared"), text);
         let meta = fs::metadata(other.path("shared")).unwrap();
         assert_eq!((meta.len(), meta.ino()), (text.len() as u64, ino));
         drop(held);
     }
     fs::write(other.path("shared"), b"from the other").unwrap();
-    after_an_interval(&other);
-    assert_eq!(fs::read(m.path("shared")).unwrap(), b"from the other");
+    let back = pair.read_later(other, m, "shared");
+    assert_eq!(back, b"from the other");
+
+    // Names, which no open asks for, by the looks in the background.
+    let m = Mounted::new(15);
+    let other = m.second();
+    fs::write(m.path("shared"), b"one").unwrap();
+    m.device().opened.fs.sync(|_| ()).unwrap();
+    wait_until(|| fs::read(other.path("shared")).is_ok_and(|text| text == b"one"));
     fs::remove_file(other.path("shared")).unwrap();
-    after_an_interval(&other);
-    assert!(!m.path("shared").exists());
+    other.opened.fs.sync(|_| ()).unwrap();
+    wait_until(|| !m.path("shared").exists());
     fs::create_dir(m.path("new-dir")).unwrap();
-    after_an_interval(m.device());
-    assert!(other.path("new-dir").exists());
+    m.device().opened.fs.sync(|_| ()).unwrap();
+    wait_until(|| other.path("new-dir").exists());
 }
 
 #[test]
@@ -509,21 +609,14 @@ fn a_handle_that_is_open_while_another_device_writes_keeps_its_branch() {
     let other = m.second();
     fs::write(m.path("doc"), b"first").unwrap();
     m.device().opened.fs.sync(|_| ()).unwrap();
-    let wait = |what: &dyn Fn() -> bool| {
-        let start = Instant::now();
-        while !what() {
-            assert!(start.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    wait(&|| other.path("doc").exists());
+    wait_until(|| fs::read(other.path("doc")).is_ok_and(|text| text == b"first"));
     let mut held = OpenOptions::new()
         .read(true)
         .write(true)
         .open(m.path("doc"))
         .unwrap();
     fs::write(other.path("doc"), b"second, from the other device").unwrap();
-    wait(&|| fs::read(m.path("doc")).unwrap().starts_with(b"second"));
+    wait_until(|| fs::read(m.path("doc")).unwrap().starts_with(b"second"));
     let mut mine = String::new();
     held.read_to_string(&mut mine).unwrap();
     assert_eq!(mine, "first");
@@ -534,7 +627,7 @@ fn a_handle_that_is_open_while_another_device_writes_keeps_its_branch() {
         all.map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect()
     };
-    wait(&|| names().len() == 2);
+    wait_until(|| names().len() == 2);
     let copy = names().into_iter().find(|n| n != "doc").unwrap();
     assert!(copy.starts_with("doc (conflict, "), "{copy}");
     assert_eq!(fs::read(m.path(&copy)).unwrap(), b"first and mine");
@@ -695,6 +788,29 @@ fn stat_tells_what_is_stored_of_a_sparse_file() {
         .status();
     assert!(status.unwrap().success());
     assert_eq!(fs::metadata(m.path("copy")).unwrap().blocks(), 65536 / 512);
+}
+
+#[test]
+fn a_time_that_no_clock_has_is_the_nearest_that_is_kept_and_the_mount_goes_on() {
+    let m = Mounted::new(12);
+    fs::write(m.path("f"), b"x").unwrap();
+    for seconds in [i64::MIN, i64::MIN + 1, i64::MAX] {
+        let at = rustix::fs::Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: at,
+            last_modification: at,
+        };
+        let path = m.path("f");
+        rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty()).unwrap();
+        let mtime = fs::metadata(&path).unwrap().mtime();
+        let nearest = seconds.clamp(i64::MIN / 1_000_000_000 - 1, i64::MAX / 1_000_000_000);
+        assert!(mtime == nearest || mtime == nearest + 1, "{mtime}");
+        fs::write(m.path("g"), b"and goes on").unwrap();
+        assert_eq!(fs::read(m.path("g")).unwrap(), b"and goes on");
+    }
 }
 
 #[test]

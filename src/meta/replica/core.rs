@@ -90,7 +90,8 @@ impl MergeDiff {
         self.commits += later.commits;
         if self.inodes.len() + self.entries.len() > DIFF_MAX {
             self.inodes.clear();
-            self.entries.clear();
+            // What leads nowhere any more goes from the kernel's memory with the name of its directory; the root has none.
+            self.entries.retain(|(dir, _)| *dir == Ino::ROOT);
             self.everything = true;
         }
     }

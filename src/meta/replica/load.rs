@@ -18,13 +18,14 @@ use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
 use crate::heads::HeadsFile;
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
+use crate::state;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use skrin_base::Hash32;
-use skrin_base::LaneId;
 use skrin_base::limits::{CHECKPOINT_MAX, PAGE_LEN};
 use skrin_base::wire::{Encode, Writer};
+use skrin_base::{Ino, LaneId, Name};
 use skrin_storage::{ErrorKind, ObjectName};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use std::sync::Arc;
 const CACHE_VERSION: u32 = 10;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
+/// Names of the root that are told when everything may be another.
+const ROOT_NAMES: usize = 4096;
 /// How many older checkpoints are tried before everything is folded from the first commit.
 const CHECKPOINTS_TRIED: usize = 3;
 
@@ -227,11 +230,24 @@ impl Replica {
         tracing::info!("the state is folded again from the storage");
         self.hold_all_own_commits(net)?;
         let tips = self.list_tips(net).await?;
+        let mut names = self.names_in_root();
         self.load_base(net, &tips, false).await?;
         self.take_back_void()?;
+        names.extend(self.names_in_root());
+        net.undelivered.entries.extend(names);
         net.undelivered.everything = true;
         net.roots.clear();
         Ok(())
+    }
+
+    /// What the kernel may know of the root: of other directories it forgets all names with their own. Of a root with more than
+    /// that it keeps the rest for as long as it was told.
+    pub(super) fn names_in_root(&self) -> BTreeSet<(Ino, Name)> {
+        let core = self.core.lock();
+        // A state that cannot be read is what may have to be folded again.
+        let names = state::list(&core.rows, Ino::ROOT, 0, ROOT_NAMES).unwrap_or_default();
+        let names = names.into_iter().map(|entry| (Ino::ROOT, entry.name));
+        names.collect()
     }
 
     /// Makes pending again what own commits say that count for nothing. The journal has let go of it when they were published, so
