@@ -26,6 +26,8 @@ impl Cgroup {
             let _ = std::fs::write(base.join("cgroup.subtree_control"), "+memory");
         }
         let dir = base.join(format!("skrin-test-{}-{name}", std::process::id()));
+        // One that a killed run left has the name again when our number is that of the old process.
+        let _ = std::fs::remove_dir(&dir);
         std::fs::create_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         let group = Self { dir, v2 };
         let (bound, swap) = match v2 {

@@ -127,19 +127,31 @@ fn every_test_of_pjdfstest_passes_that_is_not_excluded_for_a_reason() {
 
 /// Where calls do something else than on a native file system, and what: as docs/semantics.md says, but for values of attributes, of which
 /// others take less.
-const DIFFERENCES: [(&str, &str); 6] = [
+const DIFFERENCES: [(&str, &str); 18] = [
     ("rename with a whiteout", "EINVAL"),
     ("a value of 64 KiB", "None"),
+    ("the value of 64 KiB again", "True"),
     (
         "30,000 bytes five times",
         "[None, None, None, None, 'ENOSPC']",
     ),
     ("collapse", "ENOTSUP"),
     ("insert", "ENOTSUP"),
+    ("time of birth", "not told"),
+    ("FICLONE", "ENOTSUP"),
+    ("FICLONERANGE", "ENOTSUP"),
+    ("FS_IOC_FIEMAP", "ENOTSUP"),
+    ("FS_IOC_GETFLAGS", "ENOTTY"),
+    ("FS_IOC_SETFLAGS", "ENOTTY"),
+    ("FS_IOC_FSGETXATTR", "ENOTTY"),
+    ("FS_IOC_ENABLE_VERITY", "ENOTTY"),
+    ("RWF_NOWAIT, read", "ENOTSUP"),
+    ("RWF_NOWAIT, write", "ENOTSUP"),
+    ("FALLOC_FL_UNSHARE_RANGE", "ENOTSUP"),
     ("open d 0o20200002", "ENOTSUP"),
 ];
 /// Lines that `calls.py` prints.
-const CALLS: usize = 462;
+const CALLS: usize = 482;
 
 fn calls_do_what_they_do_on_a_native_file_system_but_where_it_is_said(on: On) {
     let vault = Vault::new(on);
@@ -306,7 +318,7 @@ fn every_stressor_of_file_systems_passes_that_is_not_excluded_for_a_reason() {
     let mount = vault.mount("a");
     let stressors = stressors();
     assert!(stressors.len() >= 30, "{stressors:?}");
-    for name in &stressors {
+    let passes = |name: &str| {
         let output = command("stress-ng")
             .args([&format!("--{name}"), "2", &format!("--{name}-ops"), "60"])
             .args(["--timeout", "2", "--verify", "--temp-path"])
@@ -317,7 +329,15 @@ fn every_stressor_of_file_systems_passes_that_is_not_excluded_for_a_reason() {
         // Where it finds something, it does not always end with an error.
         let bad = ["fail:", "error:", "skip"];
         let passed = output.status.success() && !bad.iter().any(|word| said.contains(word));
-        assert!(passed, "{name}: {}\n{said}", output.status);
+        if !passed {
+            println!("{name}: {}\n{said}", output.status);
+        }
+        passed
+    };
+    for name in &stressors {
+        // Some miss on a busy machine what they look for when their time is over; what is wrong is so each time.
+        let passed = (0..3).any(|_| passes(name));
+        assert!(passed, "{name} failed three times");
         let left = std::fs::read_dir(mount.path()).unwrap().count();
         assert_eq!(left, 0, "{name} could not remove what it made");
         // What the kernel could not write back is told here.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use skrin_servers::{Kind, Server};
 use tempfile::TempDir;
 
-use crate::harness::{Dice, Mount, Run, Vault, command};
+use crate::harness::{Dice, Mount, Run, Vault, command, wait_for};
 use crate::storages::On;
 
 const MIB: u64 = 1 << 20;
@@ -150,9 +150,13 @@ fn a_local_folder_on_a_full_disk_is_enospc_and_loses_nothing() {
     let disk = SmallDisk::new(24 * MIB);
     let vault = Vault::new_in(&disk.at);
     let mount = vault.mount("a");
-    let stat = rustix::fs::statvfs(mount.path()).unwrap();
-    let (shown, real) = (stat.f_blocks * stat.f_frsize, disk.size());
-    assert!(shown <= real && shown + MIB > real, "{shown} of {real}");
+    let real = disk.size();
+    // Until the folder was asked there is room without end.
+    wait_for("the size of the disk to be told", || {
+        let stat = rustix::fs::statvfs(mount.path()).unwrap();
+        let shown = stat.f_blocks * stat.f_frsize;
+        shown <= real && shown + MIB > real
+    });
     let again = |device: &str| {
         let point = vault.point(device);
         vault.mount_command(device, &point, &[]).output_ok();

@@ -1,5 +1,6 @@
 //! `--json` of the commands that do something: one object on standard output, whatever else there is to say.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -115,18 +116,22 @@ fn unmount_tells_scripts_what_stays_in_the_journal_and_that_it_cannot_know() {
 fn a_mount_in_the_foreground_tells_scripts_once_that_it_answers() {
     let vault = Vault::new(On::Local);
     let point = vault.point("a");
-    let child = vault
+    let mut child = vault
         .mount_command("a", &point, &["--foreground", "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for("the mount", || crate::harness::is_mounted(&point));
+    // It stands in the table of mounts before it answers.
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let (mut line, mut rest) = (String::new(), String::new());
+    out.read_line(&mut line).unwrap();
     let mount = Mount::adopt(&vault, point.clone());
     kill(mount.pid(), "TERM");
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let mounted: Value = serde_json::from_slice(&output.stdout).unwrap();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mounted: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(mounted["pid"].as_u64().unwrap(), u64::from(mount.pid()));
     assert_eq!(path_of(&mounted["mount_point"]), point);
     drop(mount);

@@ -107,13 +107,16 @@ impl Rounds<'_> {
 
     /// Kills the process that is about to mount, at the latest when it does.
     fn kill_while_mounting(&mut self, vault: &Vault, point: &Path) {
+        let files = files_below(&vault.state("a"));
+        let lock = files.iter().find(|file| file.ends_with("lock")).unwrap();
+        let held = || std::fs::read_to_string(lock).unwrap_or_default();
+        // The number of the dead process, which may be that of another one by now.
+        let before = held();
         let mut mounting = vault.mount_command("a", point, &["--foreground"]);
         let mounting = mounting.stdout(Stdio::null()).stderr(Stdio::null());
         let mut mounting = mounting.spawn().unwrap();
-        let files = files_below(&vault.state("a"));
-        let lock = files.iter().find(|file| file.ends_with("lock")).unwrap();
         let holder = || {
-            let text = std::fs::read_to_string(lock).unwrap_or_default();
+            let text = Some(held()).filter(|text| *text != before)?;
             text.parse().ok().filter(|pid| is_alive(*pid))
         };
         wait_for("the new process to take the state", || holder().is_some());

@@ -63,7 +63,8 @@ def option(name, value):
 def desktop(pipe):
     local = uno.getComponentContext()
     resolver = local.ServiceManager.createInstanceWithContext("com.sun.star.bridge.UnoUrlResolver", local)
-    for _ in range(600):
+    # A slow machine takes minutes to make a profile.
+    for _ in range(3000):
         try:
             context = resolver.resolve(f"uno:pipe,name={pipe};urp;StarOffice.ComponentContext")
             return context.ServiceManager.createInstanceWithContext("com.sun.star.frame.Desktop", context)
@@ -160,7 +161,7 @@ def main():
             desk = desktop(pipe)
             act(desk, *sys.argv[1:])
             desk.terminate()
-            office.wait(60)
+            office.wait(300)
         finally:
             office.kill()
 

@@ -190,10 +190,12 @@ impl Distant {
 }
 
 /// Files that are read by eight at once.
-const BULK: usize = 16;
+const BULK: usize = 32;
 const BULK_LEN: usize = 4 << 20;
 /// Files that somebody wants to see meanwhile, each in a segment of its own.
 const WANTED: usize = 10;
+/// Bytes in a second: few, so that what passes while the machine itself is slow is little beside what is asked for.
+const NARROW: u64 = 2 << 20;
 
 /// A file manager that makes previews of everything, and uploads, and somebody who opens a document.
 #[test]
@@ -214,7 +216,7 @@ fn who_opens_a_file_goes_before_what_is_read_ahead_for_previews_and_before_uploa
 
     let second = distant.mount("b");
     let relay = &distant.relay;
-    relay.narrow(6 << 20);
+    relay.narrow(NARROW);
     let begun = relay.received();
     let (finished, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -234,6 +236,8 @@ fn who_opens_a_file_goes_before_what_is_read_ahead_for_previews_and_before_uploa
                     break;
                 }
                 std::fs::write(second.join(format!("new-{}", n % 4)), bulk(n)).unwrap();
+                // Four times what can be uploaded meanwhile.
+                std::thread::sleep(Duration::from_millis(500));
             }
         });
         wait_for("the previews to have begun", || {

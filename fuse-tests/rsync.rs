@@ -9,7 +9,7 @@ use crate::storages::On;
 use crate::tree::{real_tree, small_tree};
 
 /// Checks that `conformance/copies` makes.
-const COPY_CHECKS: usize = 23;
+const COPY_CHECKS: usize = 26;
 
 /// Prints what rsync would still have to do; nothing at all where the copy is true.
 pub(crate) fn compare(from: &Path, to: &Path) -> Command {

@@ -127,8 +127,8 @@ fn a_scrub_goes_on_where_it_was_after_a_stop_a_crash_and_a_remount() {
     }
     let all = whole(&vault, &mount);
     assert_eq!(segments(&vault).len(), 12);
-    // Each takes a second: long enough to be stopped in the middle.
-    let begun = scrub(&vault, &mount, &["--rate", "300KiB"]);
+    // Each takes five seconds: long enough to be stopped in the middle, and to be still at it after a kill.
+    let begun = scrub(&vault, &mount, &["--rate", "60KiB"]);
     assert!(begun["running"] == true && begun["percent"] == 0, "{begun}");
     let percent = |mount: &Mount<'_>| mount.status()["scrub"]["percent"].as_u64().unwrap();
     wait_for("a part to be looked at", || percent(&mount) > 0);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::{Dice, Run, Vault, command, kill};
+use crate::harness::{Dice, Run, Vault, command, kill, wait_for};
 use crate::storages::On;
 
 fn sql(file: &Path, text: &str) -> String {
@@ -96,9 +96,14 @@ fn what_a_transaction_committed_survives_kills(on: On) {
                 std::thread::sleep(Duration::from_millis(20));
             }
             std::thread::sleep(Duration::from_millis(dice.roll() % 3000));
-            mount.crash();
-            kill(python.id(), "KILL");
+            // Before the dead mount is taken away: without it SQLite has nothing to sync, and would say so of a row.
+            kill(mount.pid(), "KILL");
+            let group = format!("-{}", python.id());
+            let signal = |signal: &str| command("kill").args(["-s", signal, "--", &group]).finish();
+            signal("KILL");
             python.wait().unwrap();
+            wait_for("python to be gone", || !signal("0").status.success());
+            mount.crash();
 
             let mount = vault.mount("a");
             let text = std::fs::read_to_string(&told).unwrap();

@@ -18,6 +18,14 @@ pub(crate) enum On {
     S3,
 }
 
+/// What is to be said of a file that was listed a moment ago; nothing where it has gone since.
+pub(crate) fn unless_gone<T>(said: std::io::Result<T>) -> Option<T> {
+    match said {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        said => Some(said.unwrap()),
+    }
+}
+
 /// An empty place for one vault; what is in it goes with it.
 pub(crate) enum Storage {
     Local(TempDir),
@@ -179,14 +187,15 @@ impl Storage {
                 .collect();
         };
         let files = files_below(&dir).into_iter();
-        let named = files.map(|file| {
+        let named = files.filter_map(|file| {
             let name = file
                 .strip_prefix(&dir)
                 .unwrap()
                 .to_str()
                 .unwrap()
                 .to_owned();
-            (name, std::fs::metadata(&file).unwrap().len())
+            let meta = unless_gone(std::fs::metadata(&file))?;
+            Some((name, meta.len()))
         });
         // Where objects are staged, and what servers keep beside them, is no object.
         named

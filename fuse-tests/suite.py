@@ -5,6 +5,7 @@ suite.py hold PATH USER          opens it and keeps it open until a line comes o
 suite.py second PATH USER        opens it; prints whether it may be written, and what it says
 suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
+suite.py autosave PATH           in a window too: types into it and waits until the program's own timer has saved a copy; is killed and recovers it
 suite.py window PATH...          opens each in a window on $DISPLAY, types into it and saves by keys
 """
 import atexit
@@ -39,19 +40,30 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <item oor:path="/org.openoffice.Office.Common/Misc"><prop oor:name="ShowTipOfTheDay" oor:op="fuse"><value>false</value></prop></item>
 <item oor:path="/org.openoffice.Setup/Office"><prop oor:name="ooSetupInstCompleted" oor:op="fuse"><value>true</value></prop></item>
 <item oor:path="/org.openoffice.Office.Common/Save/Document"><prop oor:name="WarnAlienFormat" oor:op="fuse"><value>false</value></prop></item>
-</oor:items>
+{more}</oor:items>
 """
+
+# A copy for recovery each minute. LibreOffice 7 reads the first place, where it is off unless told; newer ones the second.
+AUTOSAVE = "\n".join(
+    f'<item oor:path="/org.openoffice.Office.{path}"><prop oor:name="{name}" oor:op="fuse"><value>{value}</value></prop></item>'
+    for path, name, value in (
+        ("Common/Save/Document", "AutoSave", "true"),
+        ("Common/Save/Document", "AutoSaveTimeIntervall", 1),
+        ("Recovery/AutoSave", "Enabled", "true"),
+        ("Recovery/AutoSave", "TimeIntervall", 1),
+    )
+)
 
 
 class Office:
     """One running LibreOffice."""
 
-    def __init__(self, profile, user, window=False, arguments=()):
+    def __init__(self, profile, user, window=False, arguments=(), settings=""):
         os.makedirs(f"{profile}/user", exist_ok=True)
-        settings = f"{profile}/user/registrymodifications.xcu"
-        if not os.path.exists(settings):
-            with open(settings, "w") as file:
-                file.write(PROFILE.format(user=user))
+        kept = f"{profile}/user/registrymodifications.xcu"
+        if not os.path.exists(kept):
+            with open(kept, "w") as file:
+                file.write(PROFILE.format(user=user, more=settings))
         pipe = f"skrin-{os.getpid()}-{time.monotonic_ns()}"
         # The program itself and not the script that starts it, so that a kill reaches it.
         command = ["/usr/lib/libreoffice/program/soffice.bin", "--nologo", "--nodefault", "--nofirststartwizard"]
@@ -61,7 +73,7 @@ class Office:
         atexit.register(lambda: self.process.kill())
         local = uno.getComponentContext()
         resolver = local.ServiceManager.createInstanceWithContext("com.sun.star.bridge.UnoUrlResolver", local)
-        for _ in range(1200):
+        for _ in range(3000):
             try:
                 self.context = resolver.resolve(f"uno:pipe,name={pipe};urp;StarOffice.ComponentContext")
                 self.desktop = self.service("com.sun.star.frame.Desktop")
@@ -82,7 +94,7 @@ class Office:
     def end(self):
         try:
             self.desktop.terminate()
-            self.process.wait(60)
+            self.process.wait(300)
         finally:
             self.process.kill()
 
@@ -235,7 +247,7 @@ def recovery(office, command):
 
 def killed_when_noted(office, profile, copy):
     """It notes a moment later where the copy is."""
-    for _ in range(300):
+    for _ in range(3000):
         with open(f"{profile}/user/registrymodifications.xcu") as settings:
             if copy in settings.read():
                 break
@@ -256,18 +268,43 @@ def recovered(profile):
     office.end()
 
 
-def crash(profile, path):
-    office = Office(profile, "Anna", window=True)
+def opened_with_copies_beside(profile, path, settings=""):
+    office = Office(profile, "Anna", window=True, settings=settings)
     backups = os.path.join(os.path.dirname(path), "backups")
     os.makedirs(backups, exist_ok=True)
     office.service("com.sun.star.util.PathSettings").Backup = uno.systemPathToFileUrl(backups)
     document = office.load(path, hidden=False)
+
+    def copies():
+        # It is empty at first, beside a lock file of its own.
+        name = os.path.basename(path)
+        names = [copy for copy in os.listdir(backups) if copy.startswith(name)]
+        return [copy for copy in names if os.path.getsize(os.path.join(backups, copy))]
+
+    return office, document, copies
+
+
+def crash(profile, path):
+    office, document, copies = opened_with_copies_beside(profile, path)
     write(document, "not saved")
     check(document.isModified(), "nothing to recover")
     recovery(office, "/doSessionSave")
-    copies = [name for name in os.listdir(backups) if os.path.basename(path) in name]
-    check(copies, "nothing was saved for recovery")
-    killed_when_noted(office, profile, copies[0])
+    check(copies(), "nothing was saved for recovery")
+    killed_when_noted(office, profile, copies()[0])
+    recovered(profile)
+
+
+def autosave(profile, path):
+    office, document, copies = opened_with_copies_beside(profile, path, AUTOSAVE)
+    press(document, path, lambda: "timed" in read(document), "key", "ctrl+Home", "type", "timed\n")
+    check(document.isModified(), "nothing to recover")
+    # A minute after the program began, and then until nobody has typed for ten seconds.
+    end = time.monotonic() + 400
+    while not copies():
+        check(time.monotonic() < end, "the timer saved nothing")
+        time.sleep(0.1)
+    check(document.isModified(), "it saved the document itself")
+    killed_when_noted(office, profile, copies()[0])
     recovered(profile)
 
 
@@ -307,7 +344,7 @@ def window(profile, *paths):
 
 def main():
     verb, rest = sys.argv[1], sys.argv[2:]
-    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "window": window}
+    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "autosave": autosave, "window": window}
     if verb == "told":
         # Of the same user of the machine LibreOffice says "yourself".
         nobody = pwd.getpwnam("nobody")

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -295,25 +296,76 @@ fn versions() -> Versions {
     made
 }
 
-/// Looks at all documents again and again; how often each version was seen.
-fn watch(
-    there: &Mount<'_>,
-    versions: &Versions,
-    over: &AtomicBool,
-) -> BTreeMap<(&'static str, usize), u32> {
-    let mut seen = BTreeMap::new();
+/// What another device found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    Version(usize),
+    /// So many bytes of no version.
+    Strange(usize),
+    Missing,
+}
+
+/// How often what was found of each document.
+type Seen = BTreeMap<(&'static str, Look), u32>;
+
+/// Looks at all documents again and again.
+fn watch(there: &Mount<'_>, versions: &Versions, over: &AtomicBool, seen: &Mutex<Seen>) {
     while !over.load(Ordering::Acquire) {
         for (name, versions) in versions {
             // Whoever asks for a lock file is told the newest, so that each state that is ever published is looked at.
             let _ = std::fs::metadata(there.join(".~lock.nothing#"));
-            let found = std::fs::read(place(there, name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let which = versions.iter().position(|v| *v == found);
-            let which =
-                which.unwrap_or_else(|| panic!("{name}: {} bytes of no version", found.len()));
-            *seen.entry((*name, which)).or_insert(0) += 1;
+            let look = match std::fs::read(place(there, name)) {
+                Ok(found) => match versions.iter().position(|v| *v == found) {
+                    Some(which) => Look::Version(which),
+                    None => Look::Strange(found.len()),
+                },
+                Err(error) if error.kind() == ErrorKind::NotFound => Look::Missing,
+                Err(error) => panic!("{name}: {error}"),
+            };
+            *seen.lock().unwrap().entry((*name, look)).or_insert(0) += 1;
         }
     }
-    seen
+}
+
+/// How long the saves of one document took, at most: on a slow machine longer than what is between them is kept from others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    /// From the end of one step to the beginning of the next but one. A name that one step leaves free is free no longer.
+    gap: Duration,
+    /// From the beginning to the end.
+    whole: Duration,
+}
+
+impl Pace {
+    /// Saves once, and rests a while in each step.
+    fn save(&mut self, save: Save, doc: &Path, new: &[u8], dice: &mut Dice) {
+        let begun = Instant::now();
+        let (mut last, mut ended) = (begun, begun);
+        let mut gap = Duration::ZERO;
+        save(doc, new, &mut || {
+            gap = gap.max(last.elapsed());
+            last = ended;
+            std::thread::sleep(Duration::from_millis(dice.roll() % 300));
+            ended = Instant::now();
+        });
+        self.gap = self.gap.max(gap).max(last.elapsed());
+        self.whole = self.whole.max(begun.elapsed());
+    }
+
+    /// Whether the promise of docs/semantics.md, that nothing between is seen, ended before the save did.
+    fn excuses(&self, name: &str, look: Look) -> bool {
+        match (look, name) {
+            (Look::Version(_), _) => true,
+            // It is never without its name.
+            (Look::Missing, "slow.txt") => false,
+            (Look::Missing, _) => self.gap >= Duration::from_secs(1),
+            // Cut, and written where it lies.
+            (Look::Strange(_), "slow.txt") => self.whole >= Duration::from_secs(30),
+            // Closed without contents.
+            (Look::Strange(_), "saved-as.docx") => self.whole >= Duration::from_secs(2),
+            (Look::Strange(_), _) => self.whole >= Duration::from_secs(5),
+        }
+    }
 }
 
 /// Publishes at every moment: a lock file is seen by others at once, with all that was done before.
@@ -344,9 +396,13 @@ fn of_a_save_another_device_sees_the_old_document_or_the_new_one_and_nothing_bet
         let _ = std::fs::metadata(there.join(".~lock.nothing#"));
         all_there()
     });
-    let over = AtomicBool::new(false);
-    let seen = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| watch(&there, &versions, &over));
+    let (over, seen) = (AtomicBool::new(false), Mutex::new(Seen::new()));
+    let last_seen = |name: &&'static str| {
+        let seen = seen.lock().unwrap();
+        seen.contains_key(&(*name, Look::Version(2)))
+    };
+    let paces = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| watch(&there, &versions, &over, &seen));
         scope.spawn(|| hurry(&here, &over));
         let savers: Vec<_> = SAVES
             .iter()
@@ -354,28 +410,37 @@ fn of_a_save_another_device_sees_the_old_document_or_the_new_one_and_nothing_bet
             .map(|(n, (name, save))| {
                 let (doc, versions) = (place(&here, name), &versions[name]);
                 scope.spawn(move || {
-                    let mut dice = Dice(n as u64);
+                    let (mut dice, mut pace) = (Dice(n as u64), Pace::default());
                     for new in &versions[1..] {
-                        let mut step =
-                            || std::thread::sleep(Duration::from_millis(dice.roll() % 300));
-                        save(&doc, new, &mut step);
+                        pace.save(*save, &doc, new, &mut dice);
                         // Until the other device has seen it.
                         std::thread::sleep(Duration::from_secs(4));
                     }
+                    (*name, pace)
                 })
             })
             .collect();
         let saved: Vec<_> = savers.into_iter().map(|saver| saver.join()).collect();
-        std::thread::sleep(Duration::from_secs(2));
+        // Nobody panics while others wait for the end.
+        let patience = Instant::now() + Duration::from_secs(60);
+        let waits = || Instant::now() < patience && !watcher.is_finished();
+        while waits() && !versions.keys().all(last_seen) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         over.store(true, Ordering::Release);
-        assert!(saved.iter().all(Result::is_ok));
-        watcher.join().unwrap()
+        watcher.join().unwrap();
+        let paces = saved.into_iter().map(Result::unwrap);
+        paces.collect::<BTreeMap<_, _>>()
     });
     for name in versions.keys() {
         assert!(
-            seen.contains_key(&(*name, 2)),
+            last_seen(name),
             "{name}: the last version was not seen: {seen:?}"
         );
+    }
+    for (name, look) in seen.into_inner().unwrap().into_keys() {
+        let pace = paces[name];
+        assert!(pace.excuses(name, look), "{name}: {look:?}, {pace:?}");
     }
     here.sync();
     there.unmount();
@@ -394,32 +459,41 @@ fn files_that_are_made_for_a_moment_are_never_uploaded() {
     std::fs::write(here.join("report.docx"), Dice(1).bytes(100_000)).unwrap();
     here.sync();
     let before = segments(&vault);
-    let begun = Instant::now();
     let names = [
         "lu9995f1m0z.tmp",
         "~WRD0001.tmp",
+        "~WRL0002.tmp",
+        "1A2B3C4D.tmp",
         "report.docx~",
         ".goutputstream-ABC123",
+        "report.docx.sb-5a2e9c1f-XyZ012/report.docx",
     ];
-    for n in 0..40 {
+    let mut slow = 0;
+    for n in 0..6 * names.len() {
         let path = here.join(names[n % names.len()]);
         let body = Dice(n as u64).bytes(300_000);
+        let begun = Instant::now();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &body).unwrap();
         assert!(std::fs::read(&path).unwrap() == body);
         vim_tries(&path);
         std::fs::remove_file(&path).unwrap();
+        slow += usize::from(begun.elapsed() > Duration::from_secs(4));
+        if path.parent() != Some(here.path()) {
+            std::fs::remove_dir(path.parent().unwrap()).unwrap();
+        }
     }
-    assert!(begun.elapsed() < Duration::from_secs(60));
     here.sync();
-    assert_eq!(
-        segments(&vault),
-        before,
-        "of 12 MB that were removed something was uploaded"
+    // One that was there for longer may be in a segment of its own.
+    let after = segments(&vault);
+    assert!(
+        after <= before + slow,
+        "of 12 MB that were removed something was uploaded: {before} segments, {after}, {slow} slow rounds"
     );
     // Any other name counts from the moment it is closed.
     std::fs::write(here.join("kept.docx"), Dice(2).bytes(300_000)).unwrap();
     here.sync();
-    assert_eq!(segments(&vault), before + 1);
+    assert_eq!(segments(&vault), after + 1);
     here.unmount();
 }
 
@@ -471,8 +545,16 @@ fn a_program_that_starts_another_while_it_writes_a_document_does_not_publish_hal
     crate::harness::wait_for("the documents to arrive", || {
         names.iter().all(|name| look(name).is_some())
     });
+    let begun = Instant::now();
     std::fs::remove_file(here.join(names[1])).unwrap();
     let files = names.map(|name| File::create(here.join(name)).unwrap());
+    // So long nothing else of either is seen: one is written where it lies. The other is told after five seconds, and gone if its name was free
+    // for one.
+    let anew = match begun.elapsed() < Duration::from_secs(1) {
+        true => Duration::from_secs(4),
+        false => Duration::ZERO,
+    };
+    let kept = [Duration::from_secs(25), anew];
     for mut file in &files {
         file.write_all(&new[..50_000]).unwrap();
     }
@@ -485,11 +567,11 @@ fn a_program_that_starts_another_while_it_writes_a_document_does_not_publish_hal
     );
     std::fs::write(here.join(".~lock.hurry#"), ",anna,desk,,;").unwrap();
     for _ in 0..8 {
-        assert!(
-            names
-                .iter()
-                .all(|name| look(name).is_some_and(|found| found == old))
-        );
+        for (name, kept) in names.iter().zip(kept) {
+            let found = look(name);
+            let late = begun.elapsed() >= kept;
+            assert!(late || found.is_some_and(|found| found == old), "{name}");
+        }
         std::thread::sleep(Duration::from_millis(250));
     }
     for mut file in &files {

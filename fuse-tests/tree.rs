@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::harness::{Dice, Run, command, files_below};
@@ -12,32 +13,44 @@ use crate::harness::{Dice, Run, command, files_below};
 /// At least so many real files, as the rsync suite asks for.
 const FILES: usize = 3200;
 
+/// Removes a directory when its own input ends. That is ours: nothing of what lives as long as the program is ever dropped.
+const REMOVES: &str = "trap '' HUP INT TERM
+    read -r _
+    exec rm -rf \"$0\"";
+
+/// A tree that is removed at the end of the program.
+struct Tree {
+    root: PathBuf,
+    _remover: Child,
+}
+
 /// The tree; made once, never changed.
 pub(crate) fn real_tree() -> &'static Path {
-    static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| with_odd_ones(make("tree", FILES)))
+    static TREE: OnceLock<Tree> = OnceLock::new();
+    &TREE.get_or_init(|| with_odd_ones(make("tree", FILES))).root
 }
 
 /// A smaller one, for tests that copy many times.
 pub(crate) fn small_tree() -> &'static Path {
-    static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| with_odd_ones(make("small-tree", 500)))
+    static TREE: OnceLock<Tree> = OnceLock::new();
+    let tree = TREE.get_or_init(|| with_odd_ones(make("small-tree", 500)));
+    &tree.root
 }
 
 /// Real files only, for tests that copy all of it dozens of times.
 pub(crate) fn plain_tree() -> &'static Path {
-    static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| make("plain-tree", 100))
+    static TREE: OnceLock<Tree> = OnceLock::new();
+    &TREE.get_or_init(|| make("plain-tree", 100)).root
 }
 
-fn with_odd_ones(root: PathBuf) -> PathBuf {
-    odd_ones(&root.join("odd"));
-    root
+fn with_odd_ones(tree: Tree) -> Tree {
+    odd_ones(&tree.root.join("odd"));
+    tree
 }
 
-fn make(name: &str, count: usize) -> PathBuf {
-    let root =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+fn make(name: &str, count: usize) -> Tree {
+    let tree = place(name);
+    let root = &tree.root;
     let files = sources(count);
     assert!(
         files.len() >= count,
@@ -49,7 +62,29 @@ fn make(name: &str, count: usize) -> PathBuf {
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(&from, &to).unwrap();
     }
-    root
+    tree
+}
+
+/// An empty one, under a name that no other process ever had.
+fn place(name: &str) -> Tree {
+    let root = tempfile::Builder::new()
+        .prefix(&format!("{name}-"))
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap()
+        .keep();
+    let remover = Command::new("sh")
+        .args(["-c", REMOVES])
+        .arg(&root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Tree {
+        root,
+        _remover: remover,
+    }
 }
 
 /// Half documentation of the toolchain where it is installed, the rest sources of crates.

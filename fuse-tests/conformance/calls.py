@@ -302,8 +302,10 @@ def attributes():
     say("made", (told(os.setxattr, "f", "user.a", b"1", os.XATTR_CREATE), told(os.setxattr, "f", "user.b", b"1", os.XATTR_REPLACE)))
     say("removed", (told(os.removexattr, "f", "user.b"), told(os.removexattr, "f", "user.a"), told(os.getxattr, "f", "user.a")))
     say("empty", (told(os.setxattr, "f", "user.e", b""), told(os.getxattr, "f", "user.e"), told(os.setxattr, "f", "user.", b"")))
-    say("a value of 64 KiB", told(os.setxattr, "f", "user.big", b"z" * 65536))
+    big = bytes(range(256)) * 256
+    say("a value of 64 KiB", told(os.setxattr, "f", "user.big", big))
     say("a value of more", told(os.setxattr, "f", "user.big", b"z" * 65537))
+    say("the value of 64 KiB again", told(lambda: os.getxattr("f", "user.big") == big))
     say("a name of 255 and of 256", (told(os.setxattr, "f", "user." + "n" * 250, b""), told(os.setxattr, "f", "user." + "n" * 251, b"")))
     short = ctypes.create_string_buffer(2)
     make("g")
@@ -334,6 +336,19 @@ def lists():
     os.mkdir("d")
     say("inherited", shell("setfacl -d -m u:1001:rwx,g::rx,o::- d; umask 077; touch d/f; mkdir d/d; getfacl -cn d/f d/d"))
     say("taken away", shell("setfacl -b d f; getfacl -cn d f; stat -c %a d f"))
+    make("g")
+    os.mkdir("s")
+    # The bit stays for a member only, in however many groups he is.
+    many = [*range(3000, 3100), 2000]
+    for name, bits in [("g", 0o2750), ("s", 0o2770)]:
+        for change in ["-m u:1003:rwx", "-dm u:1003:rwx", "-b"]:
+            found = []
+            for groups in [[], [2000], many, many[:-1]]:
+                os.chown(name, 1001, 2000)
+                shell(f"setfacl -b -m u:1004:r {name}")
+                os.chmod(name, bits)
+                found.append((by(1001, lambda: shell(f"setfacl {change} {name}")[0], groups), mode(name)))
+            say(f"set-group-id of {name} after {change}", found)
 
 
 def ranges():
@@ -364,6 +379,35 @@ def ranges():
         say("what was copied", hash_of(copy.read()))
     for step, how in {"collapse": 8, "insert": 32}.items():
         say(step, told(lambda: checked(libc.fallocate(file, how, 0, 65536))))
+
+
+def refused():
+    """What FUSE or fuser does not carry: "Not supported" in docs/semantics.md."""
+    file = os.open("f", os.O_CREAT | os.O_RDWR)
+    os.write(file, b"a" * 131072)
+    os.fsync(file)
+    other = os.open("g", os.O_CREAT | os.O_RDWR)
+    status = ctypes.create_string_buffer(256)
+    checked(libc.statx(-100, b"f", 0, 0x800, status))
+    say("time of birth", "told" if struct.unpack_from("I", status)[0] & 0x800 else "not told")
+    verity = struct.pack("IIIIQIIQ88x", 1, 1, 4096, 0, 0, 0, 0, 0)
+    asked = {
+        "FICLONE": (other, 0x40049409, file),
+        "FICLONERANGE": (other, 0x4020940D, struct.pack("qQQQ", file, 0, 65536, 0)),
+        "FS_IOC_FIEMAP": (file, 0xC020660B, struct.pack("QQIIII", 0, 131072, 0, 0, 0, 0)),
+        "FS_IOC_GETFLAGS": (file, 0x80086601, bytes(8)),
+        "FS_IOC_SETFLAGS": (file, 0x40086602, bytes(8)),
+        "FS_IOC_FSGETXATTR": (file, 0x801C581F, bytes(28)),
+        "FS_IOC_ENABLE_VERITY": (file, 0x40806685, verity),
+    }
+    calls = {name: lambda arguments=arguments: fcntl.ioctl(*arguments) for name, arguments in asked.items()}
+    calls["RWF_NOWAIT, read"] = lambda: os.preadv(file, [bytearray(10)], 0, os.RWF_NOWAIT)
+    calls["RWF_NOWAIT, write"] = lambda: os.pwritev(file, [b"a" * 10], 0, os.RWF_NOWAIT)
+    calls["FALLOC_FL_UNSHARE_RANGE"] = lambda: checked(libc.fallocate(file, 0x40, 0, 65536))
+    for name, call in calls.items():
+        done = told(call)
+        say(name, done if isinstance(done, str) else "done")
+    say("what is in it", hash_of(os.pread(file, MIB, 0)))
 
 
 def hash_of(data):
@@ -503,7 +547,7 @@ def waiting_locks():
     pid, heard, go = child(second)
     first = heard()
     go()
-    time.sleep(0.2)
+    until_it_waits(pid)
     mine = told(fcntl.lockf, held, fcntl.LOCK_EX, 10, 50)
     fcntl.lockf(held, fcntl.LOCK_UN)
     say("fcntl, two who wait for each other", (first, mine, heard()))
@@ -512,8 +556,11 @@ def waiting_locks():
     pid, heard, _ = child(holds)
     heard()
     signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
-    say("fcntl, a wait that a signal ends", whole_once(held))
+    # Again and again: the first may come before the call waits.
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    ended = whole_once(held)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    say("fcntl, a wait that a signal ends", ended)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.kill(pid, 9)
     os.waitpid(pid, 0)
@@ -534,6 +581,16 @@ def waiting_locks():
     os.close(copy)
     say("flock, waited for until the last copy of the descriptor is closed", (before, heard()))
     os.waitpid(pid, 0)
+
+
+def until_it_waits(pid):
+    """Until the kernel shows that a process waits for a lock; for a minute at most."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with open("/proc/locks") as locks:
+            if any("->" in line and str(pid) in line.split() for line in locks):
+                return
+        time.sleep(0.01)
 
 
 def whole_once(file):
@@ -583,7 +640,7 @@ def opening():
 def main():
     os.umask(0o022)
     os.chdir(sys.argv[1])
-    for part in [times, modes, kinds, links, renames, paths, listings, attributes, lists, ranges, at_once, locks, events, opening]:
+    for part in [times, modes, kinds, links, renames, paths, listings, attributes, lists, ranges, refused, at_once, locks, events, opening]:
         os.mkdir(part.__name__)
         os.chdir(part.__name__)
         print(f"== {part.__name__}", flush=True)

@@ -1,3 +1,4 @@
+use super::reading::wait_for;
 use super::*;
 use skrin_storage::fault::{Failure, Rule};
 use skrin_storage::{ErrorKind, Verb};
@@ -76,12 +77,7 @@ async fn full_segments_are_uploaded_before_anybody_asks() {
     let world = World::new();
     let store = world.open();
     (0..128).for_each(|n| _ = write(&store, n, 65_536));
-    for _ in 0..500 {
-        if world.counts().ranges == 1 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_for(|| world.counts().ranges == 1).await;
     assert_eq!(world.counts().puts, 1);
     assert_eq!(store.undeclared().len(), 2);
 }
