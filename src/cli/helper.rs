@@ -191,7 +191,7 @@ impl Wanted {
         let with_value = match typed.as_str() {
             "allow-other" | "mkdir" | "offline" => false,
             "passphrase-file" | "words-file" | "state-dir" | "cache-size" | "memory"
-            | "durability" | "uid" | "gid" | "umask" => true,
+            | "durability" | "uid" | "gid" | "umask" | "unicode" | "mac-files" => true,
             _ => return Err(unknown(name)),
         };
         if with_value != value.is_some() {
@@ -284,7 +284,7 @@ mod tests {
     fn what_belongs_to_mount_8_is_taken_and_the_last_word_counts() {
         let wanted = read(
             "rw,ro,nosuid,nodev,user=anna,exec,noauto,_netdev,nofail,comment=x,x-systemd.automount,\
-            X-mount.mkdir,allow_other,state_dir=/a,state-dir=/b,passphrase-file=\"/c,d\"",
+            X-mount.mkdir,allow_other,state_dir=/a,state-dir=/b,passphrase-file=\"/c,d\",unicode=nfc,mac_files=vault",
         );
         let wanted = wanted.unwrap();
         assert!(wanted.read_only && wanted.no_exec == Some(false) && !wanted.remount);
@@ -292,6 +292,8 @@ mod tests {
             ("allow-other", None),
             ("state-dir", Some("/b")),
             ("passphrase-file", Some("/c,d")),
+            ("unicode", Some("nfc")),
+            ("mac-files", Some("vault")),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
         assert_eq!(wanted.ours, ours);

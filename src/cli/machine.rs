@@ -90,7 +90,12 @@ fn civil(days: i64) -> (i64, i64, i64) {
 /// What could not be written since somebody asked last.
 #[cfg(target_os = "linux")]
 pub(crate) fn sync_file_system(at: &Path) -> std::io::Result<()> {
-    Ok(rustix::fs::syncfs(std::fs::File::open(at)?)?)
+    let at = std::fs::File::open(at)?;
+    match rustix::fs::syncfs(&at) {
+        // Of a process that was killed meanwhile: said once.
+        Err(rustix::io::Errno::INTR) => Ok(rustix::fs::syncfs(&at)?),
+        done => Ok(done?),
+    }
 }
 
 /// Returns when everything that was written before is where it is kept; errors are told to nobody there.
