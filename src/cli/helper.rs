@@ -284,7 +284,7 @@ mod tests {
     fn what_belongs_to_mount_8_is_taken_and_the_last_word_counts() {
         let wanted = read(
             "rw,ro,nosuid,nodev,user=anna,exec,noauto,_netdev,nofail,comment=x,x-systemd.automount,\
-            X-mount.mkdir,allow_other,state_dir=/a,state-dir=/b,passphrase-file=\"/c,d\",unicode=nfc,mac_files=vault",
+            X-mount.mkdir,allow_other,state_dir=/a,state-dir=/b,passphrase-file=\"/c,d\",unicode=any,mac_files=shared",
         );
         let wanted = wanted.unwrap();
         assert!(wanted.read_only && wanted.no_exec == Some(false) && !wanted.remount);
@@ -292,8 +292,8 @@ mod tests {
             ("allow-other", None),
             ("state-dir", Some("/b")),
             ("passphrase-file", Some("/c,d")),
-            ("unicode", Some("nfc")),
-            ("mac-files", Some("vault")),
+            ("unicode", Some("any")),
+            ("mac-files", Some("shared")),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.map(str::to_owned)));
         assert_eq!(wanted.ours, ours);
