@@ -120,7 +120,8 @@ struct Memory {
     dirty: usize,
     /// Changes that may wait for the storage.
     pending: usize,
-    /// Files that the kernel may know: each takes some 50 to 100 bytes here.
+    /// Files that the kernel may know: each takes some 50 bytes here. A listing tells it of all that it shows, so that a bound below the
+    /// largest directories costs much: each name is told and asked to be forgotten again.
     known: usize,
 }
 
@@ -131,7 +132,7 @@ impl Memory {
             data: total * 3 / 8,
             dirty: (total / 8) as usize,
             pending: (total / 1024) as usize,
-            known: (total / 1024) as usize,
+            known: (total / 224) as usize,
         }
     }
 }

@@ -8,18 +8,16 @@ use crate::types::NodeId;
 use parking_lot::Mutex;
 use skrin_base::{Ino, OpId, Timestamp};
 use skrin_meta::state::Inode;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU64;
+use std::ops::Bound::{Excluded, Unbounded};
 
-/// Of the nodes that are in the queue and gone, so many may stay there.
-const SLACK: usize = 1024;
-
-#[derive(Default)]
 struct State {
-    /// What the kernel was told of, or is about to be told of in a listing.
-    known: HashMap<NodeId, Known>,
-    /// The nodes of `known` since when they are there, and some that have left it.
-    queue: VecDeque<NodeId>,
+    /// What the kernel was told of, or is about to be told of in a listing. Not in a hash table, which for a moment takes three times as much
+    /// when it grows.
+    known: BTreeMap<NodeId, Known>,
+    /// The last that was asked to be forgotten: the next one's turn is next.
+    hand: NodeId,
     /// The node of an inode where it is not the inode's number.
     alias: HashMap<Ino, NodeId>,
     /// The inode of each alias.
@@ -31,7 +29,7 @@ struct State {
     made: u64,
 }
 
-/// Of each file that the kernel knows, which may be very many: marks instead of what they stand for.
+/// Of each file that the kernel knows, which may be very many: marks instead of what they stand for, some 50 bytes with the node's own.
 #[derive(Clone, Copy, Default)]
 struct Known {
     /// How often it was handed to the kernel and not forgotten; 0 if it is yet to be told.
@@ -72,32 +70,28 @@ pub(crate) struct Nodes {
     key: [u8; 32],
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            known: BTreeMap::new(),
+            hand: NodeId(0),
+            alias: HashMap::new(),
+            inode: HashMap::new(),
+            stale: HashSet::new(),
+            removed: HashMap::new(),
+            made: 0,
+        }
+    }
+}
+
 impl State {
     fn is_known(&self, node: NodeId) -> bool {
         self.known.get(&node).is_some_and(|known| known.count > 0)
     }
 
-    fn entry(&mut self, node: NodeId) -> &mut Known {
-        let queue = &mut self.queue;
-        self.known.entry(node).or_insert_with(|| {
-            queue.push_back(node);
-            Known::default()
-        })
-    }
-
     /// The node of an inode, whether or not that is its present branch.
     fn node(&self, ino: Ino) -> NodeId {
         self.alias.get(&ino).copied().unwrap_or(NodeId(ino.0))
-    }
-
-    /// Lets the queue not grow with what has left the table.
-    fn tidy(&mut self) {
-        if self.queue.len() > 2 * self.known.len() + SLACK {
-            let mut met = HashSet::new();
-            let known = &self.known;
-            let stays = |node: &NodeId| known.contains_key(node) && met.insert(*node);
-            self.queue.retain(stays);
-        }
     }
 }
 
@@ -186,34 +180,31 @@ impl Nodes {
         self.state.lock().known.len()
     }
 
-    /// The inodes of the nodes that it has known longest, as many as it knows beyond `keep`.
-    pub(crate) fn oldest(&self, keep: usize) -> Vec<Ino> {
+    /// The inodes of as many nodes as it knows beyond `keep`, each in its turn.
+    pub(crate) fn surplus(&self, keep: usize) -> Vec<Ino> {
         let mut state = self.state.lock();
-        state.tidy();
-        let mut oldest = Vec::new();
-        for _ in 0..state.queue.len() {
-            if state.known.len() <= keep + oldest.len() {
-                break;
-            }
-            let Some(node) = state.queue.pop_front() else {
-                break;
-            };
-            match state.known.get(&node) {
-                Some(known) if known.count > 0 => {
-                    state.queue.push_back(node);
-                    oldest.push(state.inode.get(&node).copied().unwrap_or(Ino(node.0)));
-                }
+        let count = state.known.len().saturating_sub(keep);
+        let behind = state.known.range((Excluded(state.hand), Unbounded));
+        let turns = behind.chain(state.known.range(..=state.hand)).take(count);
+        let turns: Vec<_> = turns.map(|(node, known)| (*node, known.count)).collect();
+        if let Some((last, _)) = turns.last() {
+            state.hand = *last;
+        }
+        let mut surplus = Vec::new();
+        for (node, count) in turns {
+            if count > 0 {
+                surplus.push(state.inode.get(&node).copied().unwrap_or(Ino(node.0)));
+            } else {
                 // A listing was cut off before it told of it.
-                Some(_) => drop(state.known.remove(&node)),
-                None => {}
+                state.known.remove(&node);
             }
         }
-        oldest
+        surplus
     }
 
     /// Counts that the kernel was told of a node.
     pub(crate) fn looked_up(&self, node: NodeId) {
-        self.state.lock().entry(node).count += 1;
+        self.state.lock().known.entry(node).or_default().count += 1;
     }
 
     /// Counts it too, and notes what a file was when the kernel did not know the node yet. What is told of it later must be the same, or nothing
@@ -222,7 +213,7 @@ impl Nodes {
         let mark = seen.and_then(|seen| self.seen(&seen));
         let version = seen.and_then(|seen| self.version(seen.version));
         let mut state = self.state.lock();
-        let known = state.entry(node);
+        let known = state.known.entry(node).or_default();
         known.count += 1;
         if known.count > 1 {
             known.first = known.first.filter(|first| Some(*first) == mark);
@@ -236,7 +227,7 @@ impl Nodes {
     pub(crate) fn offer(&self, node: NodeId, version: OpId) {
         let version = self.version(version);
         let mut state = self.state.lock();
-        let known = state.entry(node);
+        let known = state.known.entry(node).or_default();
         if known.count == 0 {
             known.believed = version;
         }
@@ -281,7 +272,6 @@ impl Nodes {
             return;
         }
         state.known.remove(&node);
-        state.tidy();
         state.stale.remove(&node);
         state.removed.remove(&node);
         if let Some(ino) = state.inode.remove(&node)
@@ -366,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_named_as_many_as_are_too_many_and_the_queue_does_not_outgrow_the_table() {
+    fn as_many_are_named_as_are_too_many_and_all_have_their_turn() {
         let nodes = Nodes::new([7; 32]);
         let version = OpId {
             device: DeviceId([1; 16]),
@@ -376,19 +366,17 @@ mod tests {
         // Of a listing that was cut off.
         nodes.offer(NodeId(200), version);
         assert!(!nodes.all_known().contains(&Ino(200)));
-        assert_eq!(nodes.oldest(200), Vec::new());
-        let oldest = |keep| -> Vec<u64> { nodes.oldest(keep).into_iter().map(|i| i.0).collect() };
+        assert_eq!(nodes.surplus(200), Vec::new());
+        let surplus = |keep| -> Vec<u64> { nodes.surplus(keep).into_iter().map(|i| i.0).collect() };
         nodes.forget(NodeId(101), 1);
-        assert_eq!(oldest(97), [100, 102, 103]);
-        // They have had their turn.
-        assert_eq!(oldest(98), [104, 105]);
-        assert_eq!(oldest(0).len(), 99);
-        assert_eq!(nodes.count(), 99, "what was never told is gone");
-        for _ in 0..10 * SLACK {
-            nodes.looked_up(NodeId(300));
-            nodes.forget(NodeId(300), 1);
-        }
-        assert!(nodes.state.lock().queue.len() <= 2 * 100 + SLACK + 1);
+        assert_eq!(surplus(97), [100, 102, 103]);
+        assert_eq!(surplus(98), [104, 105]);
+        // Its turn is before those that came after it.
+        nodes.looked_up(NodeId(99));
+        nodes.looked_up(NodeId(106));
+        let all: Vec<u64> = (106..200).chain(99..101).chain(102..106).collect();
+        assert_eq!(surplus(0), all);
+        assert_eq!(nodes.count(), 100, "what was never told is gone");
     }
 
     #[test]

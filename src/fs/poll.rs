@@ -515,7 +515,7 @@ impl Fs {
         }
     }
 
-    /// Asks the kernel to forget the files that it has known longest, where it knows too many: for each of them this process keeps something, and what
+    /// Asks the kernel to forget files, where it knows too many: for each of them this process keeps something, and what
     /// the kernel needs room for is only its own. Not open files, whose pages and locks would come under another name; and not directories, in which
     /// programs may stand. Waits for the kernel.
     pub fn relieve_kernel(&self) {
@@ -523,7 +523,7 @@ impl Fs {
         let Some(notify) = self.notify.lock().clone() else {
             return;
         };
-        for ino in self.nodes.oldest(most - most / 8) {
+        for ino in self.nodes.surplus(most - most / 8) {
             // Whoever ends the file system waits for this thread, and the kernel may take long for each.
             if *self.stop.borrow() {
                 return;
