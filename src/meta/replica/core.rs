@@ -163,6 +163,8 @@ pub(super) struct Core {
     /// Those of them, and of the pending ones, that were published once: the journal has them no more, so the database keeps them.
     again: BTreeSet<u64>,
     pub(super) meta: Meta,
+    /// How far the last complete pull came in lanes of which a later end is remembered that cannot be had.
+    pub(super) reached: BTreeMap<LaneId, Head>,
     /// Counters below this belong to earlier incarnations of this device.
     pub(super) counter_base: u64,
     last_counter: u64,
@@ -202,6 +204,7 @@ impl Core {
             unconfirmed: None,
             again: BTreeSet::new(),
             meta: Meta::default(),
+            reached: BTreeMap::new(),
             counter_base: 0,
             last_counter: 0,
             redeclare: Vec::new(),

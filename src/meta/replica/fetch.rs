@@ -290,15 +290,23 @@ impl Inbox {
         followed.chain(self.cut_ends.iter().copied()).collect()
     }
 
-    /// The troubles as findings, with the heads that others follow told apart.
-    pub(super) fn findings(&self) -> Vec<(Head, FindingKind, String)> {
+    /// The troubles as findings, with the heads that others follow, or that were `seen` here, told apart.
+    pub(super) fn findings(
+        &self,
+        seen: impl Fn(&Head) -> bool,
+    ) -> Vec<(Head, FindingKind, String)> {
         let named = self.named();
         let describe = |(head, trouble): (&Head, &Trouble)| {
             let text = match &trouble.fault {
                 None => "the storage does not have it".to_owned(),
                 Some(fault) => fault.to_string(),
             };
-            (*head, trouble.kind(named.contains(head)), text)
+            let kind = match trouble.kind(named.contains(head)) {
+                // It was whole.
+                FindingKind::Incomplete if seen(head) => trouble.kind(true),
+                kind => kind,
+            };
+            (*head, kind, text)
         };
         self.troubles.iter().map(describe).collect()
     }
@@ -341,6 +349,13 @@ impl Inbox {
     pub(super) fn lacks_bytes(&self) -> bool {
         let mut faults = self.troubles.values().map(|trouble| trouble.fault.as_ref());
         faults.any(|fault| fault.is_none_or(Fault::is_of_the_bytes))
+    }
+
+    /// Whether commits that were asked for could not be had or read. If not, all were, with everything that they follow; those that
+    /// are not admitted wait for one that contradicts what it follows.
+    pub(super) fn lacks_any(&self) -> bool {
+        let was_had = |t: &Trouble| matches!(t.fault, Some(Fault::Lamport { .. }));
+        !self.troubles.values().all(was_had)
     }
 
     /// Takes what a fetch brought; returns what it follows.

@@ -15,7 +15,7 @@ use crate::apply::RULE_SET;
 use crate::cache::CachedRows;
 use crate::checkpoint::{CheckpointFault, PageRef, Root, RowAssembler, open_page, open_root};
 use crate::commit::{CheckedCommit, CheckpointRef, open_commit};
-use crate::heads::HeadsFile;
+use crate::heads::{HeadsFile, SeenHead};
 use crate::lane::{Head, RoomNames};
 use crate::rows::{Row, RowKey, Rows, RowsError};
 use crate::state;
@@ -103,6 +103,16 @@ impl Replica {
             Err(rows) => (Core::new(room, device, rows), false),
         };
         core.note_counter(heads.last_counter);
+        let reached = |(id, seen): (&LaneId, &SeenHead)| {
+            let tip = core.graph.lanes.get(id).and_then(Lane::tip)?;
+            let head = Head {
+                lane: *id,
+                seq: tip.seq,
+                hash: tip.hash,
+            };
+            (!core.graph.knows(&seen.head)).then_some((*id, head))
+        };
+        core.reached = heads.lanes.iter().filter_map(reached).collect();
         // Both files have it; the newer one of them, which may be either, has it all.
         let owed = heads.refuting.iter().map(|v| (v.checkpoint, v.digest));
         let mut refuting: BTreeMap<CheckpointRef, Hash32> = owed.collect();
@@ -156,9 +166,7 @@ impl Replica {
     async fn start(&self, kept: bool) -> Result<(), ReplicaError> {
         let mut net = self.net.lock().await;
         let own = self.hold_own_commits(&mut net)?;
-        if !self.env.read_only {
-            self.find_unconfirmed(&mut net, &own)?;
-        }
+        self.find_unconfirmed(&mut net, &own)?;
         let loaded = match kept {
             true => {
                 // What was sealed before a crash is folded in even without a network.
@@ -575,8 +583,10 @@ impl Replica {
             return Ok(());
         }
         drop((keys, roster));
-        // Which operations it has is not looked up: none is called confirmed before it is.
-        self.core.lock().unconfirmed = Some(0);
+        // Which operations it has is not looked up: none is called confirmed before it is. Who only reads waits for none.
+        if !self.env.read_only {
+            self.core.lock().unconfirmed = Some(0);
+        }
         net.in_flight = Some(kept);
         Ok(())
     }

@@ -260,8 +260,8 @@ impl Replica {
         let Some(sealed) = net.in_flight.clone() else {
             return Ok(());
         };
-        if self.barred().is_some() {
-            // Nobody takes it.
+        if self.env.read_only || self.barred().is_some() {
+            // Nobody takes it, or it is not for this run.
             return Ok(());
         }
         self.put_sealed(net, &sealed).await
@@ -539,7 +539,7 @@ impl Replica {
         net.in_flight = None;
         self.shown.lock().in_flight = false;
         self.core.lock().unconfirmed = None;
-        self.remember(net).await?;
+        self.remember(net, false).await?;
         self.drop_old_tips(net, &sealed.head).await;
         self.forget_covered();
         Ok(())

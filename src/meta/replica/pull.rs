@@ -17,6 +17,7 @@ use crate::rows::RowsError;
 use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_crypto::{RoomKeys, Roster};
+use skrin_storage::ErrorKind;
 use skrin_storage::disk::blocking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +26,9 @@ use tokio::runtime::Handle;
 
 /// A commit that no tip shows is asked for by its exact name again after this time.
 const PROBE_EVERY: u64 = 600_000_000_000;
+/// So many commits that are known here are asked for in one pull, others in later ones: whoever invents tips decides how many.
+/// Few in tests.
+const ASKED_AT_ONCE: usize = if cfg!(test) { 4 } else { 64 };
 /// Pause before believing that a commit which was there is gone.
 const PROBE_PAUSE: Duration = Duration::from_millis(200);
 /// More nanoseconds than this do not pass at once, unless the monotonic clock says so.
@@ -184,7 +188,7 @@ impl Replica {
             self.check_clone(net);
         }
         net.saw_own = true;
-        self.remember(net).await
+        self.remember(net, true).await
     }
 
     fn own_lane_ended(&self, net: &Net) -> bool {
@@ -638,23 +642,43 @@ impl Replica {
         needed.cloned().collect()
     }
 
-    /// Tips are hints: a commit that no tip shows is asked for by its exact name before anybody is accused.
+    /// Tips are hints, and one whose commit was never opened here may be an invention: what no other shows is asked for by its
+    /// exact name before anybody is believed or accused.
     async fn check_shown(&self, net: &mut Net, tips: &[Head]) -> Result<(), ReplicaError> {
-        let mut lost = Vec::new();
-        for seen in self.expected(net) {
-            let of_lane = tips.iter().filter(|tip| tip.lane == seen.head.lane);
-            let shown = of_lane.map(|tip| tip.seq).max();
-            if shown.is_some_and(|seq| seq >= seen.head.seq) {
+        let opened = self.opened(net, tips);
+        let (mut absent, mut asked) = (Vec::new(), 0);
+        let mut expected = self.expected(net);
+        // Those that were asked for longest ago, or never, come first.
+        expected.sort_by_key(|seen| net.probed.get(&seen.head).copied());
+        for seen in expected {
+            let newest = opened.get(&seen.head.lane);
+            let is_shown = newest.is_some_and(|newest| newest.seq >= seen.head.seq);
+            if is_shown || self.was_there(net, &seen.head) {
                 continue;
             }
+            // Nothing is missing here of what is known, so that it can wait; not at the first look of a run, on which much rests.
             let known = self.core.lock().graph.knows(&seen.head);
-            if !known || !self.is_there(net, &seen.head).await? {
+            if known && net.saw_own && asked >= ASKED_AT_ONCE && absent.is_empty() {
+                continue;
+            }
+            asked += usize::from(known);
+            if !self.is_there(net, &seen.head).await? {
+                absent.push(seen);
+            }
+        }
+        if !absent.is_empty() {
+            tokio::time::sleep(PROBE_PAUSE).await;
+        }
+        let mut lost = Vec::new();
+        for seen in absent {
+            if !self.is_there(net, &seen.head).await? {
+                let shown = opened.get(&seen.head.lane).map(|newest| newest.seq);
                 lost.push(LostHead { seen, shown });
             }
         }
         let shown = match lost.is_empty() {
             true => None,
-            false => self.newest_shown(tips).await,
+            false => self.newest_shown(&opened, tips).await,
         };
         let control = self.lost_control(net, &self.env.roster.read());
         if net.control_is_old && !control.is_empty() {
@@ -664,17 +688,37 @@ impl Replica {
         self.refuse_lost(shown, lost, &control)
     }
 
-    /// The newest commit behind the tips that the storage shows, for people: as far as it can be had and opened.
-    async fn newest_shown(&self, tips: &[Head]) -> Option<ShownHead> {
-        let mut of_lanes: BTreeMap<LaneId, &Head> = BTreeMap::new();
+    /// Of each lane the newest tip whose commit was opened here. Whoever writes to the storage can invent others.
+    fn opened(&self, net: &Net, tips: &[Head]) -> BTreeMap<LaneId, Head> {
+        let core = self.core.lock();
+        // Own ones may wait that only the local disk has.
+        let waits = |tip: &Head| {
+            let held = net.inbox.held.get(&tip.hash);
+            held.is_some_and(|w| w.head() == tip && w.commit().device != self.env.device)
+        };
+        let mut opened: BTreeMap<LaneId, Head> = BTreeMap::new();
         for tip in tips {
-            let newest = of_lanes.entry(tip.lane).or_insert(tip);
-            if tip.seq > newest.seq {
-                *newest = tip;
+            if core.graph.knows(tip) || waits(tip) {
+                let newest = opened.entry(tip.lane).or_insert(*tip);
+                *newest = (*newest).max(*tip);
             }
         }
+        opened
+    }
+
+    /// The newest commit behind the tips that the storage shows, for people: as far as it can be had and opened.
+    async fn newest_shown(
+        &self,
+        opened: &BTreeMap<LaneId, Head>,
+        tips: &[Head],
+    ) -> Option<ShownHead> {
+        let mut others: BTreeMap<LaneId, Head> = BTreeMap::new();
+        for tip in tips.iter().filter(|tip| !opened.contains_key(&tip.lane)) {
+            let newest = others.entry(tip.lane).or_insert(*tip);
+            *newest = (*newest).max(*tip);
+        }
         let mut newest: Option<ShownHead> = None;
-        for tip in of_lanes.into_values().take(SHOWN_MAX) {
+        for tip in opened.values().chain(others.values()).take(SHOWN_MAX) {
             let Ok(name) = self.env.names.commit(tip) else {
                 continue;
             };
@@ -697,25 +741,24 @@ impl Replica {
         newest
     }
 
-    async fn is_there(&self, net: &mut Net, head: &Head) -> Result<bool, ReplicaError> {
+    /// Whether the storage has shown a commit by its exact name a short time ago.
+    fn was_there(&self, net: &Net, head: &Head) -> bool {
         let now = self.env.clock.monotonic();
         let fresh = |at: &u64| now.saturating_sub(*at) < PROBE_EVERY;
-        if net.probed.get(head).is_some_and(fresh) {
-            return Ok(true);
-        }
+        net.probed.get(head).is_some_and(fresh)
+    }
+
+    /// Whether the storage has something under the exact name of a commit. Other bytes than those that were put, or none of
+    /// them, are damage and no rollback.
+    async fn is_there(&self, net: &mut Net, head: &Head) -> Result<bool, ReplicaError> {
         let name = self.env.names.commit(head)?;
-        for pause in [Duration::ZERO, PROBE_PAUSE] {
-            tokio::time::sleep(pause).await;
-            match self.env.store.get_range(&name, 0, 1).await {
-                Ok(_) => {
-                    net.probed.insert(*head, now);
-                    return Ok(true);
-                }
-                Err(error) if error.is_absent() => {}
-                Err(error) => return Err(error.into()),
-            }
+        match self.env.store.get_range(&name, 0, 1).await {
+            Err(error) if error.is_absent() => return Ok(false),
+            Err(error) if error.kind() != ErrorKind::Broken => return Err(error.into()),
+            _ => {}
         }
-        Ok(false)
+        net.probed.insert(*head, self.env.clock.monotonic());
+        Ok(true)
     }
 
     /// Commits of this device that it did not write in this run: somebody else runs with its state.
@@ -748,16 +791,30 @@ impl Replica {
         self.report(FindingKind::Cloned, lane.to_string(), text);
     }
 
-    /// Remembers what was seen, so that it cannot be taken back.
-    pub(super) async fn remember(&self, net: &mut Net) -> Result<(), ReplicaError> {
+    /// Remembers what was seen, so that it cannot be taken back. What was seen later than all that can be had now stays remembered.
+    /// Unless the pull before it was `complete`, not all of it was asked for.
+    pub(super) async fn remember(&self, net: &mut Net, complete: bool) -> Result<(), ReplicaError> {
         let mut heads = net.heads.clone();
+        let mut reached = BTreeMap::new();
         {
             let core = self.core.lock();
             let unconfirmed = net.in_flight.as_ref().map(|sealed| sealed.head);
+            let lacks = !complete || net.inbox.lacks_any();
             for (id, seen) in self.seen(&core, &net.heads) {
-                if unconfirmed.is_none_or(|head| head != seen.head) {
-                    heads.lanes.insert(id, seen);
+                if unconfirmed.is_some_and(|head| head == seen.head) {
+                    continue;
                 }
+                let later = heads.lanes.get_mut(&id).filter(|known| {
+                    lacks && known.head.seq >= seen.head.seq && !core.graph.knows(&known.head)
+                });
+                if let Some(later) = later {
+                    later.closed |= seen.closed;
+                    // What it names is not known, and its lane is not closed before it.
+                    later.awaited = None;
+                    reached.insert(id, seen.head);
+                    continue;
+                }
+                heads.lanes.insert(id, seen);
             }
         }
         {
@@ -774,7 +831,18 @@ impl Replica {
             digest: *digest,
         });
         heads.refuting = owed.collect();
-        heads.unjudged = self.core.lock().meta.standing.unknown_roots();
+        {
+            let mut core = self.core.lock();
+            let mut unjudged = core.meta.standing.unknown_roots();
+            if !reached.is_empty() {
+                // They may be proposed by what cannot be had.
+                unjudged.append(&mut heads.unjudged);
+                unjudged.sort();
+                unjudged.dedup();
+            }
+            heads.unjudged = unjudged;
+            core.reached = reached;
+        }
         if heads == net.heads {
             self.core.lock().meta.standing.judge_all();
             return Ok(());

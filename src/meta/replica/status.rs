@@ -4,6 +4,7 @@ use super::error::Finding;
 use super::{Net, Replica};
 use crate::checkpoint::DigestOfRows;
 use crate::commit::CheckpointRef;
+use crate::lane::Head;
 use crate::rows::RowsError;
 use skrin_base::{DeviceId, Hash32, LaneId, Timestamp};
 use std::collections::BTreeMap;
@@ -149,7 +150,12 @@ impl Replica {
         let now = self.env.clock.now();
         let mut shown = self.shown.lock();
         let before = std::mem::take(&mut shown.findings);
-        let troubles = net.inbox.findings().into_iter().map(|(head, kind, text)| {
+        let seen = |head: &Head| {
+            let remembered = net.heads.lanes.get(&head.lane);
+            remembered.is_some_and(|seen| seen.head == *head)
+        };
+        let troubles = net.inbox.findings(seen).into_iter();
+        let troubles = troubles.map(|(head, kind, text)| {
             let object = self.object(&head);
             let known = before.iter().find(|old| old.object == object);
             Finding {
@@ -161,6 +167,6 @@ impl Replica {
         });
         shown.findings = troubles.collect();
         shown.own = Some(net.own.id);
-        shown.in_flight = net.in_flight.is_some();
+        shown.in_flight = net.in_flight.is_some() && !self.env.read_only;
     }
 }

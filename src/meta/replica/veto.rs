@@ -20,9 +20,11 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn new(heads: &'a Heads, graph: &Graph, device: DeviceId) -> Self {
+    fn new(heads: &'a Heads, core: &Core, device: DeviceId) -> Self {
         // Of a forked lane one head is remembered; those who follow the other branches name them.
-        let commits = graph.past_of(heads.lanes.values().map(|seen| seen.head));
+        let remembered = heads.lanes.values().map(|seen| seen.head);
+        let all = remembered.chain(core.reached.values().copied());
+        let commits = core.graph.past_of(all);
         Self {
             heads,
             device,
@@ -113,7 +115,7 @@ impl Replica {
         if !standing.candidates.iter().any(|c| open(&c)) {
             return Vec::new();
         }
-        let seen = Seen::new(&net.heads, &core.graph, self.env.device);
+        let seen = Seen::new(&net.heads, core, self.env.device);
         let known = |c: &Candidate, place: &OrderKey| {
             seen.has(&place.commit()) && !net.heads.unjudged.contains(&c.reference.hash)
                 || core.graph.device_of(&place.commit()) == Some(self.env.device)

@@ -1,6 +1,8 @@
 //! A storage that changes, withholds or takes back.
 
+use super::liar::{Liar, Lie};
 use super::*;
+use crate::lane::TIP_CONTENT;
 use bytes::Bytes;
 use skrin_storage::fault::{Failure, Rule};
 use skrin_storage::{ErrorKind, ObjectName, Verb};
@@ -63,6 +65,237 @@ async fn an_old_copy_of_the_whole_vault_is_noticed_by_whoever_has_seen_more() {
             let error = device.open(&vault).await.unwrap_err();
             assert!(matches!(error, ReplicaError::RolledBack(_)), "{error}");
         }
+    }
+}
+
+/// Puts a tip for each lane that a device knows, of a later commit that nobody wrote.
+fn invent_tips(vault: &Vault, device: &Device) {
+    let names = RoomNames(vault.world.keys.room());
+    for seen in device.replica().status().lanes {
+        let head = Head {
+            lane: seen.lane,
+            seq: seen.seq + 3,
+            hash: Hash32([0xee; 32]),
+        };
+        let tip = names.tip(&head).unwrap();
+        let content = Bytes::from_static(TIP_CONTENT);
+        vault.store.tamper(&tip, Some(content));
+    }
+}
+
+/// What a device remembers on its disk.
+fn remembered(vault: &Vault, device: &Device) -> Heads {
+    let keys = &vault.world.keys;
+    let file = HeadsFile::new(
+        device.dir.path().join("heads"),
+        LocalKey::from_bytes([1; 32]),
+        keys.vault(),
+        keys.room(),
+        vault.world.device(device.n),
+    );
+    file.load().unwrap().unwrap()
+}
+
+/// What it remembers of one lane.
+fn remembered_end(vault: &Vault, device: &Device, lane: LaneId) -> Head {
+    remembered(vault, device).lanes[&lane].head
+}
+
+#[tokio::test]
+async fn an_old_copy_with_an_invented_tip_for_each_lane_is_noticed_with_and_without_the_cache() {
+    let (vault, mut devices) = two_with_history(28).await;
+    let old = vault.store.snapshot();
+    devices[0].act(&mut Rng(28));
+    devices[0].publish().await.unwrap();
+    devices[1].replica().pull().await.unwrap();
+    vault.store.restore(old);
+    invent_tips(&vault, &devices[1]);
+    for device in &mut devices {
+        let before = remembered(&vault, device);
+        assert_eq!(before.lanes.len(), 2);
+        let error = device.replica().pull().await.unwrap_err();
+        let text = error.to_string();
+        let ReplicaError::RolledBack(rollback) = error else {
+            panic!("{text}");
+        };
+        assert_eq!(rollback.lost.len(), 1, "{text}");
+        let (shown, seen) = (
+            rollback.shown.as_ref().unwrap(),
+            rollback.newest_lost().unwrap(),
+        );
+        assert!(shown.time < seen.time, "{text}");
+        assert_eq!(rollback.lost[0].shown, Some(seen.head.seq - 1));
+        device.replica().flush().unwrap();
+        for forget in [false, true] {
+            if forget {
+                device.forget_cache();
+            }
+            // Nothing that it writes meanwhile makes it forget.
+            for _ in 0..2 {
+                let error = device.open(&vault).await.unwrap_err();
+                assert!(matches!(error, ReplicaError::RolledBack(_)), "{error}");
+                assert_eq!(remembered(&vault, device), before);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tip_whose_commit_cannot_be_had_for_the_moment_accuses_nobody() {
+    let failures = [
+        Failure::Withhold,
+        Failure::CutGet(500),
+        Failure::Before(ErrorKind::Transient),
+    ];
+    for (failure, forget) in failures.into_iter().flat_map(|f| [(f, false), (f, true)]) {
+        let (vault, mut devices) = two_with_history(29).await;
+        devices[0].act(&mut Rng(29));
+        let newest = devices[0].publish().await.unwrap().head.unwrap();
+        let expected = devices[0].digest();
+        let device = &mut devices[1];
+        let before = remembered(&vault, device);
+        let name = RoomNames(vault.world.keys.room()).commit(&newest).unwrap();
+        let rule = Rule::new(failure).on(Verb::Get);
+        device.faults.add(rule.named(move |n| n == name.as_str()));
+        let ranges = device.counters.counts().ranges;
+        let looked = match forget {
+            false => device.replica().pull().await.map(drop),
+            true => {
+                device.forget_cache();
+                device.open(&vault).await
+            }
+        };
+        match failure {
+            Failure::Before(_) => assert!(looked.unwrap_err().is_transient(), "no verdict"),
+            _ => {
+                looked.unwrap();
+                device.replica().pull().await.unwrap();
+                let asked = device.counters.counts().ranges - ranges;
+                assert_eq!(asked, 1, "for what was seen of that lane, once");
+                assert!(!device.kinds().contains(&FindingKind::Rollback));
+            }
+        }
+        assert_eq!(remembered(&vault, device).lanes, before.lanes);
+        device.faults.clear();
+        vault.clock.advance(61_000_000_000);
+        if device.replica.is_none() {
+            device.open(&vault).await.unwrap();
+        }
+        device.replica().pull().await.unwrap();
+        assert_eq!((device.digest(), device.kinds()), (expected, Vec::new()));
+        assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+    }
+}
+
+#[tokio::test]
+async fn what_was_seen_stays_remembered_while_the_storage_withholds_what_leads_to_it() {
+    let (vault, mut devices) = two_with_history(30).await;
+    let old = vault.store.snapshot();
+    let complete = devices[1].digest();
+    let mut rng = Rng(30);
+    let mut heads = Vec::new();
+    for _ in 0..2 {
+        devices[0].act(&mut rng);
+        heads.push(devices[0].publish().await.unwrap().head.unwrap());
+    }
+    let expected = devices[0].digest();
+    let (hidden, newest) = (heads[0], heads[1]);
+    let device = &mut devices[1];
+    device.replica().pull().await.unwrap();
+    assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+    let name = RoomNames(vault.world.keys.room()).commit(&hidden).unwrap();
+    hide(device, &name);
+    for _ in 0..2 {
+        device.forget_cache();
+        device.open(&vault).await.unwrap();
+        assert_eq!(device.digest(), complete);
+        assert_eq!(device.kinds(), [FindingKind::Incomplete]);
+        assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+    }
+    // Also while it runs.
+    let new = vault.store.snapshot();
+    vault.store.restore(old);
+    invent_tips(&vault, device);
+    let error = device.replica().pull().await.unwrap_err();
+    assert!(matches!(error, ReplicaError::RolledBack(_)), "{error}");
+    assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+    vault.store.restore(new);
+    device.faults.clear();
+    vault.clock.advance(61_000_000_000);
+    device.replica().pull().await.unwrap();
+    assert_eq!(device.digest(), expected);
+    assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+}
+
+/// What a crash left unconfirmed is put before everything could be asked for.
+#[tokio::test]
+async fn a_commit_that_is_put_while_others_cannot_be_had_lets_nobody_forget_them() {
+    let (vault, mut devices) = two_with_history(33).await;
+    let mut rng = Rng(33);
+    devices[1].replica().flush().unwrap();
+    devices[0].act(&mut rng);
+    let newest = devices[0].publish().await.unwrap().head.unwrap();
+    let device = &mut devices[1];
+    device.replica().pull().await.unwrap();
+    device.act(&mut rng);
+    let once = Rule::new(Failure::Before(ErrorKind::Transient)).times(1);
+    device.faults.add(once.on(Verb::Put));
+    assert!(device.publish().await.unwrap_err().is_transient());
+    assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+    device.replica = None;
+    let name = RoomNames(vault.world.keys.room()).commit(&newest).unwrap();
+    let away = Rule::new(Failure::Before(ErrorKind::Transient)).on(Verb::Get);
+    device.faults.add(away.named(move |n| n == name.as_str()));
+    device.open(&vault).await.unwrap();
+    assert!(!device.replica().status().in_flight, "its own was put");
+    assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+}
+
+#[tokio::test]
+async fn a_commit_that_was_seen_and_is_damaged_is_told_as_damage_by_who_lost_the_cache() {
+    for len in [0, 500] {
+        let (vault, mut devices) = two_with_history(31).await;
+        devices[0].act(&mut Rng(31));
+        let newest = devices[0].publish().await.unwrap().head.unwrap();
+        let expected = devices[0].digest();
+        let device = &mut devices[1];
+        device.replica().pull().await.unwrap();
+        let name = RoomNames(vault.world.keys.room()).commit(&newest).unwrap();
+        let whole = vault.store.peek(&name).unwrap();
+        vault.store.tamper(&name, Some(whole.slice(..len)));
+        device.forget_cache();
+        device.open(&vault).await.unwrap();
+        let findings = device.replica().status().findings;
+        assert_eq!(device.kinds(), [FindingKind::Integrity], "{findings:?}");
+        assert_eq!(findings[0].object, name.as_str());
+        assert_eq!(remembered_end(&vault, device, newest.lane), newest);
+        vault.store.tamper(&name, Some(whole));
+        vault.clock.advance(61_000_000_000);
+        device.replica().pull().await.unwrap();
+        assert_eq!((device.digest(), device.kinds()), (expected, Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn of_many_lanes_that_no_tip_shows_a_pull_asks_for_so_many_and_the_next_ones_for_the_others()
+{
+    let vault = Vault::new(32);
+    let device = vault.open(0).await;
+    for incarnation in 0..10 {
+        let mut other = Liar::new(1, incarnation);
+        other.say(&vault, Lie::default()).await;
+    }
+    device.replica().pull().await.unwrap();
+    for name in vault.store.names() {
+        if name.as_str().contains("/tips/") {
+            vault.store.tamper(&name, None);
+        }
+    }
+    for expected in [4, 4, 2, 0] {
+        let before = device.counters.counts();
+        device.replica().pull().await.unwrap();
+        let cost = device.counters.counts().since(&before);
+        assert_eq!((cost.lists, cost.ranges), (1, expected));
     }
 }
 

@@ -401,6 +401,35 @@ async fn nothing_is_opened_without_writing() {
     assert!(matches!(refused, Err(ReplicaError::ReadOnly)));
 }
 
+/// What was sealed and not put is not missed on the storage by who only reads, and is put by the next who writes.
+#[tokio::test]
+async fn who_only_reads_accuses_nobody_of_a_commit_that_a_crash_kept_from_being_put() {
+    let vault = Vault::new(17);
+    let mut rng = Rng(17);
+    let mut device = vault.open(0).await;
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    device.act(&mut rng);
+    let expected = device.digest();
+    let fails = Rule::new(Failure::Before(Transient)).on(Verb::Put).times(1);
+    device.faults.add(fails);
+    assert!(device.publish().await.unwrap_err().is_transient());
+    device.replica().flush().unwrap();
+    device.replica = None;
+    for _ in 0..2 {
+        let mut config = vault.config(&device, device.dir.path());
+        config.read_only = true;
+        let reader = Replica::open(config).await.unwrap();
+        vault.clock.advance(20 * 60_000_000_000);
+        for _ in 0..2 {
+            reader.pull().await.unwrap();
+        }
+        assert!(!reader.status().in_flight);
+    }
+    device.open(&vault).await.unwrap();
+    assert_eq!(vault.fresh_digest().await, expected);
+}
+
 /// Polls a publish so often and then gives up on it.
 async fn give_up_after(device: &Device, polls: usize) {
     let mut publish = Box::pin(device.publish());
