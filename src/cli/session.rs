@@ -204,6 +204,7 @@ impl Layers {
         config.compression = room.state.compression.then_some(1);
         config.disk_cache = parts.disk_cache.map(|dir| (dir, parts.cache_size));
         config.hold_cache = parts.pins.is_some();
+        config.read_only = parts.read_only;
         let names = Arc::clone(&keys);
         let located = Arc::downgrade(&replica);
         let data_parts = DataParts {

@@ -55,12 +55,12 @@ pub struct JournalConfig {
     pub file_len: u32,
     /// Bytes of log files after which blocks are refused until something is released. Operations and marks may take one file more.
     pub max_bytes: u64,
-    /// How long an append waits for room.
+    /// How long an append waits for room. Whoever appends may hold what those need who make some, so that waiting is better done elsewhere.
     pub patience: Duration,
 }
 
 impl JournalConfig {
-    /// A journal of 64 MiB files that holds up to `max_bytes` and lets writers wait 20 s for room.
+    /// A journal of 64 MiB files that holds up to `max_bytes` and refuses at once what finds no room.
     pub fn new(dir: PathBuf, vault: VaultId, key: LocalKey, max_bytes: u64) -> Self {
         Self {
             dir,
@@ -68,7 +68,7 @@ impl JournalConfig {
             key,
             file_len: 64 << 20,
             max_bytes,
-            patience: Duration::from_secs(20),
+            patience: Duration::ZERO,
         }
     }
 }
@@ -335,6 +335,29 @@ impl Journal {
         self.append(&record, table, Class::Mark, |f| f.holds(segment))
     }
 
+    /// Says once more how a segment began that was ended: who loses the first record has its table all the same.
+    pub(crate) fn append_again(
+        &self,
+        place: &Place,
+        table_key: &[u8; 32],
+    ) -> Result<Appended, DataError> {
+        let Place {
+            room,
+            segment,
+            author,
+            number,
+            ..
+        } = *place;
+        let record = Record::Again {
+            room,
+            segment,
+            author,
+            number,
+            table_key: *table_key,
+        };
+        self.append(&record, Bytes::new(), Class::Mark, |f| f.holds(segment))
+    }
+
     /// Notes that the storage has a segment. Losing the note costs a repeated upload.
     pub(crate) fn append_durable(&self, segment: SegmentId) -> Result<(), DataError> {
         self.append(
@@ -370,6 +393,21 @@ impl Journal {
         if *known < below {
             tracing::warn!(%lane, below, known = *known, "the journal has forgotten which segments this device has written");
             *known = below;
+        }
+    }
+
+    /// A segment has this number, whether this journal still knows that it was reserved or not.
+    pub(crate) fn note_used(&self, lane: LaneId, number: u64) {
+        let mut s = self.state.lock();
+        let known = s.lanes.entry(lane).or_default();
+        *known = number.saturating_add(1).max(*known);
+    }
+
+    /// Keeps no file any more for segments with which nobody can do anything.
+    pub(crate) fn let_go(&self, segments: &[SegmentId]) {
+        let mut s = self.state.lock();
+        for file in &mut s.files {
+            file.segments.retain(|id| !segments.contains(id));
         }
     }
 
@@ -585,7 +623,10 @@ impl Journal {
                 }
                 continue;
             }
-            if s.files.back().is_some_and(|f| f.room() >= need) {
+            // What is set aside for operations is not for contents.
+            let may =
+                class != Class::New || s.files.len() == 1 || s.needed() <= self.config.max_bytes;
+            if may && s.files.back().is_some_and(|f| f.room() >= need) {
                 return Ok(s);
             }
             let len = need.max(self.config.file_len.into()) + 4096;
@@ -603,8 +644,13 @@ impl Journal {
                     }
                     begun => begun?,
                 }
-            } else if s.awaits_sync() && !s.busy {
-                s = self.write_out(s, true)?;
+            } else if s.awaits_sync() {
+                // Nobody but the disk is waited for here.
+                if s.busy {
+                    self.wake.wait(&mut s);
+                } else {
+                    s = self.write_out(s, true)?;
+                }
             } else if s.is_front_free() && s.end.file() <= s.opened {
                 // Files of earlier runs are let go of with the first one of this run.
                 self.begin_file(&mut s, len)?;

@@ -50,6 +50,11 @@ impl Place {
         }
     }
 
+    /// Whether these bytes are a table of it, sealed under its key.
+    pub(crate) fn has_table(&self, key: &TableKey, sealed: &[u8]) -> bool {
+        open(key, &self.aad(), sealed).is_ok()
+    }
+
     fn aad(&self) -> TableAad {
         TableAad {
             vault: self.vault,

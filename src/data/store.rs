@@ -17,7 +17,7 @@ mod write;
 
 use crate::block::{Block, BlockRef, Gain, Pool};
 use crate::error::DataError;
-use crate::journal::{Journal, Replay, Room};
+use crate::journal::{Journal, Replay, ReplayedSegment, Room};
 use crate::read_ahead::ReadAhead;
 use crate::segment::Table;
 use disk::DiskCache;
@@ -68,6 +68,8 @@ pub struct DataConfig {
     pub disk_cache: Option<(PathBuf, u64)>,
     /// Nothing is removed from that cache before `pin` was called.
     pub hold_cache: bool,
+    /// Nothing is put on the storage: what an earlier run left in the journal can be read and waits there for one that may.
+    pub read_only: bool,
 }
 
 impl DataConfig {
@@ -88,6 +90,7 @@ impl DataConfig {
             neighbours: 1 << 20,
             disk_cache: None,
             hold_cache: false,
+            read_only: false,
         }
     }
 }
@@ -174,6 +177,8 @@ struct Inner {
     objects: upload::ObjectPool,
     writer: Mutex<write::Writer>,
     pending: Mutex<BTreeMap<SegmentId, Arc<Pending>>>,
+    /// Segments that would be pending, if it were known which they are.
+    orphans: Mutex<Vec<ReplayedSegment>>,
     /// Sealed bytes that `pending` holds in memory.
     in_memory: AtomicU64,
     blocks: moka::sync::Cache<BlockRef, Block>,
@@ -197,7 +202,7 @@ fn permits(bytes: u64, bound: u64) -> u32 {
 
 impl DataStore {
     /// Opens the store with what the journal held: segments that were not ended are ended, and all that are not declared start
-    /// uploading.
+    /// uploading, unless it is read-only.
     ///
     /// # Errors
     /// `LocalDisk`.
@@ -215,6 +220,7 @@ impl DataStore {
             objects: upload::ObjectPool::new(config.uploads),
             writer: Mutex::default(),
             pending: Mutex::default(),
+            orphans: Mutex::default(),
             in_memory: AtomicU64::new(0),
             blocks: moka::sync::Cache::builder()
                 // What was prefetched has not been read yet: no admission by frequency.
@@ -239,7 +245,7 @@ impl DataStore {
         let store = Self {
             inner: Arc::new(inner),
         };
-        store.inner.adopt(std::mem::take(&mut replay.segments))?;
+        store.inner.adopt(replay)?;
         Ok(store)
     }
 
@@ -251,6 +257,7 @@ impl DataStore {
     /// `LocalDisk`, `Full`.
     pub fn set_lane(&self, lane: LaneId, decided: u64, are_free: bool) -> Result<(), DataError> {
         self.inner.parts.journal.only(lane, decided);
+        self.inner.take_up_orphans_of(lane);
         self.inner.set_lane(lane, are_free)
     }
 
@@ -309,6 +316,12 @@ impl DataStore {
     /// Whether a segment is one of this device's that is not released: then a commit that names it must declare it.
     pub fn is_undeclared(&self, id: &SegmentId) -> bool {
         self.inner.pending.lock().contains_key(id)
+    }
+
+    /// Whether what was copied into a segment that no commit has declared is lost: with the segment, or with its key, of which the mask is.
+    pub fn has_lost_copies(&self, id: &SegmentId) -> bool {
+        let pending = self.inner.pending.lock();
+        pending.get(id).is_none_or(|pending| pending.rekeyed)
     }
 
     /// Forgets operations up to `counter` and the segments that a confirmed commit declares; their log files are freed.

@@ -184,7 +184,16 @@ impl Fs {
             }
         }
         let object = Arc::new(sparse.info.clone());
-        for relocation in self.data.copy_blocks(object, needed).await? {
+        let copied = self.data.copy_blocks(Arc::clone(&object), needed.clone());
+        let copied = match copied.await {
+            // The journal makes room when what is in it is published, and waits for nobody.
+            Err(DataError::Full { .. }) => {
+                self.publish_next(false).await?;
+                self.data.copy_blocks(object, needed).await
+            }
+            copied => copied,
+        };
+        for relocation in copied? {
             let Some(first) = relocation.runs.first() else {
                 continue;
             };

@@ -7,15 +7,31 @@ use parking_lot::Mutex;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, LABEL_MAX};
 use skrin_base::wire::Encode;
 use skrin_base::{Content, Extent, OpId, SegmentId};
-use skrin_data::Lsn;
-use skrin_meta::replica::TreeGuard;
+use skrin_data::{DataError, Lsn};
+use skrin_meta::replica::{TreeGuard, holds_tree};
 use skrin_meta::{Body, Op, OpKind, Outcome, state};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a new file waits for older ones to be published, and how often it looks.
+/// How long what finds no room waits for older changes to be published, and how often it looks.
 const ROOM_PATIENCE: Duration = Duration::from_secs(20);
 const ROOM_LOOK: Duration = Duration::from_millis(20);
+
+/// Takes itself back from the number of those who wait for room.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -145,9 +161,11 @@ impl Fs {
         }
     }
 
-    /// Whether so many changes wait for the storage that something new may have to wait for room.
+    /// Whether so much waits for the storage that something new may have to wait for room: more changes than fit into memory, or a journal
+    /// that has come to what is set aside for operations.
     pub fn is_crowded(&self) -> bool {
-        self.replica.tree().pending_count() >= self.options.pending_max
+        let crowded = self.replica.tree().pending_count() >= self.options.pending_max;
+        crowded || self.journal.allocated() > self.journal.limit()
     }
 
     /// Waits, holding no lock, until something new may be made: while publishing goes on there will be room soon.
@@ -155,21 +173,64 @@ impl Fs {
     /// # Errors
     /// `Crowded`: the storage does not take anything now.
     pub(crate) fn await_room(&self) -> Result<(), FsError> {
-        let begun = Instant::now();
-        loop {
+        let soon =
+            |e: &FsError| matches!(e, FsError::Crowded(_)) && self.publisher.error().is_none();
+        self.retrying(soon, || {
             let count = self.replica.tree().pending_count();
-            if count < self.options.pending_max {
-                return Ok(());
+            match count < self.options.pending_max {
+                true => Ok(()),
+                false => Err(FsError::Crowded(count)),
             }
-            let stuck = !self.options.background || self.publisher.error().is_some();
+        })
+    }
+
+    /// Does what may find no room in the journal, and while there may be some soon does it again. Nothing is locked meanwhile: room is made by
+    /// others, who need the tree, and who asks for a file needs its lock. So the caller holds nothing, and `act` has let go of everything when it
+    /// returns; where it found no room it goes on the next time, or begins anew without doing anything twice.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub(crate) fn awaiting_room<T>(
+        &self,
+        act: impl FnMut() -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        // Also while the storage does not answer, which may be for a moment: what the kernel writes back and is refused is lost to a program
+        // that does not ask.
+        let full = |e: &FsError| matches!(e, FsError::Data(DataError::Full { .. }));
+        self.retrying(full, act)
+    }
+
+    /// Nobody makes room; or this is one of the threads that do, and comes again by itself.
+    fn nobody_else_works(&self) -> bool {
+        let own = std::thread::current().id();
+        let threads = self.threads.lock();
+        threads.is_empty() || threads.iter().any(|t| t.thread().id() == own)
+    }
+
+    /// As long as `soon` says so of its error, somebody publishes, and it is not for too long.
+    fn retrying<T>(
+        &self,
+        soon: impl Fn(&FsError) -> bool,
+        mut act: impl FnMut() -> Result<T, FsError>,
+    ) -> Result<T, FsError> {
+        let mut waits = None;
+        loop {
+            debug_assert!(!holds_tree(), "waiting for room with the tree");
+            let refused = match act() {
+                Err(refused) if soon(&refused) => refused,
+                done => return done,
+            };
+            let (begun, _) =
+                waits.get_or_insert_with(|| (Instant::now(), Waiting::new(&self.waiting)));
+            let stuck = self.nobody_else_works();
             if stuck || begun.elapsed() >= ROOM_PATIENCE {
-                return Err(FsError::Crowded(count));
+                return Err(refused);
             }
             std::thread::sleep(ROOM_LOOK);
         }
     }
 
-    /// Journals and executes one operation under the tree's lock; its id.
+    /// Journals and executes one operation under the tree's lock; its id. Waits for no room, which nobody can make meanwhile.
     ///
     /// # Errors
     /// Those of the journal (nothing happened then), and of the local cache.

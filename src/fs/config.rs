@@ -158,6 +158,19 @@ pub struct Pending {
     pub last_error: Option<String>,
 }
 
+/// How much room there is on this machine for what is not on the storage yet, and who waits for some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalRoom {
+    /// Bytes that the files of the journal take.
+    pub journal_bytes: u64,
+    /// The bound above which new contents wait; what is set aside for operations comes on top.
+    pub journal_limit: u64,
+    /// Operations that may wait to be published.
+    pub operations_limit: u64,
+    /// Calls that wait for one or the other.
+    pub waiting: u64,
+}
+
 /// How the file system stands.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -171,4 +184,6 @@ pub struct Status {
     pub open_files: usize,
     /// Room on the storage, where it tells.
     pub space: Option<Space>,
+    /// Room in the journal.
+    pub room: JournalRoom,
 }

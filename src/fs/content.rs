@@ -362,6 +362,9 @@ impl Content {
                 self.store(block, sealer.seal(block, part)?);
             } else {
                 self.patch(block, from, part);
+                // Before anything fails: no block holds more than the file.
+                self.modified = true;
+                self.grow(at + part.len() as u64);
                 if sequential && from + part.len() == BLOCK_LEN && !self.kept {
                     self.seal_resident(block, sealer)?;
                 }

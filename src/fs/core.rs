@@ -1,7 +1,9 @@
 //! The file system as a whole: its parts, how it starts and how it ends.
 
 use crate::commit::Committed;
-use crate::config::{ControlSource, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits};
+use crate::config::{
+    ControlSource, FsConfig, FsOptions, JournalRoom, Pending, SpaceSource, Status, Waits,
+};
 use crate::error::FsError;
 use crate::file::Files;
 use crate::hold::Holds;
@@ -14,7 +16,7 @@ use crate::publish::Publisher;
 use crate::types::{Notify, Space};
 use parking_lot::Mutex;
 use skrin_base::wire::Decode;
-use skrin_base::{Clock, Entropy, Ino, OpId, Timestamp};
+use skrin_base::{Clock, Entropy, Ino, OpId, SegmentId, Timestamp};
 use skrin_data::{DataStore, Journal};
 use skrin_meta::replica::{Replica, ReplicaError};
 use skrin_meta::{Op, OpKind, state};
@@ -52,6 +54,8 @@ pub struct Fs {
     pub(crate) counted: Mutex<HashMap<Ino, (OpId, u64)>>,
     pub(crate) committed: Committed,
     pub(crate) publisher: Publisher,
+    /// Calls that wait for room.
+    pub(crate) waiting: AtomicUsize,
     pub(crate) holds: Holds,
     pub(crate) leases: Leases,
     pub(crate) pins: Pins,
@@ -68,6 +72,8 @@ pub struct Fs {
     pub(crate) looks: tokio::sync::watch::Sender<u64>,
     pub(crate) stop: tokio::sync::watch::Sender<bool>,
     stopped: AtomicBool,
+    /// Segments of the last run that were to hold copies of others' blocks, and do not.
+    pub(crate) spoiled: Mutex<HashSet<SegmentId>>,
     /// The threads of the background work, until `shutdown` waits for them.
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -134,6 +140,7 @@ impl Fs {
             counted: Mutex::default(),
             committed: Committed::default(),
             publisher: Publisher::default(),
+            waiting: AtomicUsize::new(0),
             holds: Holds::default(),
             leases: Leases::default(),
             pins: Pins::default(),
@@ -147,6 +154,7 @@ impl Fs {
             looks: tokio::sync::watch::Sender::new(0),
             stop: tokio::sync::watch::Sender::new(false),
             stopped: AtomicBool::new(false),
+            spoiled: Mutex::default(),
             threads: Mutex::default(),
         });
         let removed = fs.restore(config.replayed)?;
@@ -190,7 +198,7 @@ impl Fs {
     /// Folds what the journal replayed into the tree again; the inodes whose last name may have gone with it.
     fn restore(&self, replayed: Vec<(u64, Vec<u8>)>) -> Result<HashSet<Ino>, FsError> {
         let mut ops = Vec::with_capacity(replayed.len());
-        let mut removed = HashSet::new();
+        let (mut removed, mut hosts) = (HashSet::new(), Vec::new());
         for (counter, bytes) in replayed {
             let op = Op::from_bytes(&bytes).map_err(|error| {
                 tracing::error!(counter, %error, "an operation of the journal does not decode");
@@ -201,11 +209,19 @@ impl Fs {
             match &op.kind {
                 OpKind::Remove { ino, .. } => removed.extend([*ino]),
                 OpKind::Rename { replaces, .. } => removed.extend(replaces.iter().map(|r| r.ino)),
+                OpKind::Relocate { host, .. } => hosts.push(*host),
                 _ => {}
             }
             ops.push(op);
         }
         self.replica.restore_pending(ops)?;
+        for host in hosts {
+            let declared = state::segment(&self.replica.tree(), host)?.is_some();
+            if !declared && self.data.has_lost_copies(&host) {
+                tracing::error!(%host, "the journal has lost what was copied into a segment; nothing that names it is published");
+                self.spoiled.lock().insert(host);
+            }
+        }
         if !self.options.read_only {
             self.runtime.block_on(self.keep_to_own_lane())?;
         }
@@ -302,6 +318,12 @@ impl Fs {
             polled_ago: polled.at.map(|at| now.saturating_sub(at) / 1_000_000_000),
             open_files,
             space: *self.known_space.lock(),
+            room: JournalRoom {
+                journal_bytes: self.journal.allocated(),
+                journal_limit: self.journal.limit(),
+                operations_limit: self.options.pending_max as u64,
+                waiting: self.waiting.load(Ordering::Relaxed) as u64,
+            },
         }
     }
 

@@ -243,12 +243,12 @@ impl Fs {
     }
 
     /// Another device changed or removed an inode: what is noted of an open file of it is told soon, so that what each of them saw stays
-    /// apart.
+    /// apart. Waits for no room: it may be the publisher who tells.
     pub(crate) fn tell_edits(&self, ino: Ino) {
         let files = self.files.with_open(|open| open.of(ino));
         for file in files {
             if file.noted().is_some()
-                && let Err(error) = self.flush_file(&file)
+                && let Err(error) = self.flush_state(&file, &mut file.state.lock())
             {
                 tracing::warn!(ino = ino.0, %error, "edits cannot be told yet");
             }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// An open file.
 ///
 /// Locks are taken in this order, and each may be left out: table of files, file (`state`), tree, then the leaves (`gone`,
-/// nodes, pending operations), in which no other lock is taken.
+/// nodes, pending operations), in which no other lock is taken. Nobody who holds one of them waits for room (`Fs::awaiting_room`).
 pub(crate) struct OpenFile {
     /// The node under which it was opened.
     pub(crate) node: NodeId,

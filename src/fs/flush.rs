@@ -7,7 +7,7 @@ use crate::file::{FileState, OpenFile, attributes_to_tell};
 use crate::ops::inode_of;
 use crate::pin::DEPTH_MAX;
 use skrin_base::{Content as Held, Ino, KeyId, SegmentId, SegmentInfo, Stored, clock};
-use skrin_data::{Block, BlockRead, BlockRef, FileKey, Gain, Room};
+use skrin_data::{Block, BlockRead, BlockRef, DataError, FileKey, Gain, Room};
 use skrin_meta::op::{NEW_KEYS_MAX, Place};
 use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Inode};
@@ -141,11 +141,12 @@ impl Fs {
         Ok(())
     }
 
-    /// Tells the tree what an open file holds. It is in the journal then, though not yet on stable storage.
+    /// Tells the tree what an open file holds. It is in the journal then, though not yet on stable storage. Waits for room there.
     pub(crate) fn flush_file(&self, file: &OpenFile) -> Result<(), FsError> {
-        self.flush_state(file, &mut file.state.lock())
+        self.awaiting_room(|| self.flush_state(file, &mut file.state.lock()))
     }
 
+    /// The same for who has locked the file, and so waits for no room.
     pub(crate) fn flush_state(
         &self,
         file: &OpenFile,
@@ -302,7 +303,10 @@ impl Fs {
             }
             if let Err(error) = self.flush_and_discard(&file) {
                 tracing::warn!(ino = file.ino.0, %error, "changes cannot be written yet");
-                file.state.lock().error = Some(error);
+                // Where there is no room now, `close` and `fsync` wait for it themselves.
+                if !matches!(error, FsError::Data(DataError::Full { .. })) {
+                    file.state.lock().error = Some(error);
+                }
             }
         }
     }

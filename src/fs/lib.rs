@@ -34,7 +34,8 @@ pub use config::Drive;
 
 pub use collect::Collected;
 pub use config::{
-    ControlSource, Durability, FsConfig, FsOptions, Pending, SpaceSource, Status, Waits,
+    ControlSource, Durability, FsConfig, FsOptions, JournalRoom, Pending, SpaceSource, Status,
+    Waits,
 };
 pub use conflicts::{Conflict, Kept, Side};
 pub use core::{Fs, Shutdown};

@@ -9,6 +9,7 @@ use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::limits::COMMIT_TARGET;
 use skrin_base::{Errno, SegmentId};
+use skrin_data::DataError;
 use skrin_meta::replica::{ReplicaError, Settled, TreeGuard};
 use skrin_meta::state;
 use std::collections::HashSet;
@@ -145,7 +146,7 @@ impl Fs {
         let found = {
             let tree = self.replica.tree();
             match self.next_batch(&tree, patience)? {
-                Some(batch) => Some((undeclared(&tree, &batch.segments)?, batch)),
+                Some(batch) => Some((self.to_declare(&tree, &batch.segments)?, batch)),
                 None => None,
             }
         };
@@ -170,12 +171,15 @@ impl Fs {
         // A look at the storage may have shown that it has to be another one.
         self.keep_to_own_lane().await?;
         let begun = self.clock.monotonic();
-        let durable = self.data.make_durable(&segments).await?;
+        // Of those that no operation names some may be declared all the same: they are only let go of.
+        let needed = undeclared(&self.replica.tree(), &segments)?;
+        let durable = self.data.make_durable(&needed).await?;
         let settled = Settled {
             heads,
             ..self.settled()
         };
         let batch = self.grown(batch, &segments, patience)?;
+        self.tell_lost(&batch)?;
         // No commit says what a crash could take from the journal.
         self.journal.sync_all()?;
         let done = self.replica.publish(batch.upto, durable, settled).await?;
@@ -184,7 +188,13 @@ impl Fs {
         self.committed.published(left.then_some(begun));
         self.pins.stale.store(true, Ordering::Release);
         // These may wait for the local disk and for the kernel: publishing has threads of its own.
-        if let Err(error) = self.data.release(batch.upto, &segments) {
+        // Some may have been declared before a crash, or are not needed any more.
+        let mut done_with = segments;
+        let named = batch.segments.iter();
+        done_with.extend(named.filter(|id| self.data.is_undeclared(id)));
+        done_with.sort_unstable();
+        done_with.dedup();
+        if let Err(error) = self.data.release(batch.upto, &done_with) {
             tracing::warn!(%error, "the journal cannot be shortened");
         }
         // Many commits one after the other would all be held until the next look around the house.
@@ -289,11 +299,40 @@ impl Fs {
         else {
             return Ok(batch);
         };
-        let needed = undeclared(&tree, &now.segments)?;
+        let needed = self.to_declare(&tree, &now.segments)?;
         Ok(match needed.iter().all(|id| durable.contains(id)) {
             true => now,
             false => batch,
         })
+    }
+
+    /// Those of the segments that a commit which names them has to declare. What neither a commit has declared nor the journal has is lost,
+    /// and would be lost still if everything else waited for it for ever.
+    fn to_declare(
+        &self,
+        tree: &TreeGuard<'_>,
+        segments: &[SegmentId],
+    ) -> Result<Vec<SegmentId>, FsError> {
+        let mut needed = undeclared(tree, segments)?;
+        // Contents of others, which commits have named for long, would be looked for there from now on.
+        if let Some(host) = needed.iter().find(|id| self.spoiled.lock().contains(id)) {
+            return Err(DataError::Missing(*host).into());
+        }
+        needed.retain(|id| self.data.is_undeclared(id));
+        Ok(needed)
+    }
+
+    /// Says which segments a batch names that are lost: it is published without them, and reading what was in them fails.
+    fn tell_lost(&self, batch: &Batch) -> Result<(), FsError> {
+        for segment in undeclared(&self.replica.tree(), &batch.segments)? {
+            if !self.data.is_undeclared(&segment) {
+                tracing::error!(
+                    %segment,
+                    "the journal has lost a segment; what names it is published, and its contents cannot be read"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What is not on the storage yet.
@@ -442,4 +481,57 @@ fn undeclared(tree: &TreeGuard<'_>, segments: &[SegmentId]) -> Result<Vec<Segmen
         }
     }
     Ok(out)
+}
+
+#[cfg(all(test, feature = "testutil"))]
+mod tests {
+    use crate::testutil::TestVault;
+    use crate::{Caller, FsOptions, NodeId, OpenMode};
+    use skrin_base::Errno;
+
+    /// As after damage to the journal that left nothing of a segment.
+    #[test]
+    fn a_segment_that_neither_tree_nor_journal_has_keeps_nothing_else_from_being_published() {
+        let options = || FsOptions {
+            poll_interval: None,
+            background: false,
+            ..FsOptions::default()
+        };
+        let caller = Caller {
+            uid: 1000,
+            gid: 100,
+            pid: 1,
+            umask: 0,
+        };
+        let (vault, bytes) = (TestVault::in_memory(8).unwrap(), vec![7u8; 100_000]);
+        let at = vault.open(0, options()).unwrap();
+        let make = |name: &[u8]| {
+            let rewrite = OpenMode {
+                write: true,
+                truncate: true,
+            };
+            let made = at
+                .fs
+                .create(NodeId::ROOT, name, 0o644, true, rewrite, &caller);
+            let handle = made.unwrap().1;
+            at.fs.write(handle, 0, &bytes).unwrap();
+            at.fs.fsync(handle).unwrap();
+            at.fs.release(handle).unwrap();
+        };
+        make(b"lost");
+        let lost = at.data.undeclared();
+        assert_eq!(lost.len(), 1);
+        at.data.release(0, &lost).unwrap();
+        make(b"kept");
+        at.fs.sync(|_| ()).unwrap();
+        assert_eq!(at.fs.pending().operations, 0);
+        let other = vault.open(1, options()).unwrap();
+        let read = |name: &[u8]| {
+            let node = other.fs.lookup(NodeId::ROOT, name).unwrap().node;
+            let handle = other.fs.open_node(node, OpenMode::default()).unwrap();
+            other.fs.read(handle, 0, bytes.len())
+        };
+        assert_eq!(read(b"kept").unwrap(), bytes);
+        assert_eq!(read(b"lost").unwrap_err().errno(), Errno::EIO);
+    }
 }

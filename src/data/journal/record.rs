@@ -165,6 +165,19 @@ pub enum Record<'a> {
         /// The first that was not.
         until: u64,
     },
+    /// What `Begin` said, once more: the segment was ended, and nothing else opens its table.
+    Again {
+        /// Of which room.
+        room: RoomId,
+        /// Its name.
+        segment: SegmentId,
+        /// In which lane.
+        author: LaneId,
+        /// Its number.
+        number: u64,
+        /// Seals its table.
+        table_key: [u8; 32],
+    },
 }
 
 impl Record<'_> {
@@ -222,8 +235,18 @@ impl Encode for Record<'_> {
                 author,
                 number,
                 table_key,
+            }
+            | Self::Again {
+                room,
+                segment,
+                author,
+                number,
+                table_key,
             } => {
-                w.u8(2);
+                w.u8(match self {
+                    Self::Again { .. } => 11,
+                    _ => 2,
+                });
                 room.encode(w);
                 segment.encode(w);
                 author.encode(w);
@@ -320,6 +343,13 @@ pub fn decode_record<'a>(r: &mut Reader<'a>) -> Result<Record<'a>, WireError> {
             bytes: r.bytes("length of edits", OP_MAX)?,
         },
         10 => Record::Settled { number: r.u64()? },
+        11 => Record::Again {
+            room: RoomId::decode(r)?,
+            segment: SegmentId::decode(r)?,
+            author: LaneId::decode(r)?,
+            number: r.u64()?,
+            table_key: r.array()?,
+        },
         found => {
             return Err(WireError::Unknown {
                 what: "journal record",
@@ -540,6 +570,13 @@ mod tests {
             Record::Declared { segment },
             Record::Released { counter: 3 },
             Record::Reserve { lane, until: 2048 },
+            Record::Again {
+                room: RoomId([6; 16]),
+                segment,
+                author: lane,
+                number: 5,
+                table_key: [7; 32],
+            },
         ]
     }
 
@@ -555,7 +592,7 @@ mod tests {
             assert!(decode_record(&mut Reader::new(&long)).is_err());
         }
         assert!(
-            decode_record(&mut Reader::new(&[11])).is_err(),
+            decode_record(&mut Reader::new(&[12])).is_err(),
             "unknown kind"
         );
     }

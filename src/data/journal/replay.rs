@@ -37,8 +37,9 @@ pub enum Finding {
 
 /// A segment that is not declared yet, as the journal knows it.
 pub struct ReplayedSegment {
-    pub(crate) place: Place,
-    pub(crate) table_key: [u8; 32],
+    segment: SegmentId,
+    /// Which segment it is, and what seals its table; `None` where the record of its beginning is damaged.
+    pub(crate) begun: Option<(Place, [u8; 32])>,
     /// What each slot holds and where; `None` was given up or lost.
     pub(crate) slots: Vec<Option<(Entry, BlockPos)>>,
     /// The number of slots and the sealed table, when it was ended.
@@ -48,9 +49,19 @@ pub struct ReplayedSegment {
 }
 
 impl ReplayedSegment {
+    fn new(segment: SegmentId) -> Self {
+        Self {
+            segment,
+            begun: None,
+            slots: Vec::new(),
+            closed: None,
+            durable: false,
+        }
+    }
+
     /// Its name.
     pub fn id(&self) -> SegmentId {
-        self.place.segment
+        self.segment
     }
 
     /// Bytes of sealed blocks in it.
@@ -231,6 +242,7 @@ impl<'a> Replayer<'a> {
 
     fn apply(&mut self, file: FileId, parsed: &Parsed) {
         let Ok(record) = parsed.record() else { return };
+        let again = matches!(record, Record::Again { .. });
         let pos = BlockPos {
             at: Lsn::new(file.number, parsed.payload.start as u32),
             len: parsed.payload.len() as u32,
@@ -267,6 +279,13 @@ impl<'a> Replayer<'a> {
                 author,
                 number,
                 table_key,
+            }
+            | Record::Again {
+                room,
+                segment,
+                author,
+                number,
+                table_key,
             } => {
                 let place = Place {
                     vault: self.vault,
@@ -275,16 +294,11 @@ impl<'a> Replayer<'a> {
                     author,
                     number,
                 };
-                self.order.push(segment);
-                self.uses(segment);
-                let fresh = ReplayedSegment {
-                    place,
-                    table_key,
-                    slots: Vec::new(),
-                    closed: None,
-                    durable: false,
-                };
-                self.segments.insert(segment, fresh);
+                // It is in use, also where the record that reserved it is damaged.
+                self.reserve(author, number.saturating_add(1));
+                if !again || self.may_be_undeclared(segment) {
+                    self.known(segment).begun.get_or_insert((place, table_key));
+                }
             }
             Record::Block {
                 segment,
@@ -292,9 +306,8 @@ impl<'a> Replayer<'a> {
                 entry,
             } => self.block(segment, slot, entry, pos),
             Record::Close { segment, slots, .. } => {
-                if let Some(s) = self.segments.get_mut(&segment) {
-                    s.closed = Some((slots, pos));
-                    self.uses(segment);
+                if self.may_be_undeclared(segment) {
+                    self.known(segment).closed = Some((slots, pos));
                 }
             }
             Record::Durable { segment } => {
@@ -355,16 +368,42 @@ impl<'a> Replayer<'a> {
     }
 
     fn block(&mut self, segment: SegmentId, slot: u32, entry: Entry, pos: BlockPos) {
-        // Blocks whose segment began in a file that is gone belong to a declared segment.
-        let Some(s) = self.segments.get_mut(&segment) else {
+        if !self.may_be_undeclared(segment) {
             return;
-        };
-        let slot = slot as usize;
-        if s.slots.len() <= slot {
-            s.slots.resize(slot + 1, None);
         }
-        s.slots[slot] = Some((entry, pos));
+        let slots = &mut self.known(segment).slots;
+        let slot = slot as usize;
+        if slots.len() <= slot {
+            slots.resize(slot + 1, None);
+        }
+        slots[slot] = Some((entry, pos));
+    }
+
+    /// Blocks whose segment began in a file that is gone belong to a declared segment; unless something is damaged, which may be the record
+    /// that it was begun.
+    fn may_be_undeclared(&mut self, segment: SegmentId) -> bool {
+        if self.segments.contains_key(&segment) {
+            return true;
+        }
+        let damage = |f: &Finding| !matches!(f, Finding::TornTail { .. });
+        let damaged = self.replay.findings.iter().any(damage);
+        if damaged {
+            // Without the damage its blocks would be those of a declared one: the files that show it stay as long as the segment.
+            for file in &mut self.files {
+                file.segments.insert(segment);
+            }
+        }
+        damaged
+    }
+
+    /// A segment of which something is in this file.
+    fn known(&mut self, segment: SegmentId) -> &mut ReplayedSegment {
         self.uses(segment);
+        let order = &mut self.order;
+        self.segments.entry(segment).or_insert_with(|| {
+            order.push(segment);
+            ReplayedSegment::new(segment)
+        })
     }
 
     fn settle(&mut self, number: u64) {

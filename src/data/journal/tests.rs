@@ -95,10 +95,7 @@ fn what_was_synced_comes_back_in_order() {
         let [segment] = &replay.segments[..] else {
             panic!("one segment")
         };
-        assert_eq!(
-            (segment.place, segment.table_key),
-            (place(SEGMENT), [6; 32])
-        );
+        assert_eq!(segment.begun, Some((place(SEGMENT), [6; 32])));
         assert_eq!(segment.slots[..2], [None, None]);
         let (found, pos) = segment.slots[2].unwrap();
         assert_eq!(found, entry);
@@ -354,6 +351,25 @@ fn blocks_wait_for_room_and_are_then_refused_but_operations_are_not() {
 }
 
 #[test]
+fn what_finds_no_room_is_refused_at_once_unless_somebody_says_otherwise() {
+    let dir = TempDir::new().unwrap();
+    let new = JournalConfig::new(
+        dir.path().to_owned(),
+        VaultId([1; 16]),
+        LocalKey::from_bytes([2; 32]),
+        16 << 10,
+    );
+    assert_eq!(new.patience, Duration::ZERO);
+    let small = JournalConfig {
+        file_len: 16 << 10,
+        ..new
+    };
+    let (journal, _) = Journal::open(small, Arc::new(SeededEntropy::new(1))).unwrap();
+    let full = (1..).find_map(|counter| journal.append_op(counter, &[0; 5_000], None).err());
+    assert!(matches!(full, Some(DataError::Full { .. })), "{full:?}");
+}
+
+#[test]
 fn many_threads_that_wait_for_a_sync_all_get_one() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());
@@ -599,6 +615,69 @@ fn the_state_of_segments_is_replayed() {
         (1, b"table".to_vec())
     );
     assert_eq!(replay.segments[0].bytes(), 78);
+}
+
+/// A log of two files at least, whose first one begins a segment. Says where.
+fn begun_in_the_first_of_two(dir: &Path, ended: bool) -> usize {
+    let (journal, _) = open(dir);
+    let begun = journal.append_begin(&place(SEGMENT), &[6; 32]).unwrap();
+    for slot in 0..6 {
+        let (entry, bytes) = sealed(slot as u8, 20_000);
+        journal.append_block(SEGMENT, slot, entry, bytes).unwrap();
+    }
+    if ended {
+        let table = Bytes::from_static(b"table");
+        journal
+            .append_close(SEGMENT, 6, hash(&table), table)
+            .unwrap();
+        journal.append_again(&place(SEGMENT), &[6; 32]).unwrap();
+    }
+    journal.sync_all().unwrap();
+    kill(journal);
+    assert!(logs(dir).len() > 1);
+    begun.offset() as usize - 10
+}
+
+#[test]
+fn blocks_whose_beginning_is_damaged_are_kept() {
+    for ended in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let at = begun_in_the_first_of_two(dir.path(), ended);
+        let path = &logs(dir.path())[0];
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+        for _ in 0..2 {
+            let (_, replay) = open(dir.path());
+            assert!(
+                matches!(&replay.findings[..], [Finding::Corrupt { .. }]),
+                "{:?}",
+                replay.findings
+            );
+            let [segment] = &replay.segments[..] else {
+                panic!("one segment")
+            };
+            assert_eq!(segment.id(), SEGMENT);
+            assert_eq!(segment.slots.iter().flatten().count(), 6);
+            // What ends it says once more how it began.
+            assert_eq!(
+                segment.begun,
+                ended.then(|| (place(SEGMENT), [6; 32])),
+                "{ended}"
+            );
+            assert_eq!(segment.closed.is_some(), ended);
+        }
+    }
+}
+
+#[test]
+fn blocks_whose_segment_began_in_a_file_that_is_gone_are_of_a_declared_one() {
+    let dir = TempDir::new().unwrap();
+    begun_in_the_first_of_two(dir.path(), false);
+    fs::remove_file(&logs(dir.path())[0]).unwrap();
+    let (_, replay) = open(dir.path());
+    assert_eq!(replay.findings, []);
+    assert!(replay.segments.is_empty());
 }
 
 /// Random appends, syncs, releases and crashes against a list in memory: what comes back is a prefix of what was appended

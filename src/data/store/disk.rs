@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use skrin_base::SegmentId;
 use skrin_crypto::hash;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -132,7 +132,18 @@ impl DiskCache {
     /// The sealed table of a segment, unchecked.
     pub fn table(&self, segment: SegmentId) -> Option<Vec<u8>> {
         self.index.lock().touch(segment, Kind::Table)?;
-        std::fs::read(self.path(segment, Kind::Table)).ok()
+        match std::fs::read(self.path(segment, Kind::Table)) {
+            Ok(sealed) => Some(sealed),
+            // Removed meanwhile, perhaps by somebody else.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.index.lock().remove(segment, Kind::Table);
+                None
+            }
+            Err(_) => {
+                self.drop_bad(segment, Kind::Table);
+                None
+            }
+        }
     }
 
     /// Whether there is one.
@@ -398,13 +409,21 @@ type Found = (SystemTime, SegmentId, Kind, u64);
 
 fn collect(dir: &Path, found: &mut Vec<Found>) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let meta = entry.metadata()?;
-        if meta.is_dir() {
-            collect(&entry.path(), found)?;
-        } else if let Some((segment, kind)) = entry.file_name().to_str().and_then(parse_name) {
-            found.push((meta.modified()?, segment, kind, meta.len()));
+        // The cache does without what cannot be read, or is gone by now.
+        let noted = entry.and_then(|entry| note(&entry, found));
+        if let Err(error) = noted {
+            tracing::warn!(%error, dir = %dir.display(), "a part of the local cache cannot be read");
         }
+    }
+    Ok(())
+}
+
+fn note(entry: &DirEntry, found: &mut Vec<Found>) -> io::Result<()> {
+    let meta = entry.metadata()?;
+    if meta.is_dir() {
+        collect(&entry.path(), found)?;
+    } else if let Some((segment, kind)) = entry.file_name().to_str().and_then(parse_name) {
+        found.push((meta.modified()?, segment, kind, meta.len()));
     }
     Ok(())
 }

@@ -49,10 +49,44 @@ pub(super) fn is_whole(table: &Table, slots: Range<u32>, bytes: &[u8]) -> bool {
     })
 }
 
+/// Consecutive slots with their bytes.
+type Run<'a> = (Range<u32>, &'a [u8]);
+
+/// Those of consecutive slots whose blocks are the ones of the table, with their bytes; and the first other one.
+fn good_runs<'a>(table: &Table, slots: Range<u32>, bytes: &'a [u8]) -> (Vec<Run<'a>>, Option<u32>) {
+    let start = table.range(slots.clone()).map_or(0, |range| range.start);
+    let part = |slots: &Range<u32>| {
+        let range = table.range(slots.clone())?;
+        bytes.get((range.start - start) as usize..(range.end - start) as usize)
+    };
+    let (mut runs, mut bad): (Vec<Range<u32>>, _) = (Vec::new(), None);
+    for slot in slots {
+        let one = slot..slot + 1;
+        let good = part(&one).is_some_and(|bytes| is_whole(table, one.clone(), bytes));
+        if !good {
+            bad.get_or_insert(slot);
+            continue;
+        }
+        match runs.last_mut() {
+            Some(last) if last.end == slot => last.end = one.end,
+            _ => runs.push(one),
+        }
+    }
+    let runs = runs.into_iter().filter_map(|run| {
+        let bytes = part(&run).filter(|bytes| !bytes.is_empty())?;
+        Some((run, bytes))
+    });
+    (runs.collect(), bad)
+}
+
 impl Inner {
     pub(super) fn absent(&self, segment: SegmentId, slots: &[Range<u32>]) -> Vec<Range<u32>> {
-        if self.pending.lock().contains_key(&segment) {
-            return Vec::new();
+        let pending = self.pending.lock().get(&segment).cloned();
+        if let Some(pending) = pending {
+            // After damage to the journal it may have a part of it only.
+            let lacks = |slot: &u32| !matches!(pending.block(*slot), Ok(Some(_)));
+            let slots = slots.iter().flat_map(|range| range.clone().filter(lacks));
+            return slots.map(|slot| slot..slot + 1).collect();
         }
         match &self.disk {
             Some(disk) if disk.has_table(segment) => without(slots, &disk.kept(segment)),
@@ -74,6 +108,7 @@ impl Inner {
         }
         let copies = self.copies_of(info.id).await;
         let table = self.table_to_keep(disk, &info, copies.as_ref()).await?;
+        let mut failed = None;
         for slots in absent {
             let range = table
                 .range(slots.clone())
@@ -84,16 +119,21 @@ impl Inner {
             let bytes = self
                 .slot_bytes(&table, slots.clone(), copies.as_ref())
                 .await?;
-            let (inner, table, id) = (Arc::clone(self), Arc::clone(&table), info.id);
+            let (inner, table) = (Arc::clone(self), Arc::clone(&table));
             let kept = self.parts.runtime.spawn_blocking(move || {
-                if !is_whole(&table, slots.clone(), &bytes) {
-                    return Err(DataError::flawed(id, Some(slots.start), Flaw::Hash));
+                let (good, bad) = good_runs(&table, slots, &bytes);
+                let id = table.place().segment;
+                for (slots, bytes) in good {
+                    inner.put_to_keep(id, slots, bytes)?;
                 }
-                inner.put_to_keep(id, slots, &bytes)
+                let flawed = |slot| DataError::flawed(id, Some(slot), Flaw::Hash);
+                Ok::<_, DataError>(bad.map(flawed))
             });
-            kept.await.unwrap_or(Err(DataError::Stopped))?;
+            // What is good is here then, and is not fetched again for the sake of what is not.
+            let bad = kept.await.unwrap_or(Err(DataError::Stopped))?;
+            failed = failed.or(bad);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// The table of a segment, which is in the disk cache afterwards.

@@ -29,6 +29,8 @@ pub(super) enum Status {
 pub(super) struct Pending {
     /// An earlier run began it.
     pub(super) may_be_stored: bool,
+    /// The key is another one than what was copied into it is masked with.
+    pub(super) rekeyed: bool,
     pub(super) place: Place,
     pub(super) table_key: TableKey,
     body: Mutex<Body>,
@@ -137,6 +139,7 @@ impl Pending {
         };
         Self {
             may_be_stored,
+            rekeyed: false,
             place,
             table_key,
             body: Mutex::new(body),
@@ -245,10 +248,19 @@ impl Pending {
 
     /// Drops sealed bytes from memory that the log has up to `written`; returns how many.
     pub(super) fn drop_memory(&self, written: Lsn) -> u64 {
+        self.take_memory(|filled| filled.lsn <= written)
+    }
+
+    /// Drops all sealed bytes from memory; returns how many. Whoever drops them counts them, so that nobody does so twice.
+    pub(super) fn drop_all_memory(&self) -> u64 {
+        self.take_memory(|_| true)
+    }
+
+    fn take_memory(&self, goes: impl Fn(&Filled) -> bool) -> u64 {
         let mut dropped = 0;
         for slot in &mut self.body.lock().slots {
             if let Slot::Filled(filled) = slot
-                && filled.lsn <= written
+                && goes(filled)
                 && let Some(bytes) = filled.memory.take()
             {
                 dropped += bytes.len() as u64;
@@ -265,16 +277,6 @@ impl Pending {
             .slots
             .iter()
             .any(|s| matches!(s, Slot::Filled(_) | Slot::Lost(_)))
-    }
-
-    /// Sealed bytes in memory.
-    pub(super) fn memory(&self) -> u64 {
-        let body = self.body.lock();
-        let held = body.slots.iter().filter_map(|slot| match slot {
-            Slot::Filled(filled) => filled.memory.as_ref(),
-            _ => None,
-        });
-        held.map(|bytes| bytes.len() as u64).sum()
     }
 
     /// Bytes of sealed blocks.

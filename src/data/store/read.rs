@@ -96,6 +96,8 @@ impl Inner {
         let segment = self.pending.lock().get(&read.at.segment).cloned()?;
         let filled = match segment.block(read.at.slot) {
             Ok(Some(filled)) => filled,
+            // A journal that is damaged may hold a part only of what is on the storage.
+            Ok(None) | Err(_) if read.info.is_some() => return None,
             Ok(None) => return Some(Err(flaw(read, Flaw::NoSlot))),
             Err(e) => return Some(Err(e)),
         };

@@ -2,6 +2,7 @@
 
 use super::Inner;
 use super::pending::{Ended, Part, Pending, Status};
+use super::restored::There;
 use crate::error::{DataError, Flaw};
 use crate::segment;
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use skrin_base::{SegmentId, SegmentInfo};
 use skrin_crypto::hash;
 use skrin_storage::disk::blocking;
-use skrin_storage::{Durable, Urgency, put_confirmed};
+use skrin_storage::{Durable, Urgency, put_confirmed, put_over};
 use std::sync::Arc;
 
 /// Buffers for whole objects, used again: fresh memory for 8 MiB costs milliseconds.
@@ -66,6 +67,11 @@ impl Inner {
         self: Arc<Self>,
         ids: Vec<SegmentId>,
     ) -> Result<Vec<Durable<SegmentInfo>>, DataError> {
+        if self.config.read_only && !ids.is_empty() {
+            return Err(DataError::Invalid(
+                "a read-only mount puts nothing on the storage",
+            ));
+        }
         let segments: Vec<_> = {
             let pending = self.pending.lock();
             let find = |id| pending.get(id).cloned().ok_or(DataError::Missing(*id));
@@ -139,17 +145,22 @@ impl Inner {
         });
         let object = object.await.map_err(|_| DataError::Stopped)??;
         let name = segment::object_name(id).map_err(|e| DataError::storage(id, e.into()))?;
-        let (mut info, mut object) = (info, object);
-        if segment.may_be_stored
-            && let Some(stored) = self
-                .put_in_another_life(segment, &name, &(info.clone(), object.clone()))
-                .await?
-        {
-            (info, object) = stored;
+        let (mut info, mut object, mut over) = (info, object, false);
+        if segment.may_be_stored {
+            let ours = (info.clone(), object.clone());
+            match self.look_there(segment, &name, ours).await? {
+                There::Nothing => {}
+                There::Damaged => over = true,
+                There::Whole(its, whole) => (info, object) = (its, whole),
+            }
         }
-        let durable = put_confirmed(&*self.parts.store, &name, object.clone())
-            .await
-            .map_err(|e| DataError::storage(id, e))?;
+        let store = &*self.parts.store;
+        let put = match over {
+            // What is put is on stable storage here: the journal has it.
+            true => put_over(store, &name, object.clone()).await,
+            false => put_confirmed(store, &name, object.clone()).await,
+        };
+        let durable = put.map_err(|e| DataError::storage(id, e))?;
         if let Err(error) = self.parts.journal.append_durable(id) {
             // Without the note it is put once more after a crash.
             tracing::debug!(%error, "cannot note that a segment is durable");

@@ -80,10 +80,13 @@ impl Inner {
         if plain.is_empty() || plain.len() > BLOCK_LEN {
             return Err(DataError::Invalid("a block has 1 to 65536 bytes"));
         }
+        // Before a slot is taken: a segment whose slots wait for room could not be ended, and nothing would make room. And before it is compressed,
+        // as whoever is refused comes again and again.
+        self.parts
+            .journal
+            .admit(plain.len() + SEAL_OVERHEAD, room)?;
         let (stored, flags) = compress(plain, self.config.compression, gain);
         let sealed_len = stored.len() + SEAL_OVERHEAD;
-        // Before a slot is taken: a segment whose slots wait for room could not be ended, and nothing would make room.
-        self.parts.journal.admit(sealed_len, room)?;
         let (segment, slot) = self.reserve_slot(sealed_len)?;
         let aad = BlockAad {
             vault: self.config.vault,
@@ -225,12 +228,11 @@ impl Inner {
             EndStep::Finish(table) => table,
         };
         let (info, sealed_table) = segment.seal(&table, &*self.parts.entropy);
-        let noted = self.parts.journal.append_close(
-            info.id,
-            info.slots,
-            info.table_hash,
-            sealed_table.clone(),
-        );
+        let journal = &self.parts.journal;
+        let noted = journal
+            .append_close(info.id, info.slots, info.table_hash, sealed_table.clone())
+            // Where the record that it was begun is damaged, what may be on the storage can be put again all the same.
+            .and_then(|_| journal.append_again(&segment.place, segment.table_key.expose()));
         match noted {
             Ok(appended) => {
                 segment.set_ended(Ended {
@@ -280,9 +282,9 @@ impl Inner {
         }
     }
 
-    /// Takes a segment that is not pending any more out of the sum.
+    /// Takes a segment that is not pending any more out of the sum. `bound_memory` may have listed it just before.
     pub(super) fn forget_memory(&self, segment: &Pending) {
         self.in_memory
-            .fetch_sub(segment.memory(), Ordering::Relaxed);
+            .fetch_sub(segment.drop_all_memory(), Ordering::Relaxed);
     }
 }

@@ -59,9 +59,15 @@ impl Fs {
         if len == 0 {
             return Ok(0);
         }
-        if let Some(shared) = self.shareable(&source.file, from_offset, to_offset, len)? {
-            self.share(&target.file, to_offset, &shared)?;
-            return Ok(shared.len);
+        let shared = self.awaiting_room(|| {
+            let shared = self.shareable(&source.file, from_offset, to_offset, len)?;
+            if let Some(shared) = &shared {
+                self.share(&target.file, to_offset, shared)?;
+            }
+            Ok(shared.map(|shared| shared.len))
+        })?;
+        if let Some(len) = shared {
+            return Ok(len);
         }
         let data = self.read(from, from_offset, len.min(COPY_MAX) as usize)?;
         self.write_file(&target.file, to_offset, &data)?;
@@ -95,6 +101,10 @@ impl Fs {
 
     fn share(&self, target: &OpenFile, to: u64, shared: &Shared) -> Result<(), FsError> {
         let mut state = target.state.lock();
+        // Before, so that nothing has happened where there is no room.
+        if state.borrowed.len() > KEYS_MAX / 2 {
+            self.flush_state(target, &mut state)?;
+        }
         for key in &shared.keys {
             add_key(&mut state, key);
         }
@@ -104,9 +114,6 @@ impl Fs {
         state.shares = true;
         state.mtime = Some(self.now());
         self.count(&mut state);
-        if state.borrowed.len() > KEYS_MAX / 2 {
-            self.flush_state(target, &mut state)?;
-        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use crate::types::{Attr, Caller, HandleId, NodeId, NodeSpec, OpenMode};
 use skrin_base::limits::SYMLINK_MAX;
 use skrin_base::{Ino, Name};
 use skrin_meta::op::NewNode;
+use skrin_meta::replica::TreeGuard;
 use skrin_meta::state::{self, Inode};
 use skrin_meta::{Kind, OpKind};
 
@@ -160,7 +161,7 @@ impl Fs {
         &self,
         dir: NodeId,
         name: &[u8],
-        mut node: NewNode,
+        node: NewNode,
         umask: u16,
         opened: bool,
     ) -> Result<Attr, FsError> {
@@ -171,10 +172,11 @@ impl Fs {
             return self.make_local(place, node, umask);
         }
         self.await_room()?;
-        let (ino, inode) = {
+        let (ino, inode) = self.awaiting_room(|| {
             let mut tree = self.replica.tree();
             let (dir, parent) = dir_of(&tree, self.nodes.ino(dir))?;
             check_free(&tree, dir, &name)?;
+            let mut node = node.clone();
             inherit_group(&parent, &mut node);
             let default = acl::default_of(&tree, dir, &parent)?;
             let inherited = acl::inherit(default, node.kind, node.mode, umask);
@@ -186,12 +188,23 @@ impl Fs {
                 self.holds
                     .file_made(ino, made.counter, self.clock.monotonic());
             }
-            for op in finishing(ino, inherited) {
-                self.execute(&mut tree, op)?;
-            }
-            (ino, state::inode(&tree, ino)?.ok_or(FsError::NotFound)?)
-        };
+            // It has the name now, and must not be made once more for want of room.
+            Ok(self.finish(&mut tree, ino, inherited))
+        })??;
         Ok(self.entry_attr((ino, &inode), inode.size, true))
+    }
+
+    /// Gives a new entry what it gets besides; the inode as it is then.
+    fn finish(
+        &self,
+        tree: &mut TreeGuard<'_>,
+        ino: Ino,
+        inherited: Inherited,
+    ) -> Result<(Ino, Inode), FsError> {
+        for op in finishing(ino, inherited) {
+            self.execute(tree, op)?;
+        }
+        Ok((ino, state::inode(tree, ino)?.ok_or(FsError::NotFound)?))
     }
 
     fn creation(&self, dir: Ino, name: Name, ino: Ino, node: NewNode) -> OpKind {

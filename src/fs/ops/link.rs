@@ -21,7 +21,7 @@ impl Fs {
             _ => return Err(FsError::OtherDevice),
         }
         self.flush_renamed(self.nodes.ino(node))?;
-        let (ino, inode, stored) = {
+        let (ino, inode, stored) = self.awaiting_room(|| {
             let mut tree = self.replica.tree();
             let (ino, inode) = inode_of(&tree, self.nodes.ino(node))?;
             let (dir, _) = dir_of(&tree, self.nodes.ino(dir))?;
@@ -32,12 +32,12 @@ impl Fs {
                 return Err(FsError::TooManyLinks);
             }
             check_free(&tree, dir, &name)?;
-            let place = self.new_place(dir, name);
+            let place = self.new_place(dir, name.clone());
             self.execute(&mut tree, OpKind::Link { ino, place })?;
             let inode = state::inode(&tree, ino)?.ok_or(FsError::NotFound)?;
             let stored = self.stored_bytes(&tree, ino, &inode)?;
-            (ino, inode, stored)
-        };
+            Ok((ino, inode, stored))
+        })?;
         Ok(self.entry_attr((ino, &inode), stored, true))
     }
 }

@@ -125,11 +125,13 @@ impl Fs {
     }
 
     fn tell_closed(&self, file: &OpenFile) -> Result<(), FsError> {
-        let mut state = file.state.lock();
-        match state.may_wait() {
-            true => Ok(()),
-            false => self.flush_state(file, &mut state),
-        }
+        self.awaiting_room(|| {
+            let mut state = file.state.lock();
+            match state.may_wait() {
+                true => Ok(()),
+                false => self.flush_state(file, &mut state),
+            }
+        })
     }
 
     /// The last descriptor of a handle is gone.

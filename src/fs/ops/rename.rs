@@ -122,11 +122,13 @@ impl Fs {
         if mode == RenameMode::Exchange {
             self.flush_before_rename(to_dir, &to_name)?;
         }
-        let from = (self.nodes.ino(dir), name.clone());
-        let into = (self.nodes.ino(to_dir), to_name);
-        self.files.with_open(|open| {
-            let mut tree = self.replica.tree();
-            self.rename_open(&mut tree, open, from, into, mode)
+        self.awaiting_room(|| {
+            let from = (self.nodes.ino(dir), name.clone());
+            let into = (self.nodes.ino(to_dir), to_name.clone());
+            self.files.with_open(|open| {
+                let mut tree = self.replica.tree();
+                self.rename_open(&mut tree, open, from, into, mode)
+            })
         })?;
         if let Some(to) = &to {
             self.drop_local(to);

@@ -15,7 +15,7 @@ impl Fs {
         }
         if self.options.durability == Durability::Local {
             let file = Arc::clone(&self.files.handle(handle)?.file);
-            if let Some(edits) = self.note_edits(&file)? {
+            if let Some(edits) = self.awaiting_room(|| self.note_edits(&file))? {
                 // Names and attributes that were changed since are in operations.
                 let operations = self.committed.last().1;
                 self.journal

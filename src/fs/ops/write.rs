@@ -2,7 +2,7 @@ use crate::core::Fs;
 use crate::error::FsError;
 use crate::file::OpenFile;
 use crate::types::HandleId;
-use skrin_base::limits::FILE_LEN_MAX;
+use skrin_base::limits::{BLOCK_LEN, FILE_LEN_MAX};
 
 /// Room in the journal below which writers may have to wait: two of its files.
 const HEADROOM: u64 = 128 << 20;
@@ -33,18 +33,31 @@ impl Fs {
         if end.is_none_or(|end| end > FILE_LEN_MAX) {
             return Err(FsError::TooLarge);
         }
+        let (mut at, mut rest) = (offset, data);
+        self.awaiting_room(|| self.write_on(file, &mut at, &mut rest))
+    }
+
+    /// Writes what is left, `rest` at `at`, which come along block by block: whoever finds no room goes on from there.
+    fn write_on(&self, file: &OpenFile, at: &mut u64, rest: &mut &[u8]) -> Result<(), FsError> {
         loop {
             let mut state = file.state.lock();
             let missing = state
                 .content
-                .missing_for_write(file.ino.0, offset, data.len())?;
+                .missing_for_write(file.ino.0, *at, rest.len())?;
             if let Some(missing) = missing {
                 drop(state);
                 self.bring(file, missing)?;
                 continue;
             }
             self.with_sealer(file, &mut state, |s, sealer| {
-                s.content.write(offset, data, sealer)
+                while !rest.is_empty() {
+                    let from = (*at % BLOCK_LEN as u64) as usize;
+                    let (part, after) = rest.split_at(rest.len().min(BLOCK_LEN - from));
+                    s.content.write(*at, part, sealer)?;
+                    *at += part.len() as u64;
+                    *rest = after;
+                }
+                Ok(())
             })?;
             state.mtime = Some(state.written_at(self.now()));
             return self.relieve(file, &mut state);
@@ -65,13 +78,14 @@ impl Fs {
             return Ok(true);
         }
         let handle = self.files.handle(handle)?;
-        let missing = {
-            let state = handle.file.state.lock();
-            state
-                .content
-                .missing_for_write(handle.file.ino.0, offset, len)
-        };
-        Ok(!self.is_congested() && !matches!(missing, Ok(Some(_))))
+        if self.is_congested() {
+            return Ok(false);
+        }
+        let state = handle.file.state.lock();
+        let missing = state
+            .content
+            .missing_for_write(handle.file.ino.0, offset, len);
+        Ok(!matches!(missing, Ok(Some(_))))
     }
 
     /// Whether the journal is nearly full, so that storing a block may have to wait for the storage to catch up.

@@ -1,4 +1,5 @@
 use super::*;
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use tempfile::TempDir;
 
 const SEGMENT: SegmentId = SegmentId([0xcd; 16]);
@@ -58,4 +59,36 @@ fn a_range_replaces_those_inside_it_and_is_not_written_twice() {
     drop(again);
     let smaller = DiskCache::open(dir.path().to_owned(), 100, false).unwrap();
     assert_eq!(smaller.index.lock().total, 0, "a lower bound holds at once");
+}
+
+#[test]
+fn a_part_of_the_cache_that_cannot_be_read_is_done_without() {
+    let dir = TempDir::new().unwrap();
+    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20, false).unwrap();
+    cache.put(SEGMENT, 0..10, &[1; 900]);
+    drop(cache);
+    // Directories deeper than a path may be long: they have to be made step by step, and not even root can list the last ones.
+    let name = "n".repeat(200);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut last = open(dir.path(), flags, Mode::empty()).unwrap();
+    for _ in 0..25 {
+        mkdirat(&last, name.as_str(), Mode::RWXU).unwrap();
+        last = openat(&last, name.as_str(), flags, Mode::empty()).unwrap();
+    }
+    let again = DiskCache::open(dir.path().to_owned(), 1 << 20, false).unwrap();
+    assert_eq!(again.index.lock().total, 900 + HEADER_LEN as u64);
+}
+
+#[test]
+fn a_table_that_somebody_removed_is_not_called_here_once_it_was_missed() {
+    let dir = TempDir::new().unwrap();
+    let cache = DiskCache::open(dir.path().to_owned(), 1 << 20, false).unwrap();
+    cache.put_table(SEGMENT, &[1; 100]);
+    assert!(cache.has_table(SEGMENT));
+    std::fs::remove_file(cache.path(SEGMENT, Kind::Table)).unwrap();
+    assert_eq!(cache.table(SEGMENT), None);
+    assert!(!cache.has_table(SEGMENT));
+    // So it can be kept again.
+    cache.put_table(SEGMENT, &[2; 100]);
+    assert_eq!(cache.table(SEGMENT), Some(vec![2; 100]));
 }

@@ -1,7 +1,7 @@
 use super::reading::wait_for;
 use super::*;
-use crate::journal::Finding;
-use crate::journal::Lsn;
+use crate::journal::record::{FILE_HEADER_LEN, FileId, Framing, Record};
+use crate::journal::{Finding, Lsn};
 use skrin_storage::fault::{Failure, Rule};
 use skrin_storage::{ErrorKind, Verb};
 use std::path::Path;
@@ -172,6 +172,171 @@ async fn a_segment_that_was_begun_and_never_filled_is_given_up() {
     assert_eq!(publish(&store).await.len(), 1);
 }
 
+/// Flips a byte in each record of the last log of which that is so.
+fn damage(world: &World, is: impl Fn(&Record<'_>) -> bool) {
+    let path = last_log(world);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let framing = Framing {
+        key: &LocalKey::from_bytes([3; 32]),
+        vault: world.config.vault,
+        file: FileId::parse(name).unwrap(),
+    };
+    let (mut at, mut damaged) = (FILE_HEADER_LEN, vec![]);
+    while let Some(parsed) = framing.parse(&bytes, at) {
+        if is(&parsed.record().unwrap()) {
+            damaged.push(at + 40);
+        }
+        at = parsed.payload.end;
+    }
+    assert!(!damaged.is_empty());
+    damaged.into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(&path, bytes).unwrap();
+}
+
+/// Some blocks that no commit names, and the proof that the journal had them on stable storage.
+fn write_synced(store: &DataStore) -> Written {
+    let blocks = (0..5).map(|n| (write(store, n, 5000), 5000)).collect();
+    store.journal().sync_all().unwrap();
+    store.journal().append_op(1, b"x", None).unwrap();
+    store.journal().sync_all().unwrap();
+    Written {
+        blocks,
+        infos: HashMap::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_whose_beginning_is_damaged_keeps_its_blocks_and_is_published() {
+    for with_the_number in [false, true] {
+        let world = World::new();
+        let store = world.open();
+        let mut written = write_synced(&store);
+        drop(store);
+        damage(&world, |record| match record {
+            Record::Begin { .. } => true,
+            Record::Reserve { .. } => with_the_number,
+            _ => false,
+        });
+        let (store, replay) = world.open_replay();
+        assert!(
+            matches!(&replay.findings[..], [Finding::Corrupt { .. }]),
+            "{:?}",
+            replay.findings
+        );
+        written.check(&store, 0..5).await;
+        let next = write(&store, 9, 10);
+        assert_ne!(next.segment, written.blocks[0].0.segment);
+        written.infos = publish(&store).await;
+        assert_eq!(written.infos.len(), 2);
+        let store = world.open();
+        assert!(store.undeclared().is_empty());
+        written.check(&store, 0..5).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_whose_beginning_is_damaged_is_put_again_byte_for_byte_if_it_was_put() {
+    let world = World::new();
+    let store = world.open();
+    let mut written = write_synced(&store);
+    let put = store.make_durable(&store.undeclared()).await.unwrap();
+    let before = world.storage.snapshot();
+    store.journal().append_op(2, b"y", None).unwrap();
+    store.journal().sync_all().unwrap();
+    drop(store);
+    damage(&world, |record| matches!(record, Record::Begin { .. }));
+    let store = world.open();
+    written.check(&store, 0..5).await;
+    written.infos = publish(&store).await;
+    assert_eq!(written.the_info(), put[0].get());
+    assert_eq!(world.storage.snapshot(), before);
+    written.check(&world.open(), 0..5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_before_a_crash_and_damaged_since_is_put_again_from_the_journal() {
+    let world = World::new();
+    let store = world.open();
+    let mut written = write_synced(&store);
+    let ids = store.undeclared();
+    let put = store.make_durable(&ids).await.unwrap();
+    store.journal().sync_all().unwrap();
+    drop(store);
+    let (info, name) = (put[0].get(), object_name(ids[0]).unwrap());
+    let honest = world.storage.peek(&name).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = honest.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let damaged = [
+        flipped(3),
+        flipped(16 + 2 * 5028 + 77),
+        flipped(info.table_offset as usize - 1),
+        [&honest[..], &[0; 100]].concat(),
+        honest[..1000].to_vec(),
+        vec![],
+    ];
+    for (n, bytes) in damaged.into_iter().enumerate() {
+        world.storage.tamper(&name, Some(bytes.into()));
+        let store = world.open();
+        let again = store.make_durable(&ids).await.unwrap();
+        assert_eq!(again[0].get(), info, "{n}");
+        assert_eq!(world.storage.peek(&name).unwrap(), honest, "{n}");
+        store.journal().sync_all().unwrap();
+    }
+    // One whose table does not open may be of another life.
+    let bytes = Bytes::from(flipped(info.table_offset as usize + 5));
+    world.storage.tamper(&name, Some(bytes.clone()));
+    let store = world.open();
+    let refused = store.make_durable(&ids).await;
+    assert!(
+        matches!(refused, Err(DataError::Integrity { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(world.storage.peek(&name).unwrap(), bytes);
+    written.check(&store, 0..5).await;
+    world.storage.tamper(&name, Some(honest));
+    written.infos = publish(&store).await;
+    written.check(&world.open(), 0..5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_only_copy_of_a_block_that_the_journal_lost_is_not_put_at_stake() {
+    let world = World::new();
+    let store = world.open();
+    let written = write_synced(&store);
+    let ids = store.undeclared();
+    store.make_durable(&ids).await.unwrap();
+    store.journal().append_op(2, b"y", None).unwrap();
+    store.journal().sync_all().unwrap();
+    drop(store);
+    damage(&world, |r| matches!(r, Record::Block { slot: 2, .. }));
+    let name = object_name(ids[0]).unwrap();
+    let honest = world.storage.peek(&name).unwrap();
+    let mut bytes = honest.to_vec();
+    bytes[16 + 77] ^= 1;
+    let bytes = Bytes::from(bytes);
+    world.storage.tamper(&name, Some(bytes.clone()));
+    let store = world.open();
+    let refused = store.make_durable(&ids).await;
+    assert!(
+        matches!(refused, Err(DataError::Integrity { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(world.storage.peek(&name).unwrap(), bytes);
+    written.check(&store, [0, 1, 3, 4]).await;
+    drop(store);
+    // Where nothing else is wrong it is taken as it is.
+    world.storage.tamper(&name, Some(honest.clone()));
+    let store = world.open();
+    let infos = publish(&store).await;
+    assert_eq!(world.storage.peek(&name).unwrap(), honest);
+    let written = Written { infos, ..written };
+    written.check(&world.open(), 0..5).await;
+}
+
 /// Damages the block's record, which is the last one with a payload.
 fn cut_after_begin(path: &Path) {
     let bytes = std::fs::read(path).unwrap();
@@ -301,8 +466,8 @@ impl Model {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restored_backup_takes_the_segment_that_its_later_life_put_and_puts_nothing_over_it() {
+/// A storage that has what a later life put, and the journal of a backup that was made before. The block that both have, and the declaration.
+async fn restored() -> (World, BlockRef, SegmentInfo) {
     let world = World::new();
     let store = world.open();
     let first = write(&store, 1, 5000);
@@ -310,18 +475,66 @@ async fn a_restored_backup_takes_the_segment_that_its_later_life_put_and_puts_no
     let (log, backup) = (last_log(&world), std::fs::read(last_log(&world)).unwrap());
     let second = write(&store, 2, 6000);
     assert_eq!(first.segment, second.segment);
-    let infos = publish(&store).await;
+    let info = publish(&store).await.remove(&first.segment).unwrap();
     drop(store);
     std::fs::remove_dir_all(log.parent().unwrap()).unwrap();
     std::fs::create_dir(log.parent().unwrap()).unwrap();
     std::fs::write(&log, backup).unwrap();
+    (world, first, info)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_takes_the_segment_that_its_later_life_put_and_puts_nothing_over_it() {
+    let (world, first, info) = restored().await;
     // Twice: the first life after it notes another end of the segment in its journal.
     for _ in 0..2 {
         let store = world.open();
         let before = world.storage.snapshot();
         let durable = store.make_durable(&[first.segment]).await.unwrap();
-        assert_eq!(durable[0].get(), &infos[&first.segment]);
+        assert_eq!(durable[0].get(), &info);
         assert_eq!(world.storage.snapshot(), before);
         store.journal().sync_all().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_of_a_later_life_that_is_damaged_is_not_taken_for_what_the_journal_has() {
+    let (world, first, info) = restored().await;
+    let name = object_name(info.id).unwrap();
+    let mut bytes = world.storage.peek(&name).unwrap().to_vec();
+    bytes[16 + 77] ^= 1;
+    world.storage.tamper(&name, Some(bytes.into()));
+    let store = world.open();
+    let before = world.storage.snapshot();
+    let refused = store.make_durable(&[first.segment]).await;
+    assert!(
+        matches!(refused, Err(DataError::Integrity { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(world.storage.snapshot(), before);
+    let got = store.read(vec![request(first, None, 1)]).await.remove(0);
+    assert_eq!(&*got.unwrap(), plain(1, 5000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_reads_puts_nothing_that_waits_in_the_journal() {
+    let mut world = World::new();
+    let store = world.open();
+    let mut written = write_synced(&store);
+    drop(store);
+    let log = last_log(&world);
+    world.config.read_only = true;
+    let store = world.open();
+    written.check(&store, 0..5).await;
+    let refused = store.make_durable(&store.undeclared()).await;
+    assert!(matches!(refused, Err(DataError::Invalid(_))), "{refused:?}");
+    // What would be put would be put in the background.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.counts(), Counts::default());
+    assert_eq!(last_log(&world), log);
+    drop(store);
+    world.config.read_only = false;
+    let store = world.open();
+    written.infos = publish(&store).await;
+    written.check(&world.open(), 0..5).await;
 }

@@ -392,3 +392,32 @@ async fn remembered_blocks_are_answered_from_memory() {
     store.remember(written.blocks[0].0, &plain(0, 4096));
     assert_eq!(&*store.cached(&written.request(0)).unwrap(), plain(0, 4096));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_block_keeps_none_of_the_others_from_being_kept() {
+    let world = World::new();
+    let written = Written::new(&world.open(), 20, 4096).await;
+    let world = world.with_disk_cache(64 << 20);
+    let info = Arc::new(written.the_info().clone());
+    let name = object_name(info.id).unwrap();
+    let honest = world.storage.peek(&name).unwrap();
+    let mut bytes = honest.to_vec();
+    bytes[16 + 7 * 4124] ^= 1;
+    world.storage.tamper(&name, Some(bytes.into()));
+    let store = world.open();
+    let (all, bad): (Range<u32>, Range<u32>) = (0..20, 7..8);
+    let (all, bad) = (std::slice::from_ref(&all), std::slice::from_ref(&bad));
+    for _ in 0..2 {
+        let kept = store.keep(Arc::clone(&info), all).await;
+        assert!(
+            matches!(kept, Err(DataError::Integrity { slot: Some(7), .. })),
+            "{kept:?}"
+        );
+        assert_eq!(store.absent(info.id, all), bad);
+    }
+    world.storage.tamper(&name, Some(honest));
+    store.keep(Arc::clone(&info), all).await.unwrap();
+    assert_eq!(store.absent(info.id, all), []);
+    world.storage.tamper(&name, None);
+    written.check(&store, 0..20).await;
+}

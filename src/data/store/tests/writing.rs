@@ -176,6 +176,19 @@ async fn what_waits_for_a_slow_storage_leaves_memory_and_stays_readable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn memory_of_a_segment_that_is_released_meanwhile_is_given_back_once() {
+    let world = World::new();
+    let store = world.open();
+    let at = write(&store, 1, 5000);
+    store.journal().sync_all().unwrap();
+    // Whoever makes room has listed it before it is released.
+    let listed = Arc::clone(&store.inner.pending.lock()[&at.segment]);
+    store.release(0, &[at.segment]).unwrap();
+    assert_eq!(listed.drop_memory(store.journal().written()), 0);
+    assert_eq!(store.inner.in_memory.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_journal_is_said_to_the_writer_and_empties_by_uploading() {
     let mut world = World::new();
     world.journal_bytes = 20 << 20;
