@@ -5,6 +5,7 @@ use skrin_fs::{Cause, Fs, FsError, Kind};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::past::{Below, rfc3339, text};
+use crate::people::Owners;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -37,6 +38,8 @@ pub(crate) struct Conflict {
     pub device: String,
     /// The first digits of that device's id.
     pub device_id: String,
+    /// Whose device it is; nothing where the control records do not say.
+    pub person: Option<String>,
     /// The copy.
     pub copy: Side,
     /// What it is a copy of; nothing if that is gone.
@@ -53,6 +56,8 @@ pub(crate) struct Side {
     pub mtime: String,
     /// The device that made the contents.
     pub device: String,
+    /// Whose device it is, likewise.
+    pub person: Option<String>,
     /// The change that made the contents, as `skrin history` names it.
     pub version: String,
 }
@@ -78,8 +83,8 @@ fn short(id: skrin_base::DeviceId) -> String {
     id.to_string().chars().take(8).collect()
 }
 
-impl From<skrin_fs::Side> for Side {
-    fn from(side: skrin_fs::Side) -> Self {
+impl Side {
+    fn new(side: skrin_fs::Side, owners: &Owners) -> Self {
         let kind = match side.kind {
             Kind::File => "file",
             Kind::Dir => "directory",
@@ -93,13 +98,14 @@ impl From<skrin_fs::Side> for Side {
             size: side.size,
             mtime: rfc3339(side.mtime),
             device: side.device,
+            person: owners.get(&version.device).cloned(),
             version: format!("{}:{}", short(version.device), version.counter),
         }
     }
 }
 
-impl From<skrin_fs::Conflict> for Conflict {
-    fn from(conflict: skrin_fs::Conflict) -> Self {
+impl Conflict {
+    fn new(conflict: skrin_fs::Conflict, owners: &Owners) -> Self {
         let cause = match conflict.cause {
             Cause::Written => "written",
             Cause::Made => "made",
@@ -113,8 +119,9 @@ impl From<skrin_fs::Conflict> for Conflict {
             time: rfc3339(conflict.time),
             device: conflict.device,
             device_id: short(conflict.op.device),
-            copy: conflict.copy.into(),
-            document: conflict.document.map(Side::from),
+            person: owners.get(&conflict.op.device).cloned(),
+            copy: Side::new(conflict.copy, owners),
+            document: conflict.document.map(|side| Side::new(side, owners)),
         }
     }
 }
@@ -123,18 +130,20 @@ impl From<skrin_fs::Conflict> for Conflict {
 ///
 /// # Errors
 /// `Absent`; those of the local cache.
-pub(crate) fn list(fs: &Fs, below: &Below) -> Outcome<Vec<Conflict>> {
-    let conflicts = fs.conflicts(below)?;
-    Ok(conflicts.into_iter().map(Conflict::from).collect())
+pub(crate) fn list(fs: &Fs, below: &Below, owners: &Owners) -> Outcome<Vec<Conflict>> {
+    let conflicts = fs.conflicts(below)?.into_iter();
+    Ok(conflicts
+        .map(|conflict| Conflict::new(conflict, owners))
+        .collect())
 }
 
 /// Answers for a mount.
 ///
 /// # Errors
 /// `Absent` for what is not there or no conflict copy; `Busy` for what is open or changed meanwhile.
-pub(crate) fn answer(fs: &Fs, request: &Request) -> Outcome<Answer> {
+pub(crate) fn answer(fs: &Fs, request: &Request, owners: &Owners) -> Outcome<Answer> {
     match request {
-        Request::List { below } => list(fs, below).map(Answer::Listed),
+        Request::List { below } => list(fs, below, owners).map(Answer::Listed),
         Request::Keep { path: chosen } => {
             let kept = fs.keep(chosen).map_err(failure)?;
             Ok(Answer::Kept(Kept {

@@ -81,6 +81,20 @@ impl Pending {
     }
 }
 
+/// How much of what is not on the storage finds room on this machine. With `--json` these names are a stable interface: fields are added,
+/// never renamed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Room {
+    /// Bytes that the journal takes.
+    pub journal_bytes: u64,
+    /// Bytes from which on new contents wait.
+    pub journal_limit: u64,
+    /// Changes of files and directories that may wait for the storage.
+    pub operations_limit: u64,
+    /// Calls of programs, and of the kernel for them, that wait for room now.
+    pub waiting: u64,
+}
+
 /// What `gc` did. With `--json` these names are a stable interface: fields are added, never renamed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Collected {
@@ -154,6 +168,9 @@ pub(crate) struct Status {
     pub online: Option<bool>,
     /// What is not on the storage yet.
     pub pending: Pending,
+    /// Room for it.
+    #[serde(default)]
+    pub room: Room,
     /// Bytes in the encrypted cache on the local disk.
     pub cache_bytes: u64,
     /// Bytes of contents fetched from the storage since it was mounted.
@@ -622,6 +639,11 @@ mod tests {
                 reader: false,
                 online: None,
                 pending: Pending::default(),
+                room: Room {
+                    journal_bytes: 5,
+                    waiting: 3,
+                    ..Room::default()
+                },
                 cache_bytes: 0,
                 fetched_bytes: 0,
                 memory_bytes: 0,
@@ -701,6 +723,24 @@ mod tests {
     fn answers(point: &Path) -> bool {
         let answer = ask(point, &Request::Status, &mut |_| {}).unwrap();
         matches!(answer, Some(Answer::Status(_)))
+    }
+
+    #[test]
+    fn a_status_says_how_much_room_there_is_also_that_of_an_older_mount() {
+        let status = serde_json::to_value(Fake.status()).unwrap();
+        assert_eq!(
+            status["room"],
+            serde_json::json!({
+                "journal_bytes": 5,
+                "journal_limit": 0,
+                "operations_limit": 0,
+                "waiting": 3,
+            })
+        );
+        let mut older = status;
+        older.as_object_mut().unwrap().remove("room");
+        let older: Status = serde_json::from_value(older).unwrap();
+        assert_eq!(older.room, Room::default());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use skrin_storage::{BadName, ErrorKind, ObjectName, Prefix, Store, StoreError};
 use crate::exit::{Failure, Outcome};
 use crate::finding::{Finding, Kind};
 use crate::lost::Lost;
+use crate::mend::{Attempt, mend};
 use crate::progress::Counter;
 use crate::session::Layers;
 
@@ -263,9 +264,21 @@ impl<'a> Fsck<'a> {
             let Some(mut flaws) = self.look(layers, info, &reads, is_named).await? else {
                 continue;
             };
-            let mended = match flaws.is_empty() {
-                true => Mended::Whole,
+            let attempt = match flaws.is_empty() {
+                true => Attempt::Ended(Mended::Whole),
                 false => self.mend(layers, info).await?,
+            };
+            let mended = match attempt {
+                Attempt::Ended(mended) => mended,
+                // What lies there may be something else by now, or even what must.
+                Attempt::Failed(error) => match self.look(layers, info, &reads, is_named).await? {
+                    Some(again) if again.is_empty() => Mended::PutAgain,
+                    again => {
+                        flaws = again.unwrap_or(flaws);
+                        flaws.iter_mut().for_each(|flaw| flaw.stays(&error));
+                        Mended::NoTable
+                    }
+                },
             };
             if mended == Mended::PutAgain {
                 for mut flaw in std::mem::take(&mut flaws) {
@@ -334,10 +347,10 @@ impl<'a> Fsck<'a> {
     }
 
     /// Puts a segment again if that is wanted and can be done.
-    async fn mend(&self, layers: &Layers, info: &Arc<SegmentInfo>) -> Outcome<Mended> {
+    async fn mend(&self, layers: &Layers, info: &Arc<SegmentInfo>) -> Outcome<Attempt> {
         match &self.spare {
-            Some(spare) => Ok(layers.data.mend_segment(Arc::clone(info), spare).await?),
-            None => Ok(Mended::NoTable),
+            Some(spare) => Ok(mend(&layers.data, info, spare).await?),
+            None => Ok(Attempt::Ended(Mended::NoTable)),
         }
     }
 
@@ -363,6 +376,14 @@ struct Flawed {
     finding: Finding,
     /// Whether contents cannot be read because of it.
     hurts: bool,
+}
+
+impl Flawed {
+    /// Says why it was not put again.
+    fn stays(&mut self, error: &DataError) {
+        let what = &self.finding.what;
+        self.finding.what = format!("{what}; it cannot be put again: {error}");
+    }
 }
 
 fn wrong_length(name: &ObjectName, info: &SegmentInfo, len: u64) -> Finding {

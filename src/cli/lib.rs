@@ -18,6 +18,7 @@ mod left_out;
 mod log;
 mod lost;
 mod machine;
+mod mend;
 mod mirror;
 mod mount_point;
 mod mount_table;

@@ -20,7 +20,9 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::invitations::{Invitations, Open};
 use crate::machine::{OsEntropy, SystemClock};
 use crate::past::rfc3339;
-use crate::people::{self, Answer, Ended, Ends, Invited, Member, REMOVED, Request, role_name};
+use crate::people::{
+    self, Answer, Ended, Ends, Invited, Member, Owners, REMOVED, Request, role_name,
+};
 
 /// How often requests of those who were invited are looked for: seldom once an invitation is old.
 const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
@@ -35,8 +37,24 @@ pub(crate) struct People {
     runtime: Handle,
     /// One change at a time.
     turn: tokio::sync::Mutex<()>,
-    /// When the next membership ends that is this person's to end, as far as is known.
-    next_end: Mutex<Option<Timestamp>>,
+    known: Mutex<Known>,
+}
+
+/// What is kept of the room that was read last.
+pub(crate) struct Known {
+    /// When the next membership ends that is this person's to end.
+    next_end: Option<Timestamp>,
+    owners: Owners,
+}
+
+impl Known {
+    /// Of a room, for who may do what this officer may.
+    pub(crate) fn of(room: &Room, officer: &Officer) -> Self {
+        Self {
+            next_end: next_end(room, officer),
+            owners: people::owners(&room.state),
+        }
+    }
 }
 
 /// What it is made of.
@@ -54,7 +72,7 @@ impl People {
     /// Begins to act, with the room as it was opened.
     pub(crate) fn new(
         parts: PeopleParts,
-        next_end: Option<Timestamp>,
+        known: Known,
         (fs, replica): (&Arc<Fs>, Arc<Replica>),
     ) -> Self {
         Self {
@@ -63,8 +81,13 @@ impl People {
             fs: Arc::downgrade(fs),
             runtime: Handle::current(),
             turn: tokio::sync::Mutex::new(()),
-            next_end: Mutex::new(next_end),
+            known: Mutex::new(known),
         }
+    }
+
+    /// Whose devices there are, as far as is known.
+    pub(crate) fn owners(&self) -> Owners {
+        self.known.lock().owners.clone()
     }
 
     fn place(&self) -> Place<'_> {
@@ -77,7 +100,7 @@ impl People {
 
     /// Makes the mount judge and seal by what was just read.
     async fn adopt(&self, room: Room) -> Outcome {
-        *self.next_end.lock() = next_end(&room, &self.parts.officer);
+        *self.known.lock() = Known::of(&room, &self.parts.officer);
         let keys = Arc::new(room.keys);
         Ok(self.replica.set_control(room.roster, keys).await?)
     }
@@ -291,7 +314,7 @@ impl People {
                 looked = Instant::now();
                 self.let_in(&open).await;
             }
-            let next = *self.next_end.lock();
+            let next = self.known.lock().next_end;
             if next.is_some_and(|end| end <= SystemClock.now())
                 && ended.is_none_or(|ended| ended.elapsed() >= OVER)
             {
@@ -376,7 +399,7 @@ fn ends<'a>(room: &'a Room, officer: &Officer) -> impl Iterator<Item = (PersonId
 }
 
 /// When the next of them ends.
-pub(crate) fn next_end(room: &Room, officer: &Officer) -> Option<Timestamp> {
+fn next_end(room: &Room, officer: &Officer) -> Option<Timestamp> {
     ends(room, officer).map(|(_, until)| until).min()
 }
 

@@ -1,7 +1,8 @@
 //! What is asked of a mount about people and devices, and how it is answered.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use skrin_base::ids::{DeviceId, PersonId};
 use skrin_vault::record::{Recipient, RecoveryPurpose, SignerRef};
 use skrin_vault::state::{AuditEntry, ControlState, What};
@@ -214,6 +215,19 @@ pub(crate) fn members(room: &Room, own: PersonId, device: Option<DeviceId>) -> V
         key(a).cmp(&key(b))
     });
     all
+}
+
+/// What the persons are called whose devices these are, those of devices that were revoked among them.
+pub(crate) type Owners = BTreeMap<DeviceId, String>;
+
+/// All that the control records name.
+pub(crate) fn owners(state: &ControlState) -> Owners {
+    let devices = state.devices.iter();
+    let owned = devices.filter_map(|(id, device)| {
+        let person = state.persons.get(&device.person)?;
+        Some((*id, person.name.as_str().to_owned()))
+    });
+    owned.collect()
 }
 
 fn machines(state: &ControlState, person: &PersonId, own: Option<DeviceId>) -> Vec<Machine> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use skrin_base::{Ino, VaultId};
 use skrin_vault::Device;
 
@@ -13,12 +14,28 @@ use crate::sealed::SealedFile;
 const PURPOSE: &str = "pins";
 
 /// The file `pins`.
-pub(crate) struct PinFile(SealedFile);
+pub(crate) struct PinFile {
+    file: SealedFile,
+    changing: Mutex<()>,
+}
 
 impl PinFile {
     /// The file in a state directory.
     pub(crate) fn new(state_dir: &Path, device: &Device, vault: VaultId) -> Arc<Self> {
-        Arc::new(Self(SealedFile::new(state_dir, PURPOSE, device, vault)))
+        let file = SealedFile::new(state_dir, PURPOSE, device, vault);
+        Arc::new(Self::of(file))
+    }
+
+    fn of(file: SealedFile) -> Self {
+        Self {
+            file,
+            changing: Mutex::default(),
+        }
+    }
+
+    /// To be held from before what is pinned is looked at until it is replaced: of two who do so at once the first would be undone.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
     }
 
     /// What is pinned; nothing where there is no file.
@@ -29,12 +46,12 @@ impl PinFile {
         let explained = |failure: Failure| {
             failure.remedy("delete it, mount, and pin again what this machine is to keep")
         };
-        let Some(plain) = self.0.load().map_err(explained)? else {
+        let Some(plain) = self.file.load().map_err(explained)? else {
             return Ok(BTreeSet::new());
         };
         let (numbers, rest) = plain.as_chunks::<8>();
         if !rest.is_empty() {
-            return Err(explained(self.0.damaged()));
+            return Err(explained(self.file.damaged()));
         }
         let inodes = numbers.iter().map(|n| Ino(u64::from_le_bytes(*n)));
         Ok(inodes.collect())
@@ -46,8 +63,8 @@ impl PinFile {
     /// A disk that cannot be written.
     pub(crate) fn store(&self, pins: &BTreeSet<Ino>) -> Outcome {
         let numbers: Vec<u8> = pins.iter().flat_map(|ino| ino.0.to_le_bytes()).collect();
-        let stored = self.0.store(&numbers);
-        stored.map_err(|e| Failure::io(self.0.path(), "cannot write it", &e))
+        let stored = self.file.store(&numbers);
+        stored.map_err(|e| Failure::io(self.file.path(), "cannot write it", &e))
     }
 }
 
@@ -61,17 +78,13 @@ mod tests {
     fn pins_come_back_and_what_is_no_list_of_them_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let key = LocalKey::from_bytes([1; 32]);
-        let pins = PinFile(SealedFile::with_key(
-            dir.path(),
-            PURPOSE,
-            key,
-            VaultId([1; 16]),
-        ));
+        let file = SealedFile::with_key(dir.path(), PURPOSE, key, VaultId([1; 16]));
+        let pins = PinFile::of(file);
         assert_eq!(pins.load().unwrap(), BTreeSet::new());
         let wanted = BTreeSet::from([Ino::ROOT, Ino(77), Ino(u64::MAX)]);
         pins.store(&wanted).unwrap();
         assert_eq!(pins.load().unwrap(), wanted);
-        pins.0.store(b"no list").unwrap();
+        pins.file.store(b"no list").unwrap();
         assert!(pins.load().is_err());
     }
 }

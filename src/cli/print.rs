@@ -1,7 +1,7 @@
 //! The one printer: names that others chose cannot move the cursor, colour the terminal or reverse the text.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use crate::exit::Failure;
 
@@ -28,35 +28,49 @@ impl fmt::Display for Shown<'_> {
 
 /// Prints one line of result on standard output: escaped for a terminal, raw on a pipe. A closed pipe is nobody's fault.
 pub(crate) fn line(text: impl fmt::Display) {
+    let _ = line_or_error(text);
+}
+
+/// The same for what is told only once.
+///
+/// # Errors
+/// Of standard output: nobody has read it then.
+pub(crate) fn line_or_error(text: impl fmt::Display) -> io::Result<()> {
     let text = text.to_string();
-    let mut out = std::io::stdout().lock();
-    let _ = if out.is_terminal() {
-        writeln!(out, "{}", Shown(&text))
+    let mut out = io::stdout().lock();
+    if out.is_terminal() {
+        writeln!(out, "{}", Shown(&text))?;
     } else {
-        writeln!(out, "{text}")
-    };
+        writeln!(out, "{text}")?;
+    }
+    out.flush()
 }
 
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl serde::Serialize) {
-    if let Ok(text) = serde_json::to_string(value) {
-        let _ = writeln!(std::io::stdout().lock(), "{text}");
-    }
+    let _ = json_or_error(value);
+}
+
+/// The same for what is told only once.
+///
+/// # Errors
+/// As [`line_or_error`].
+pub(crate) fn json_or_error(value: &impl serde::Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 /// Prints something that a person should know but that is no failure.
 pub(crate) fn note(text: impl fmt::Display) {
-    let _ = writeln!(
-        std::io::stderr().lock(),
-        "skrin: {}",
-        Shown(&text.to_string())
-    );
+    let _ = writeln!(io::stderr().lock(), "skrin: {}", Shown(&text.to_string()));
 }
 
 /// Prints why a command ended.
 pub(crate) fn failure(failure: &Failure) {
     let text = failure.to_string();
-    let mut err = std::io::stderr().lock();
+    let mut err = io::stderr().lock();
     let _ = writeln!(err, "skrin: error: {}", Shown(&text));
     if let Some(usage) = &failure.usage {
         let _ = writeln!(err, "\n{}", usage.trim());

@@ -21,6 +21,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::Kind;
 use crate::left_out;
 use crate::machine::{SystemClock, date};
+use crate::mend::{Attempt, mend};
 use crate::session::Layers;
 use crate::state_dir::SPARE;
 use crate::unlock::write_durably;
@@ -354,21 +355,30 @@ impl Scrub {
         }
         let (bytes, flaws) = looked;
         if !flaws.is_empty() && !self.was_given_back(info, &flaws)? {
-            let mended = match self.read_only {
-                true => Mended::NoTable,
-                false => {
-                    let spare = self.state_dir.join(SPARE);
-                    self.data.mend_segment(Arc::clone(info), &spare).await?
+            let object = segment_name(info);
+            match self.mend(info).await? {
+                Attempt::Ended(Mended::Whole) => {}
+                Attempt::Ended(mended) => {
+                    for (kind, what) in flaws {
+                        self.found(kind, object.clone(), what, mended == Mended::PutAgain);
+                    }
                 }
-            };
-            if mended != Mended::Whole {
-                let object = segment_name(info);
-                for (kind, what) in flaws {
-                    self.found(kind, object.clone(), what, mended == Mended::PutAgain);
+                Attempt::Failed(error) => {
+                    for (kind, what) in flaws {
+                        let what = format!("{what}; it cannot be put again: {error}");
+                        self.found(kind, object.clone(), what, false);
+                    }
                 }
             }
         }
         self.looked_at(bytes, Some(info.id)).await
+    }
+
+    async fn mend(&self, info: &Arc<SegmentInfo>) -> Result<Attempt, Stop> {
+        match self.read_only {
+            true => Ok(Attempt::Ended(Mended::NoTable)),
+            false => Ok(mend(&self.data, info, &self.state_dir.join(SPARE)).await?),
+        }
     }
 
     /// Reads a segment from the storage, without keys of files: how many bytes, and what is wrong with it.

@@ -26,7 +26,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::invitations::Invitations;
 use crate::mount_point::{self, MountPoint};
-use crate::officer::{People, PeopleParts, next_end};
+use crate::officer::{Known, People, PeopleParts};
 use crate::pins::PinFile;
 use crate::rollbacks::{self, Accepted};
 use crate::scrub::Scrub;
@@ -44,6 +44,8 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 const STALLED: Duration = Duration::from_secs(30);
 /// What to do about an upload that fails.
 const NOTHING_LOST: &str = "nothing is lost: it is tried again while the vault is mounted, and `skrin unmount --now` leaves it in the journal";
+/// The same of the time that is kept, when it is to be another.
+const NOTED: &str = "it is noted here, and holds as soon as it is on the storage, which is tried again while the vault is mounted";
 /// How long a mount may be in use for a moment: by a program between fork and exec, by who looks through /proc, by an indexer.
 const BUSY_PATIENCE: Duration = Duration::from_secs(2);
 /// The same where nobody can be seen who uses it.
@@ -249,7 +251,7 @@ fn mount(
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
     let people = people_parts(plan, (&unlocked, &device), &store, &state)?;
-    let next_end = next_end(&room, &people.officer);
+    let known = Known::of(&room, &people.officer);
     let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
@@ -279,7 +281,7 @@ fn mount(
     warn(&layers, fresh, say);
     let key_memory = harden::lock_memory();
     let fs = file_system(plan, &mut layers, answered, pinned)?;
-    let people = People::new(people, next_end, (&fs, Arc::clone(&layers.replica)));
+    let people = People::new(people, known, (&fs, Arc::clone(&layers.replica)));
     let people = follow(runtime, plan, people, &fs);
     runtime.spawn(Arc::clone(&people).read_copies(mirror::open(state.path())?));
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
@@ -683,17 +685,26 @@ impl Mounted {
     /// Returns when everything is on the storage, or with the reason why nothing moves. The attempt itself goes on then.
     fn upload(&self, progress: &mut (dyn FnMut(Pending) + Send)) -> Outcome {
         let first = self.left();
-        let done = self.start_upload()?;
-        let (mut last, mut moved) = (first, Instant::now());
+        let done = self.patiently(|fs| fs.sync(|_| {}), progress);
+        // Where nothing was pending, nobody was asked.
+        if done.is_ok() && !first.is_nothing() {
+            self.uploaded.store(true, Ordering::Relaxed);
+        }
+        done.map_err(|failure| failure.remedy(NOTHING_LOST))
+    }
+
+    /// Does what waits for uploads as long as it takes, or returns with the reason why nothing moves. The attempt itself goes on then.
+    fn patiently(
+        &self,
+        work: impl FnOnce(&Fs) -> Result<(), FsError> + Send + 'static,
+        progress: &mut (dyn FnMut(Pending) + Send),
+    ) -> Outcome {
+        let mut last = self.left();
+        let done = self.begin(work)?;
+        let mut moved = Instant::now();
         loop {
             match done.recv_timeout(LOOK) {
-                Ok(result) => {
-                    // Where nothing was pending, nobody was asked.
-                    if result.is_ok() && !first.is_nothing() {
-                        self.uploaded.store(true, Ordering::Relaxed);
-                    }
-                    return result.map_err(|e| Failure::from(e).remedy(NOTHING_LOST));
-                }
+                Ok(result) => return Ok(result?),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Failure::new(
                         Exit::Other,
@@ -710,16 +721,24 @@ impl Mounted {
             if moved.elapsed() > STALLED
                 && let Some(error) = self.fs.status().pending.last_error
             {
-                return Err(Failure::new(Exit::Unreachable, error).remedy(NOTHING_LOST));
+                return Err(Failure::new(Exit::Unreachable, error));
             }
         }
     }
 
     fn start_upload(&self) -> Outcome<Receiver<Result<(), FsError>>> {
+        self.begin(|fs| fs.sync(|_| {}))
+    }
+
+    /// Begins on a thread of its own what waits for uploads.
+    fn begin(
+        &self,
+        work: impl FnOnce(&Fs) -> Result<(), FsError> + Send + 'static,
+    ) -> Outcome<Receiver<Result<(), FsError>>> {
         let fs = Arc::clone(&self.fs);
         let (done, result) = channel();
         let upload = move || {
-            let _ = done.send(fs.sync(|_| {}));
+            let _ = done.send(work(&fs));
         };
         let started = std::thread::Builder::new()
             .name("upload".into())

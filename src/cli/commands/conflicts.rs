@@ -10,6 +10,7 @@ use crate::commands::sync::{senseless, settle, silent};
 use crate::conflicts::{Answer, Conflict, Kept, Request, Side, list};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::past::{Found, find, local};
+use crate::people::owners;
 use crate::reader::Target;
 use crate::{control, print};
 
@@ -61,6 +62,7 @@ fn of_vault(vault: &str, unlock: &UnlockArgs) -> Outcome<Vec<Conflict>> {
     let runtime = super::runtime()?;
     let target = runtime.block_on(Target::open(vault, unlock))?;
     let (mut layers, _dir) = runtime.block_on(target.layers())?;
+    let room = runtime.block_on(target.unlocked.load_room(&*target.store))?;
     let _context = runtime.enter();
     let fs = layers.file_system(FsOptions {
         read_only: true,
@@ -68,7 +70,7 @@ fn of_vault(vault: &str, unlock: &UnlockArgs) -> Outcome<Vec<Conflict>> {
         poll_interval: None,
         ..FsOptions::default()
     })?;
-    list(&fs, &Vec::new())
+    list(&fs, &Vec::new(), &owners(&room.state))
 }
 
 fn choose(args: &KeepArgs) -> Outcome {
@@ -120,8 +122,12 @@ fn side(what: &str, side: &Side) -> String {
         "file" => HumanBytes(side.size).to_string(),
         kind => kind.to_owned(),
     };
+    let whose = match &side.person {
+        Some(person) => format!(" ({person})"),
+        None => String::new(),
+    };
     format!(
-        "    {what}: {size}, changed {} by {}",
+        "    {what}: {size}, changed {} by {}{whose}",
         local(&side.mtime),
         side.device
     )

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, RawMode, Timespec, Timestamps, Uid, XattrFlags};
 use serde::Serialize;
+use skrin_base::limits::BLOCK_LEN;
 use skrin_base::{Ino, Timestamp};
-use skrin_fs::{Attr, Fs, FsError, FsOptions, Kind, NodeId, OpenMode, Seek};
+use skrin_fs::{Attr, Fs, FsError, FsOptions, HandleId, Kind, NodeId, OpenMode, Seek};
 
 use crate::args::ExportArgs;
 use crate::exit::{Exit, Failure, Outcome};
@@ -23,7 +25,7 @@ use crate::session::Layers;
 use crate::{machine, print};
 
 /// Bytes read at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: u64 = 1 << 20;
 /// Entries listed at a time.
 const BATCH: usize = 1000;
 
@@ -163,6 +165,62 @@ struct Export {
     root: bool,
 }
 
+/// A file that is being written.
+struct Writing<'a> {
+    path: &'a Path,
+    file: &'a File,
+    handle: HandleId,
+    gaps: Vec<Gap>,
+}
+
+/// Bytes that cannot be read, and why.
+struct Gap {
+    bytes: Range<u64>,
+    why: String,
+}
+
+impl Writing<'_> {
+    /// Of a segment that is gone every block says the same: that is told once.
+    fn leave_out(&mut self, bytes: Range<u64>, error: &FsError) {
+        let why = error.to_string();
+        match self.gaps.last_mut() {
+            Some(last) if last.bytes.end == bytes.start && last.why == why => {
+                last.bytes.end = bytes.end;
+            }
+            _ => self.gaps.push(Gap { bytes, why }),
+        }
+    }
+}
+
+impl Gap {
+    fn text(&self, path: &Path) -> String {
+        let (from, len) = (self.bytes.start, self.bytes.end - self.bytes.start);
+        format!(
+            "{}: {len} bytes from {from} on: {}",
+            path.display(),
+            self.why
+        )
+    }
+}
+
+/// Whether single blocks are at fault, so that others beside them may be whole.
+fn is_of_blocks(error: &FsError) -> bool {
+    match error {
+        FsError::Lost { .. } => true,
+        FsError::Data(error) => error.is_about_the_object(),
+        _ => false,
+    }
+}
+
+/// The parts of these bytes that lie in one block each.
+fn blocks_of(bytes: &Range<u64>) -> Vec<Range<u64>> {
+    let len = BLOCK_LEN as u64;
+    let blocks = bytes.start / len..bytes.end.div_ceil(len);
+    blocks
+        .map(|n| bytes.start.max(n * len)..bytes.end.min((n + 1) * len))
+        .collect()
+}
+
 impl Export {
     fn new(fs: Arc<Fs>) -> Self {
         Self {
@@ -291,49 +349,60 @@ impl Export {
     fn file(&mut self, attr: &Attr, path: &Path, file: &File) -> Outcome {
         file.set_len(attr.size)
             .map_err(|e| Failure::io(path, "cannot write it", &e))?;
-        let handle = self.fs.open_node(attr.node, OpenMode::default())?;
-        let result = self.contents(attr, path, file, handle);
-        self.fs.release(handle)?;
+        let mut copy = Writing {
+            path,
+            file,
+            handle: self.fs.open_node(attr.node, OpenMode::default())?,
+            gaps: Vec::new(),
+        };
+        let result = self.contents(attr.size, &mut copy);
+        for gap in &copy.gaps {
+            self.note(gap.text(path));
+        }
+        self.damaged += u64::from(!copy.gaps.is_empty());
+        self.fs.release(copy.handle)?;
         result
     }
 
-    fn contents(
-        &mut self,
-        attr: &Attr,
-        path: &Path,
-        file: &File,
-        handle: skrin_fs::HandleId,
-    ) -> Outcome {
+    fn contents(&mut self, size: u64, copy: &mut Writing<'_>) -> Outcome {
         let mut at = 0;
-        let mut whole = true;
-        while at < attr.size {
-            at = match self.fs.seek(handle, at, Seek::Data) {
+        while at < size {
+            at = match self.fs.seek(copy.handle, at, Seek::Data) {
                 Ok(data) => data,
                 Err(FsError::NoMoreData) => break,
                 Err(error) => return Err(error.into()),
             };
-            let end = self.fs.seek(handle, at, Seek::Hole)?;
+            let end = self.fs.seek(copy.handle, at, Seek::Hole)?;
             while at < end {
-                let len = PIECE.min((end - at) as usize);
-                match self.fs.read(handle, at, len) {
-                    Ok(bytes) => {
-                        let written = file.write_all_at(&bytes, at);
-                        written.map_err(|e| Failure::io(path, "cannot write it", &e))?;
-                        self.bytes += bytes.len() as u64;
-                    }
-                    Err(error) if error.is_transient() => return Err(error.into()),
-                    Err(error) => {
-                        whole = false;
-                        self.note(format!(
-                            "{}: {len} bytes from {at} on: {error}",
-                            path.display()
-                        ));
-                    }
-                }
-                at += len as u64;
+                let to = end.min(at + PIECE);
+                self.piece(at..to, copy)?;
+                at = to;
             }
         }
-        self.damaged += u64::from(!whole);
+        Ok(())
+    }
+
+    /// Copies a piece; one that cannot be read as a whole block by block, as what is good is not left out with what is not.
+    fn piece(&mut self, bytes: Range<u64>, copy: &mut Writing<'_>) -> Outcome {
+        let len = (bytes.end - bytes.start) as usize;
+        match self.fs.read(copy.handle, bytes.start, len) {
+            Ok(read) => {
+                let written = copy.file.write_all_at(&read, bytes.start);
+                written.map_err(|e| Failure::io(copy.path, "cannot write it", &e))?;
+                self.bytes += read.len() as u64;
+            }
+            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) => {
+                let blocks = blocks_of(&bytes);
+                if blocks.len() == 1 || !is_of_blocks(&error) {
+                    copy.leave_out(bytes, &error);
+                    return Ok(());
+                }
+                for block in blocks {
+                    self.piece(block, copy)?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -406,5 +475,20 @@ fn timespec(time: Timestamp) -> Timespec {
     Timespec {
         tv_sec: time.0.div_euclid(1_000_000_000),
         tv_nsec: time.0.rem_euclid(1_000_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_divided_where_blocks_end() {
+        let len = BLOCK_LEN as u64;
+        assert_eq!(blocks_of(&(0..len)).len(), 1);
+        assert_eq!(blocks_of(&(5..len + 7)), [5..len, len..len + 7]);
+        let whole = blocks_of(&(3 * len..3 * len + PIECE));
+        assert_eq!(whole.len(), 16);
+        assert_eq!(whole.last(), Some(&(18 * len..19 * len)));
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::init::untold;
 use super::member::ask_at;
 use crate::args::InviteArgs;
 use crate::commands::sync::senseless;
@@ -42,17 +43,20 @@ pub(crate) fn run(args: &InviteArgs) -> Outcome {
             .and_then(|()| file.sync_all())
             .map_err(|e| Failure::io(path, "cannot write the invitation", &e))?;
     }
-    if args.json {
-        print::json(&invited);
-        return Ok(());
-    }
-    match &args.output {
-        Some(path) => print::line(format!(
+    let told = match (args.json, &args.output) {
+        (true, _) => print::json_or_error(&invited),
+        (false, Some(path)) => print::line_or_error(format!(
             "the invitation for {} is in {}",
             invited.name,
             path.display()
         )),
-        None => print::line(&invited.invitation),
+        (false, None) => print::line_or_error(&invited.invitation),
+    };
+    if let (Err(error), None) = (told, &args.output) {
+        return Err(untold(&error).remedy("make another one: nobody has this one"));
+    }
+    if args.json {
+        return Ok(());
     }
     print::note(format!(
         "hand it to {} yourself, not over the storage: whoever has it can ask to be let in until {}; this mount lets the first one in who does",

@@ -11,7 +11,7 @@ use skrin_vault::{
 };
 use zeroize::Zeroizing;
 
-use super::init::{WordsFile, show, user};
+use super::init::{WordsFile, show, untold, user};
 use crate::args::JoinArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::machine::{OsEntropy, SystemClock};
@@ -42,7 +42,7 @@ struct Joined<'a> {
 ///
 /// # Errors
 /// `Usage` for an invitation that cannot be used, `Integrity` for an answer that is not what it must be, `Busy` where the words file
-/// exists.
+/// exists, `Other` where nobody can be told the words.
 pub(crate) fn run(args: &JoinArgs) -> Outcome {
     let invitation = Invitation::from_text(&read(&args.invitation)?)?;
     let address = args.vault.clone().or_else(|| invitation.place.clone());
@@ -106,7 +106,8 @@ impl Joining<'_> {
 
     async fn run(&self, invitation: Invitation) -> Outcome {
         let begun = self.begun()?;
-        let is_new = begun.is_none();
+        // Whether an earlier run has handed the words out.
+        let are_told = begun.is_some() && !self.is_untold();
         let (pending, passphrase, words_file) = match begun {
             Some((pending, passphrase)) => {
                 if pending.invitation().tag() != invitation.tag() {
@@ -119,18 +120,58 @@ impl Joining<'_> {
                         self.file.display()
                     )));
                 }
-                (pending, passphrase, None)
+                let kept = match are_told {
+                    true => None,
+                    false => self.hand_out(self.words_file()?, &pending)?,
+                };
+                (pending, passphrase, kept)
             }
             None => self.begin(invitation).await?,
         };
         pending.ask(&self.place()).await?;
         let joined = self.wait(&pending, &passphrase).await?;
+        // Before what has the words goes.
+        self.tell(&pending, (are_told, joined), words_file)?;
         if joined {
             std::fs::remove_file(self.file)
                 .map_err(|e| Failure::io(self.file, "cannot remove it", &e))?;
         }
-        self.tell(&pending, (is_new, joined), words_file);
         Ok(())
+    }
+
+    /// There as long as nobody may have seen the words of what was begun: under `--json` without a file they are told at the end only, and
+    /// a run may be stopped before.
+    fn untold_file(&self) -> PathBuf {
+        self.file.with_extension("untold")
+    }
+
+    fn is_untold(&self) -> bool {
+        self.untold_file().try_exists().unwrap_or(true)
+    }
+
+    /// Notes that the words are with somebody. Where that fails they are told once more.
+    fn are_told_now(&self) {
+        let _ = std::fs::remove_file(self.untold_file());
+    }
+
+    fn words_file(&self) -> Outcome<Option<WordsFile<'_>>> {
+        let path = self.args.words_file.as_deref();
+        path.map(WordsFile::create).transpose()
+    }
+
+    /// Writes the words where that was asked for, else shows them; in which file they are. Under `--json` they are told at the end instead.
+    fn hand_out(&self, file: Option<WordsFile<'_>>, pending: &Pending) -> Outcome<Option<PathBuf>> {
+        let words = pending.words();
+        let kept = file.and_then(|file| file.keep(&words));
+        match (kept, self.args.json) {
+            (None, true) => write_durably(&self.untold_file(), &[])?,
+            (Some(_), _) => self.are_told_now(),
+            (None, false) => {
+                show(&words).map_err(|failure| failure.remedy("try again, with --words-file"))?;
+                self.are_told_now();
+            }
+        }
+        Ok(kept.map(Path::to_owned))
     }
 
     /// An earlier run of this command that did not come to its end.
@@ -156,22 +197,18 @@ impl Joining<'_> {
         invitation.require_valid(&SystemClock)?;
         let text = secret::new_passphrase(self.args.passphrase_file.as_deref())?;
         let passphrase = Zeroizing::new(text.expose().to_owned());
-        let words_file = self.args.words_file.as_deref();
-        let words_file = words_file.map(WordsFile::create).transpose()?;
+        let words_file = self.words_file()?;
         let mut options = JoinOptions::new(&self.args.name.clone().unwrap_or_else(user));
         options.passphrase = Some(passphrase.clone());
         let pending = join_request(&self.place(), invitation, &options).await?;
-        // Before they are kept: whoever goes on later does not show them again.
-        let kept = words_file.and_then(|file| file.keep(&pending.words()));
-        if kept.is_none() && !self.args.json {
-            show(&pending.words());
-        }
-        // Before anything is asked for: keys that nobody has any more are let in for nothing.
         if let Some(dir) = self.file.parent() {
             state_dir::make_private(dir)?;
         }
+        // Before they are kept: whoever goes on later does not show them again.
+        let kept = self.hand_out(words_file, &pending)?;
+        // Before anything is asked for: keys that nobody has any more are let in for nothing.
         write_durably(self.file, pending.to_file())?;
-        Ok((pending, passphrase, kept.map(Path::to_owned)))
+        Ok((pending, passphrase, kept))
     }
 
     /// Whether the answer came, and everything is done.
@@ -197,21 +234,36 @@ impl Joining<'_> {
         }
     }
 
-    fn tell(&self, pending: &Pending, (is_new, joined): (bool, bool), words_file: Option<PathBuf>) {
+    /// Says how it stands.
+    ///
+    /// # Errors
+    /// `Other` where the words are to be told and cannot be: the same command tells them again.
+    fn tell(
+        &self,
+        pending: &Pending,
+        (are_told, joined): (bool, bool),
+        words_file: Option<PathBuf>,
+    ) -> Outcome {
         let vault_id = pending.invitation().anchor.vault.to_string();
         let vault = self.store.place();
         if self.args.json {
             let words = pending.words();
             // An earlier run has written them into the file.
-            let are_kept = words_file.is_some() || (!is_new && self.args.words_file.is_some());
-            print::json(&Joined {
+            let are_kept = words_file.is_some() || (are_told && self.args.words_file.is_some());
+            let said = print::json_or_error(&Joined {
                 vault,
                 vault_id,
                 joined,
                 words: (!are_kept).then_some(words.as_str()),
                 words_file: words_file.map(|path| path.display().to_string()),
             });
-            return;
+            match said {
+                Err(error) if !are_kept => {
+                    return Err(untold(&error).remedy("the same command tells it again"));
+                }
+                _ => self.are_told_now(),
+            }
+            return Ok(());
         }
         if let Some(path) = words_file {
             print::line(format!("the twelve words are in {}", path.display()));
@@ -222,5 +274,6 @@ impl Joining<'_> {
             ),
             false => "asked to be let in; the same command goes on when you are".to_owned(),
         });
+        Ok(())
     }
 }

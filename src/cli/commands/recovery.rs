@@ -8,7 +8,7 @@ use serde::Serialize;
 use skrin_vault::RecoveryKey;
 use zeroize::Zeroizing;
 
-use super::init::{WordsFile, rows};
+use super::init::{WordsFile, rows, tell_once, untold};
 use super::member::{address_of, ask_at, qr_lines};
 use crate::args::{RecoveryVerb, UnlockArgs};
 use crate::exit::{Exit, Failure, Outcome};
@@ -100,7 +100,9 @@ fn enable((vault, unlock): (&str, &UnlockArgs), name: &str, paper: &Paper<'_>) -
     // To safety first: what nobody has would be a member for nothing.
     let files = paper.keep(&texts)?;
     if files.is_empty() && !paper.json {
-        paper.show(&texts)?;
+        paper
+            .show(&texts)
+            .map_err(|failure| failure.remedy("nothing was changed in the vault"))?;
     }
     let name = paper.name(name);
     runtime
@@ -114,11 +116,11 @@ fn enable((vault, unlock): (&str, &UnlockArgs), name: &str, paper: &Paper<'_>) -
                 .remedy("the words or shares open nothing: destroy them, and try again")
         })?;
     // Whatever comes now: these words count.
-    paper.tell(&key, &name, &texts, &files);
+    let told = paper.tell(&key, &name, &texts, &files);
     if let Some(mount) = &mount {
         ask_at(mount, Request::Refresh)?;
     }
-    Ok(())
+    told
 }
 
 impl Paper<'_> {
@@ -163,34 +165,42 @@ impl Paper<'_> {
     }
 
     fn show(&self, texts: &[Zeroizing<String>]) -> Outcome {
-        print::line("");
-        print::line(match self.division {
+        let about = match self.division {
             None => "The recovery key. It is shown only now: write it down, and lock it away."
                 .to_owned(),
             Some((needed, count)) => format!(
                 "The {count} shares of the recovery key, any {needed} of which are needed. They are shown only now: give each to somebody else."
             ),
-        });
+        };
+        let mut lines = vec![String::new(), about];
         for (number, text) in (1..).zip(texts) {
-            print::line("");
+            lines.push(String::new());
             if self.division.is_some() {
-                print::line(format!("Share {number}:"));
+                lines.push(format!("Share {number}:"));
             }
-            rows(text).into_iter().for_each(print::line);
+            lines.extend(rows(text));
             if self.qr {
-                qr_lines(text)?.into_iter().for_each(print::line);
+                lines.extend(qr_lines(text)?);
             }
         }
-        print::line("");
-        Ok(())
+        lines.push(String::new());
+        tell_once(lines)
     }
 
-    fn tell(&self, key: &RecoveryKey, name: &str, texts: &[Zeroizing<String>], files: &[PathBuf]) {
+    /// # Errors
+    /// `Other` where the words are to be told and cannot be.
+    fn tell(
+        &self,
+        key: &RecoveryKey,
+        name: &str,
+        texts: &[Zeroizing<String>],
+        files: &[PathBuf],
+    ) -> Outcome {
         let (needed, shares) = self.division.unwrap_or((1, 1));
         if self.json {
             let words = files.is_empty();
             let words = words.then(|| texts.iter().map(|text| text.as_str()).collect());
-            print::json(&Enabled {
+            let said = print::json_or_error(&Enabled {
                 person: key.person().to_string(),
                 name,
                 needed,
@@ -198,7 +208,11 @@ impl Paper<'_> {
                 files: files.iter().map(|f| f.display().to_string()).collect(),
                 words,
             });
-            return;
+            return match said {
+                Err(error) if files.is_empty() => Err(untold(&error)
+                    .remedy("nobody has the key: take it away again with `skrin member remove`")),
+                _ => Ok(()),
+            };
         }
         for file in files {
             print::line(format!(
@@ -213,6 +227,7 @@ impl Paper<'_> {
         print::line(format!(
             "\u{201c}{name}\u{201d} reads everything in the vault from now on, and all members see that it does; try it: skrin recovery drill"
         ));
+        Ok(())
     }
 }
 

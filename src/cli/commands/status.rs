@@ -5,7 +5,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use super::pin::summary;
 use super::sync::{mount_of, silent};
 use crate::args::StatusArgs;
-use crate::control::{self, Answer, Request, Status};
+use crate::control::{self, Answer, Request, Room, Status};
 use crate::exit::Outcome;
 use crate::harden::KeyMemory;
 use crate::print;
@@ -38,6 +38,20 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
     Ok(())
 }
 
+/// How full the journal is, and whether anybody waits for it.
+fn room(room: &Room) -> String {
+    let (bytes, limit) = (
+        HumanBytes(room.journal_bytes),
+        HumanBytes(room.journal_limit),
+    );
+    let full = format!("{bytes} of {limit}");
+    match room.waiting {
+        0 => full,
+        1 => format!("{full}; a call waits for room, until the storage takes more"),
+        n => format!("{full}; {n} calls wait for room, until the storage takes more"),
+    }
+}
+
 fn show(status: &Status) {
     let field =
         |name: &str, value: &dyn std::fmt::Display| print::line(format!("  {name:<11}{value}"));
@@ -63,6 +77,7 @@ fn show(status: &Status) {
             ),
         ),
     }
+    field("journal", &room(&status.room));
     field("cache", &HumanBytes(status.cache_bytes));
     if !status.pinned.paths.is_empty() {
         field("pinned", &summary(&status.pinned));
@@ -101,5 +116,23 @@ fn show(status: &Status) {
     }
     for error in &status.errors {
         field("error", error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_room_is_told() {
+        let mut full = Room {
+            journal_bytes: 1 << 30,
+            journal_limit: 1 << 30,
+            ..Room::default()
+        };
+        assert_eq!(room(&full), "1.00 GiB of 1.00 GiB");
+        full.waiting = 2;
+        let told = room(&full);
+        assert!(told.contains("2 calls wait for room"), "{told}");
     }
 }

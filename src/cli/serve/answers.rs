@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use skrin_base::Ino;
 use skrin_fs::Shutdown;
 
-use super::{Event, Mounted};
-use crate::control::{self, LaneStatus, Pending, PinReport, Served};
+use super::{Event, Mounted, NOTED};
+use crate::control::{self, LaneStatus, Pending, PinReport, Room, Served};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::{conflicts, machine, mount_point, past, people, scrub};
 
@@ -41,6 +41,12 @@ impl Served for Mounted {
                 (None, None) => self.info.answered,
             },
             pending: self.left(),
+            room: Room {
+                journal_bytes: fs.room.journal_bytes,
+                journal_limit: fs.room.journal_limit,
+                operations_limit: fs.room.operations_limit,
+                waiting: fs.room.waiting,
+            },
             cache_bytes: self.info.cache.as_deref().map_or(0, bytes_below),
             fetched_bytes: self.data.counters().fetched_bytes,
             memory_bytes: resident(),
@@ -70,7 +76,11 @@ impl Served for Mounted {
 
     fn retention(&self, set: Option<u64>) -> Outcome<u64> {
         if let Some(seconds) = set {
-            self.fs.set_retention(seconds)?;
+            let set = self.patiently(move |fs| fs.set_retention(seconds), &mut |_| {});
+            set.map_err(|failure| match failure.exit {
+                Exit::Unreachable => failure.remedy(NOTED),
+                _ => failure,
+            })?;
         }
         Ok(self.fs.retention()?)
     }
@@ -83,6 +93,10 @@ impl Served for Mounted {
     }
 
     fn collect(&self) -> Outcome<control::Collected> {
+        // With a bound for a storage that does not answer; a read-only mount has nothing to upload, and is refused below.
+        if !self.info.read_only {
+            self.upload(&mut |_| {})?;
+        }
         let done = self.fs.collect()?;
         Ok(control::Collected {
             mount_point: self.info.point.path().display().to_string(),
@@ -108,7 +122,7 @@ impl Served for Mounted {
     }
 
     fn conflicts(&self, request: &conflicts::Request) -> Outcome<conflicts::Answer> {
-        conflicts::answer(&self.fs, request)
+        conflicts::answer(&self.fs, request, &self.people.owners())
     }
 
     fn people(&self, request: &people::Request) -> Outcome<people::Answer> {
@@ -137,6 +151,7 @@ impl Served for Mounted {
                 "this vault lies in a folder of this machine: everything in it is here already",
             ));
         };
+        let _changing = file.changing();
         let mut pins = self.fs.pins();
         for ino in inodes.iter().map(|n| Ino(*n)) {
             let known = if pinned {
