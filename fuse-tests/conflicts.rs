@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::harness::{Mount, Run, Vault, command, wait_for};
+use crate::people::Team;
 use crate::storages::On;
 
 const BEFORE: &str = "what both know";
@@ -30,6 +31,19 @@ fn listed(vault: &Vault, args: &[&str], place: &Path) -> Vec<Value> {
 
 fn keep(vault: &Vault, path: &Path) -> (i32, String) {
     vault.skrin(&["conflicts", "keep"]).arg(path).code()
+}
+
+/// The second of now, as times begin in answers.
+fn second() -> String {
+    let date = command("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%S"])
+        .output_ok();
+    date.trim().to_owned()
+}
+
+fn is_between(time: &Value, from: &str, to: &str) -> bool {
+    let second = &time.as_str().unwrap()[..from.len()];
+    from <= second && second <= to
 }
 
 /// A document that is edited at home, and saved again and again on a train.
@@ -63,7 +77,9 @@ fn in_conflict(vault: &Vault) -> (Mount<'_>, Mount<'_>) {
 #[test]
 fn a_document_saved_on_a_train_and_at_home_is_one_conflict_and_is_settled_by_one_command() {
     let vault = Vault::new(On::Local);
+    let begun = second();
     let (home, train) = in_conflict(&vault);
+    let over = second();
     let [one] = &listed(&vault, &[], home.path())[..] else {
         panic!("{:?}", listed(&vault, &[], home.path()))
     };
@@ -76,6 +92,17 @@ fn a_document_saved_on_a_train_and_at_home_is_one_conflict_and_is_settled_by_one
     let host = command("uname").arg("-n").output_ok();
     let named = format!("report (conflict, {}, ", host.trim());
     assert!(one["path"].as_str().unwrap().contains(&named), "{one}");
+    let mut members = vault.skrin(&["member", "list", "--json"]);
+    let anna = members.arg(home.path()).output_ok();
+    let anna: Value = serde_json::from_str(&anna).unwrap();
+    for who in [one, &one["copy"], &one["document"]] {
+        assert_eq!(who["device"], host.trim(), "{one}");
+        assert_eq!(who["person"], anna["name"], "{one}");
+    }
+    let (copied, written) = (&one["copy"]["mtime"], &one["document"]["mtime"]);
+    for time in [&one["time"], copied, written] {
+        assert!(is_between(time, &begun, &over), "{begun} {over} {one}");
+    }
     assert_eq!(
         fs::read_to_string(&copy).unwrap(),
         "version 3 from the train"
@@ -93,6 +120,8 @@ fn a_document_saved_on_a_train_and_at_home_is_one_conflict_and_is_settled_by_one
     assert_eq!(listed(&vault, &[], &home.join("Documents")).len(), 1);
     let text = vault.skrin(&["conflicts"]).arg(train.path()).output_ok();
     assert!(text.contains("saved or moved over"), "{text}");
+    let whose = format!("by {} ({})", host.trim(), anna["name"].as_str().unwrap());
+    assert_eq!(text.matches(&whose).count(), 2, "{text}");
 
     let document = home.join("Documents/report.docx");
     let open = OpenOptions::new().append(true).open(&document).unwrap();
@@ -149,4 +178,37 @@ fn of_a_document_that_is_kept_the_copy_goes_and_a_read_only_mount_chooses_nothin
     assert_eq!(fs::read_to_string(&document).unwrap(), ANNAS);
     assert_eq!(fs::read_dir(home.join("Documents")).unwrap().count(), 1);
     home.unmount();
+}
+
+/// Their devices have one name here, as they are one machine.
+#[test]
+fn of_a_conflict_between_two_people_each_side_names_who_made_it() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    save(&anna.join("report"), BEFORE);
+    anna.sync();
+    team.bring(&anna, "bea", "editor");
+    team.mount("bea", "bea").unmount();
+    let mut offline = team.mount_command("bea", "bea");
+    offline.arg("--offline").output_ok();
+    let bea = Mount::adopt(&team.vault, team.vault.point("bea"));
+    save(&bea.join("report"), "what Bea wrote on a train");
+    bea.unmount_with(&["--now"]);
+    save(&anna.join("report"), ANNAS);
+    anna.sync();
+    let bea = team.mount("bea", "bea");
+    bea.sync();
+    wait_for("the copy to come", || anna.status()["conflicts"] == 1);
+    let members = team.members(&anna);
+    let own = members.iter().find(|member| member["own"] == true).unwrap();
+    for mount in [&anna, &bea] {
+        let [one] = &listed(&team.vault, &[], mount.path())[..] else {
+            panic!("{:?}", listed(&team.vault, &[], mount.path()))
+        };
+        assert_eq!(one["person"], "bea", "{one}");
+        assert_eq!(one["copy"]["person"], "bea", "{one}");
+        assert_eq!(one["document"]["person"], own["name"], "{one}");
+    }
+    bea.unmount();
+    anna.unmount();
 }

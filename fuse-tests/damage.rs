@@ -107,15 +107,42 @@ fn verify_names_the_object_of_every_kind_that_was_changed(on: On) {
     let mut dice = Dice(32);
     for (kind, is_kind) in KINDS {
         let found = names(&vault, is_kind);
-        assert!(!found.is_empty(), "there is no {kind}");
+        let mut left_over = orphans(&vault, kind, found.len());
         // On a server one of each kind: it is the same code that judges the bytes.
-        for name in found.iter().take(if on == On::Local { 3 } else { 1 }) {
+        let tried = if on == On::Local { 3 } else { 1 };
+        let mut named = 0;
+        for name in &found {
+            if named == tried {
+                break;
+            }
+            if left_over > 0 && !is_proposed(&vault, name) {
+                left_over -= 1;
+                continue;
+            }
             let undo = flip(&vault, name, dice.roll() as usize % (1 << 30));
             verify_names(&vault, kind, name);
             undo();
+            named += 1;
         }
+        assert!(named > 0, "there is no {kind}");
     }
     vault.verify_clean();
+}
+
+/// How many of those of a kind that are there are nobody's: what was put of a checkpoint that was interrupted, which `verify` does not read.
+fn orphans(vault: &Vault, kind: &str, found: usize) -> usize {
+    let counted = match kind {
+        "page" => "pages",
+        "checkpoint" => "checkpoints",
+        _ => return 0,
+    };
+    let said = vault
+        .skrin(&["verify", &vault.address(), "--json", "--words-file"])
+        .arg(vault.words_file())
+        .output_ok();
+    let summary = said.lines().last().unwrap();
+    let summary: serde_json::Value = serde_json::from_str(summary).unwrap();
+    found - summary[counted].as_u64().unwrap() as usize
 }
 
 /// What became of something in the vault.
@@ -330,7 +357,7 @@ fn act<'a>(
     }
     match changed {
         Some(changed) => vault.storage.replace(name, &changed),
-        None => std::fs::remove_file(vault.storage.local().join(name)).unwrap(),
+        None => vault.storage.remove(name),
     }
     Some(move || vault.storage.replace(name, &before))
 }

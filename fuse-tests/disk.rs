@@ -233,6 +233,7 @@ impl Disks {
             pending: (0..disks).map(|_| Vec::new()).collect(),
             events,
             next: 0,
+            cuts: 0,
             dir,
         }
     }
@@ -265,6 +266,8 @@ pub(crate) struct Recorded {
     /// Writes before `next` that were not.
     pending: Vec<Vec<usize>>,
     next: usize,
+    /// How often the power was cut.
+    cuts: usize,
     dir: TempDir,
 }
 
@@ -297,9 +300,16 @@ impl Recorded {
             }
             self.next += 1;
         }
+        let cut = self.cuts;
+        self.cuts += 1;
         let mut mounted = Vec::new();
         for disk in 0..self.durable.len() {
-            let image = self.dir.path().join(format!("cut-{disk}"));
+            let image = |cut: usize| self.dir.path().join(format!("cut-{cut}-{disk}"));
+            // Under a name of its own: a loop device lets go of its file a moment after it was unmounted.
+            if let Some(before) = cut.checked_sub(1) {
+                std::fs::remove_file(image(before)).unwrap();
+            }
+            let image = image(cut);
             command("cp")
                 .arg("--sparse=always")
                 .arg(self.dir.path().join(format!("durable-{disk}")))

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use crate::harness::{Run, Vault};
+use crate::harness::{Dice, Run, Vault};
 use crate::rsync::{assert_same, copy};
 use crate::storages::On;
 use crate::tree::small_tree;
@@ -67,6 +67,41 @@ fn what_the_target_cannot_take_is_named_and_the_rest_is_exported() {
         assert_eq!(std::fs::read_to_string(file).unwrap(), name);
     }
     assert!(!dest.join("a/device").exists());
+}
+
+/// A mebibyte is read at a time.
+#[test]
+fn of_a_file_with_bad_blocks_every_other_block_is_exported() {
+    const BLOCK: usize = 65_536;
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let body = Dice(91).bytes(2_000_000);
+    std::fs::write(mount.join("file"), &body).unwrap();
+    mount.unmount();
+    let objects = vault.storage.objects().into_iter();
+    let segments = objects.filter(|(name, _)| name.starts_with("segments/"));
+    let (segment, _) = segments.max_by_key(|(_, len)| *len).unwrap();
+    // In two blocks that are no neighbours.
+    let mut bytes = vault.storage.read(&segment);
+    for slot in [1, 3] {
+        bytes[16 + slot * (BLOCK + 28) + 500] ^= 1;
+    }
+    vault.storage.replace(&segment, &bytes);
+    let dest = vault.path("export");
+    let mut export = vault.skrin(&["export", &vault.address(), "--words-file"]);
+    let (code, said) = export.arg(vault.words_file()).arg(&dest).code();
+    assert_eq!(code, 5, "{said}");
+    let back = std::fs::read(dest.join("file")).unwrap();
+    assert_eq!(back.len(), body.len());
+    let pairs = body.chunks(BLOCK).zip(back.chunks(BLOCK)).enumerate();
+    let left_out: Vec<_> = pairs.filter(|(_, (was, is))| was != is).collect();
+    assert_eq!(left_out.len(), 2, "{said}");
+    for (n, (_, is)) in left_out {
+        assert!(is.iter().all(|byte| *byte == 0), "block {n}");
+        let told = format!("file: {} bytes from {} on: ", is.len(), n * BLOCK);
+        assert!(said.contains(&told), "{told:?} is not in {said}");
+    }
+    assert!(said.contains("1 files are not whole"), "{said}");
 }
 
 crate::on_every_storage! { an_export_is_the_tree; }

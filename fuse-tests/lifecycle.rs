@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use crate::harness::{
     Dice, Mount, Run, Vault, command, files_below, is_alive, is_mounted, kill, wait_for,
@@ -179,6 +180,105 @@ fn without_its_server_a_vault_mounts_from_what_is_known_and_nobody_waits_for_eve
 }
 
 #[test]
+fn retention_and_gc_say_that_the_server_is_away_and_what_was_set_holds_when_it_is_back() {
+    let mut server = Server::start(Kind::Rclone).unwrap();
+    let vault = Vault::without_init(On::Local);
+    let address = server.vault_url("vault");
+    let env = server.env();
+    let words = vault.words_file();
+    let mut init = vault.skrin(&["init", &address, "--words-file"]);
+    init.envs(env.clone()).arg(&words).output_ok();
+    let mount = |device: &str| {
+        let point = vault.point(device);
+        let mut mount = vault.skrin(&["mount", &address, "--words-file"]);
+        mount.envs(env.clone()).arg(&words);
+        mount.arg("--state-dir").arg(vault.state(device));
+        mount.arg(&point).output_ok();
+        Mount::adopt(&vault, point)
+    };
+    let here = mount("a");
+    std::fs::write(here.join("file"), "x").unwrap();
+    here.sync();
+    server.kill();
+    for args in [&["retention", "7d"][..], &["gc"]] {
+        let mut command = vault.skrin(&args[..1]);
+        let (code, said) = command.arg(here.path()).args(&args[1..]).code();
+        assert_eq!(code, 4, "{args:?}: {said}");
+    }
+    server.restart().unwrap();
+    here.sync();
+    vault.skrin(&["gc"]).arg(here.path()).output_ok();
+    let there = mount("b");
+    for mount in [&here, &there] {
+        let mut retention = vault.skrin(&["retention", "--json"]);
+        let said = retention.arg(mount.path()).output_ok();
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["seconds"], 7 * 86_400, "{said}");
+    }
+    there.unmount();
+    here.unmount();
+}
+
+#[test]
+fn pins_that_are_set_at_the_same_time_are_all_kept() {
+    const FILES: usize = 24;
+    let vault = Vault::new(On::WebDav);
+    let mount = vault.mount("a");
+    let paths: Vec<_> = (0..FILES)
+        .map(|n| mount.join(format!("file-{n}")))
+        .collect();
+    for path in &paths {
+        std::fs::write(path, "kept").unwrap();
+    }
+    let pin = |path: &PathBuf| {
+        let mut pin = vault.skrin(&["pin", "--no-wait"]);
+        pin.arg(path).stdout(Stdio::null()).stderr(Stdio::null());
+        pin.spawn().unwrap()
+    };
+    let pinning: Vec<_> = paths.iter().map(pin).collect();
+    for mut child in pinning {
+        assert!(child.wait().unwrap().success());
+    }
+    let pinned = |mount: &Mount<'_>| {
+        let listed = mount.status()["pinned"]["paths"].clone();
+        listed.as_array().unwrap().len()
+    };
+    assert_eq!(pinned(&mount), FILES);
+    mount.unmount();
+    let mount = vault.mount("a");
+    assert_eq!(pinned(&mount), FILES);
+    mount.unmount();
+}
+
+/// As if nobody could read what a program says.
+pub(crate) fn on_a_full_disk(command: &mut Command) -> (i32, String) {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    command.stdout(full.unwrap()).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), said)
+}
+
+#[test]
+fn init_makes_no_vault_whose_words_cannot_be_shown() {
+    let plain: &[&str] = &[];
+    for options in [plain, &["--json"]] {
+        let vault = Vault::without_init(On::Local);
+        let mut init = vault.skrin(&["init", &vault.address()]);
+        let (code, said) = on_a_full_disk(init.args(options));
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("no vault was made"), "{said}");
+        assert!(!vault.storage.local().join("skrin.vault").exists());
+        // In a file they are somewhere.
+        let vault = Vault::without_init(On::Local);
+        let mut init = vault.skrin(&["init", &vault.address(), "--words-file"]);
+        let (code, said) = on_a_full_disk(init.arg(vault.words_file()).args(options));
+        assert_eq!(code, 0, "{said}");
+        vault.mount("a").unmount();
+    }
+}
+
+#[test]
 fn a_dead_mount_is_cleared_by_mount_and_by_unmount() {
     let vault = Vault::new(On::Local);
     let mount = vault.mount("a");
@@ -218,9 +318,11 @@ fn a_mount_that_is_in_use_for_a_moment_only_is_unmounted_all_the_same() {
     let vault = Vault::new(On::Local);
     let mount = vault.mount("a");
     std::fs::write(mount.join("file"), "x").unwrap();
+    // So that it is tried at once.
+    mount.sync();
     let held = std::fs::File::open(mount.join("file")).unwrap();
     let moment = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(std::time::Duration::from_millis(300));
         drop(held);
     });
     mount.unmount();

@@ -1,6 +1,7 @@
 //! Mounts as the administrator of a machine makes them: by mount(8) from /etc/fstab, with owners of his own, read-only for a
 //! while, stopped and woken up again. What would change this machine happens in a mount namespace that goes with its test.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -602,6 +603,144 @@ fn service_starts_and_stops(unit: &str) {
     let again = vault.mount("a");
     assert_eq!(std::fs::read(again.join("file")).unwrap(), b"written");
     again.unmount();
+}
+
+/// Where Homebrew puts what it makes, on today's Macs.
+const HOMEBREW: &str = "/opt/homebrew";
+
+/// A file that comes with the program. Those for Macs are read here, and what this machine can do of what they say is done.
+fn packaged(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging")
+        .join(name)
+}
+
+#[test]
+fn the_agent_for_launchd_is_a_property_list_whose_command_mounts_until_somebody_unmounts() {
+    const READ: &str = "import json, plistlib, sys
+with open(sys.argv[1], 'rb') as file:
+    print(json.dumps(plistlib.load(file, fmt=plistlib.FMT_XML)))";
+    let file = packaged("launchd/invalid.skrin.vault.plist");
+    let mut python = command("/usr/bin/python3");
+    let said = python.args(["-c", READ]).arg(&file).output_ok();
+    let agent: serde_json::Value = serde_json::from_str(&said).unwrap();
+    // As launchd.plist(5) writes them; one that it does not know launchd passes over in silence.
+    let mut keys: Vec<&String> = agent.as_object().unwrap().keys().collect();
+    keys.sort();
+    let expected = [
+        "EnvironmentVariables",
+        "ExitTimeOut",
+        "KeepAlive",
+        "Label",
+        "ProgramArguments",
+        "RunAtLoad",
+        "StandardErrorPath",
+        "ThrottleInterval",
+    ];
+    assert_eq!(keys, expected);
+    // By convention the name of the file.
+    let label = agent["Label"].as_str().unwrap();
+    assert_eq!(file.file_stem().unwrap(), label);
+    assert_eq!(agent["RunAtLoad"], true);
+    let again = serde_json::json!({ "SuccessfulExit": false });
+    assert_eq!(agent["KeepAlive"], again);
+    assert!(agent["ThrottleInterval"].as_u64().unwrap() > 0);
+    // SIGTERM uploads for half a minute.
+    assert!(agent["ExitTimeOut"].as_u64().unwrap() > 30);
+
+    let words = agent["ProgramArguments"].as_array().unwrap();
+    let words: Vec<&str> = words.iter().map(|word| word.as_str().unwrap()).collect();
+    let [program, options @ .., _, dir] = &words[..] else {
+        panic!("{words:?}")
+    };
+    let installed = Path::new(program).strip_prefix(HOMEBREW).unwrap();
+    let built = Path::new("bin").join(Path::new(SKRIN).file_name().unwrap());
+    assert_eq!(installed, built);
+    let secrets = agent["EnvironmentVariables"].as_object().unwrap();
+    let secrets: Vec<(&String, &serde_json::Value)> = secrets.iter().collect();
+    let [(variable, secret)] = &secrets[..] else {
+        panic!("{secrets:?}")
+    };
+    assert_eq!(*variable, "SKRIN_PASSPHRASE_FILE");
+    // launchd knows no `~`, and no variables.
+    let log = agent["StandardErrorPath"].as_str().unwrap();
+    for path in [*dir, log, secret.as_str().unwrap()] {
+        assert!(path.starts_with("/Users/anna/"), "{path}");
+    }
+    agent_mounts_until_somebody_unmounts(options);
+}
+
+/// What the command of the agent does here, with an address and a directory that there are.
+fn agent_mounts_until_somebody_unmounts(options: &[&str]) {
+    let vault = Vault::new(On::Local);
+    let dir = vault.path("Vault");
+    let mut agent = vault.skrin(options);
+    agent.arg(vault.address()).arg(&dir);
+    let agent = agent.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut agent = agent.spawn().unwrap();
+    let said = BufReader::new(agent.stdout.take().unwrap());
+    let mut lines = said.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("mounted")));
+    let mount = Mount::adopt(&vault, dir.clone());
+    std::fs::write(mount.join("file"), "written").unwrap();
+    assert!(agent.try_wait().unwrap().is_none(), "launchd has to see it");
+    mount.unmount();
+    // Not begun again.
+    assert!(agent.wait().unwrap().success());
+    let again = vault.mount("a");
+    assert_eq!(std::fs::read(again.join("file")).unwrap(), b"written");
+    again.unmount();
+}
+
+/// By its text: there is no Ruby among what the tests need.
+#[test]
+fn the_formula_for_homebrew_says_what_the_workspace_says_and_names_a_program_that_is_there() {
+    let formula = std::fs::read_to_string(packaged("homebrew/skrin.rb")).unwrap();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let workspace = std::fs::read_to_string(workspace).unwrap();
+    let repository = workspace
+        .lines()
+        .find_map(|line| line.strip_prefix("repository = "))
+        .unwrap()
+        .trim_matches('"');
+    let licenses: Vec<String> = env!("CARGO_PKG_LICENSE")
+        .split(" OR ")
+        .map(|name| format!("{name:?}"))
+        .collect();
+    let has = |line: &str| {
+        let has = formula.lines().any(|own| own.trim() == line);
+        assert!(has, "no line {line:?}");
+    };
+    // The class is looked for by the name of the file.
+    has("class Skrin < Formula");
+    has(&format!("homepage {repository:?}"));
+    has(&format!("license any_of: [{}]", licenses.join(", ")));
+    let head = format!("{repository}.git");
+    has(&format!("head {head:?}, branch: \"main\""));
+    // SQLCipher takes its ciphers from there.
+    for needed in [
+        "\"pkgconf\" => :build",
+        "\"rust\" => :build",
+        ":macos",
+        "\"openssl@3\"",
+    ] {
+        has(&format!("depends_on {needed}"));
+    }
+    // With --locked, and into the prefix.
+    has("system \"cargo\", \"install\", *std_cargo_args");
+    assert!(workspace.contains("[[bin]]\nname = \"skrin\"\n"));
+    let begins = ["class ", "def ", "test do"];
+    let blocks = formula.lines().map(str::trim);
+    let begun = blocks
+        .clone()
+        .filter(|line| begins.iter().any(|word| line.starts_with(word)));
+    assert_eq!(begun.count(), blocks.filter(|line| *line == "end").count());
+    // What its test runs.
+    let name = Path::new(SKRIN).file_name().unwrap().to_str().unwrap();
+    assert!(formula.contains(&format!("#{{bin}}/{name} --version")));
+    let said = command(SKRIN).arg("--version").output_ok();
+    let version = format!("{name} {}", env!("CARGO_PKG_VERSION"));
+    assert!(said.starts_with(&version), "{said}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Several people on one vault: invited, joined, removed.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Mount, Run, Vault, files_below, wait_for};
+use crate::harness::{Mount, Run, Vault, files_below, kill, wait_for};
+use crate::lifecycle::on_a_full_disk;
 use crate::storages::{On, unless_gone};
 
 /// A vault and those who share it. Each has a state directory and words of his own; nobody has those of another.
@@ -220,6 +221,86 @@ fn who_is_removed_while_writing_writes_and_reads_nothing_more_on_webdav() {
 #[test]
 fn who_is_removed_while_writing_writes_and_reads_nothing_more_on_s3() {
     who_is_removed_while_writing_writes_and_reads_nothing_more(On::S3);
+}
+
+/// Joins as Bea, without a file for the words.
+fn join_without_a_file(team: &Team, invitation: &Path, options: &[&str]) -> Command {
+    let mut join = team.vault.skrin(&["join"]);
+    join.arg(invitation).arg(team.vault.address());
+    join.arg("--state-dir").arg(team.vault.state("bea"));
+    join.args(options);
+    join
+}
+
+/// Whether Bea has keys that were made to join with.
+fn has_begun_to_join(team: &Team) -> bool {
+    let files = files_below(&team.vault.state("bea")).into_iter();
+    let mut names = files.filter_map(|file| file.file_name()?.to_str().map(str::to_owned));
+    names.any(|name| name.starts_with("joining-") && !name.contains('.'))
+}
+
+/// The words in rows as they are shown: each behind its number.
+fn shown_words(text: &str) -> Vec<&str> {
+    let is_number = |token: &str| {
+        let number = token.strip_suffix('.');
+        number.is_some_and(|number| number.parse::<u8>().is_ok())
+    };
+    let tokens: Vec<&str> = text.split_whitespace().collect();
+    let pairs = tokens.windows(2).filter(|pair| is_number(pair[0]));
+    pairs.map(|pair| pair[1]).collect()
+}
+
+#[test]
+fn who_was_stopped_while_joining_is_shown_the_words_by_the_next_run_and_then_no_more() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    let invitation = team.invite(&anna, "bea", "editor");
+    // So nobody answers.
+    anna.unmount();
+    let join = |options: &[&str]| join_without_a_file(&team, &invitation, options);
+    let mut waiting = join(&["--json"]);
+    waiting.stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = waiting.spawn().unwrap();
+    wait_for("the keys to be made", || has_begun_to_join(&team));
+    kill(child.id(), "TERM");
+    let stopped = child.wait_with_output().unwrap();
+    assert!(stopped.stdout.is_empty(), "{stopped:?}");
+    let text = join(&["--no-wait"]).output_ok();
+    let words = shown_words(&text);
+    assert_eq!(words.len(), 12, "{text}");
+    let again = join(&["--no-wait"]).output_ok();
+    assert!(shown_words(&again).is_empty(), "{again}");
+    // They are the words.
+    std::fs::write(team.words("bea"), words.join(" ")).unwrap();
+    let anna = team.mount("anna", "anna");
+    join(&[]).output_ok();
+    let bea = team.mount("bea", "bea");
+    assert_eq!(team.role(&bea, "bea"), "editor");
+    bea.unmount();
+    anna.unmount();
+}
+
+#[test]
+fn a_join_fails_whose_words_cannot_be_shown_and_nothing_of_them_is_lost() {
+    let team = Team::new(On::Local);
+    let anna = team.mount("anna", "anna");
+    let invitation = team.invite(&anna, "bea", "editor");
+    let join = |options: &[&str]| join_without_a_file(&team, &invitation, options);
+    let (code, said) = on_a_full_disk(&mut join(&["--no-wait"]));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("standard output"), "{said}");
+    assert!(!has_begun_to_join(&team), "nobody has been asked");
+    // With all done, but that nobody can read what it says.
+    let (code, said) = on_a_full_disk(&mut join(&["--json"]));
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(team.role(&anna, "bea"), "editor");
+    let joined = join(&[]).output_ok();
+    let words = shown_words(&joined);
+    assert_eq!(words.len(), 12, "{joined}");
+    assert!(!has_begun_to_join(&team));
+    std::fs::write(team.words("bea"), words.join(" ")).unwrap();
+    team.mount("bea", "bea").unmount();
+    anna.unmount();
 }
 
 #[test]
@@ -476,6 +557,9 @@ fn the_audit_tells_who_decided_what_in_an_order_in_which_nothing_comes_before_wh
     anna.unmount();
 }
 
+/// A look for a lock file is waited for so long, then what is known is shown.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+
 #[test]
 fn what_a_device_writes_that_has_just_come_is_seen_by_the_next_look() {
     let team = Team::new(On::Local);
@@ -487,7 +571,11 @@ fn what_a_device_writes_that_has_just_come_is_seen_by_the_next_look() {
         there.sync();
         // Whoever looks for a lock file makes a look of its own, unless there was one a moment ago.
         std::thread::sleep(Duration::from_millis(300));
-        assert!(reads(&here, &lock, "Anna"), "{device}");
+        let begun = Instant::now();
+        let seen = reads(&here, &lock, "Anna");
+        // It is waited for a moment, and goes on where the machine is slower.
+        assert!(seen || begun.elapsed() >= LOOK_PATIENCE, "{device}");
+        wait_for("the lock file", || reads(&here, &lock, "Anna"));
         there.unmount();
     }
     here.unmount();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Mount, Run, Vault, command, is_alive, kill, wait_for};
+use crate::harness::{Mount, Run, Vault, command, is_alive, kill, wait_for, wait_within};
 use crate::storages::On;
 
 /// A user that every Debian has; PostgreSQL refuses to run as root.
@@ -98,7 +98,8 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for("some transactions", || self.transactions() > before + 100);
+        let enough = || self.transactions() > before + 100;
+        wait_within(Duration::from_secs(300), "some transactions", enough);
         std::thread::sleep(Duration::from_millis(700));
         child
     }

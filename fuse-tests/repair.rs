@@ -369,3 +369,42 @@ fn a_repair_is_not_done_while_the_storage_shows_less_than_the_device_has_seen() 
     mount.unmount();
     vault.verify_clean();
 }
+
+/// The first of two segments cannot be put: the directory of copies takes no file for it.
+#[test]
+fn a_segment_that_cannot_be_put_again_keeps_no_other_from_it() {
+    let (vault, _) = of_two_devices(On::Local);
+    let mount = vault.mount("a");
+    let id = mount.status()["vault_id"].as_str().unwrap().to_owned();
+    mount.unmount();
+    let segments = named(&vault, "segments/");
+    let [first, second] = segments.as_slice() else {
+        panic!("{segments:?}");
+    };
+    let before = all(&vault);
+    for name in [first, second] {
+        // In the header, which can be made again without a cache.
+        let mut bytes = before[name].clone();
+        bytes[3] ^= 1;
+        vault.storage.replace(name, &bytes);
+    }
+    let damaged = vault.storage.read(first);
+    let staged = format!("{}.new", first.rsplit('/').next().unwrap());
+    let in_the_way = vault.state("a").join(id).join("repair").join(staged);
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let (code, lines) = verify(&vault, "a", &["--repair"]);
+    assert_eq!(code, 5, "{lines:?}");
+    let (repaired, wrong) = outcome(&lines);
+    assert_eq!(repaired, [second.as_str()], "{lines:?}");
+    assert_eq!(wrong, [first.as_str()], "{lines:?}");
+    let what = lines.iter().find(|line| line["object"] == first.as_str());
+    let what = what.unwrap()["what"].as_str().unwrap();
+    assert!(what.contains("cannot be put again"), "{what}");
+    assert_eq!(vault.storage.read(first), damaged, "nothing was changed");
+    assert_eq!(vault.storage.read(second), before[second]);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let (code, lines) = verify(&vault, "a", &["--repair"]);
+    assert_eq!(code, 0, "{lines:?}");
+    assert!(all(&vault) == before);
+    vault.verify_clean();
+}

@@ -116,6 +116,48 @@ fn what_a_scrub_cannot_mend_stands_in_status_and_log() {
     assert!(log.contains(&segment) && log.contains(&commit), "{log}");
 }
 
+/// The first of two segments cannot be put: the directory of copies takes no file for it.
+#[test]
+fn a_scrub_goes_on_behind_a_segment_that_cannot_be_put_again() {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let mut dice = Dice(84);
+    for name in ["one", "two"] {
+        std::fs::write(mount.join(name), dice.bytes(300_000)).unwrap();
+        mount.sync();
+    }
+    let [first, second] = segments(&vault).try_into().unwrap();
+    let honest = [&first, &second].map(|name| vault.storage.read(name));
+    for (name, honest) in [&first, &second].into_iter().zip(&honest) {
+        // In the header, which can be made again without a cache.
+        let mut bytes = honest.clone();
+        bytes[3] ^= 1;
+        vault.storage.replace(name, &bytes);
+    }
+    let id = mount.status()["vault_id"].as_str().unwrap().to_owned();
+    let staged = format!("{}.new", first.rsplit('/').next().unwrap());
+    let in_the_way = vault.state("a").join(id).join("repair").join(staged);
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let report = whole(&vault, &mount);
+    assert_eq!(
+        (&report["found"], &report["repaired"]),
+        (&2.into(), &1.into()),
+        "{report}"
+    );
+    assert_eq!(vault.storage.read(&second), honest[1]);
+    let errors = mount.status()["errors"].to_string();
+    assert!(
+        errors.contains(&first) && errors.contains("cannot be put again"),
+        "{errors}"
+    );
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let again = whole(&vault, &mount);
+    assert_eq!(again["repaired"], 1, "{again}");
+    assert_eq!(vault.storage.read(&first), honest[0]);
+    mount.unmount();
+    vault.verify_clean();
+}
+
 #[test]
 fn a_scrub_goes_on_where_it_was_after_a_stop_a_crash_and_a_remount() {
     let vault = Vault::new(On::Local);

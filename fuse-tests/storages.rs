@@ -155,6 +155,14 @@ impl Storage {
         std::fs::write(dir.join(name), bytes).unwrap();
     }
 
+    /// Takes an object away, as who runs the storage can.
+    pub(crate) fn remove(&self, name: &str) {
+        match self.dir() {
+            Some(dir) => std::fs::remove_file(dir.join(name)).unwrap(),
+            None => drop(self.rclone(&["deletefile"], Some(name)).output_ok()),
+        }
+    }
+
     /// Everything that is there, as files: where it lies, or copied to `to`.
     pub(crate) fn as_files(&self, to: &Path) -> PathBuf {
         self.dir().unwrap_or_else(|| {

@@ -245,12 +245,13 @@ def recovery(office, command):
     office.context.getValueByName("/singletons/com.sun.star.frame.theAutoRecovery").dispatch(url, ())
 
 
-def killed_when_noted(office, profile, copy):
-    """It notes a moment later where the copy is."""
+def killed_when_noted(office, profile, copies):
+    """It notes a moment later where a copy is."""
     for _ in range(3000):
         with open(f"{profile}/user/registrymodifications.xcu") as settings:
-            if copy in settings.read():
-                break
+            noted = settings.read()
+        if any(copy in noted for copy in copies()):
+            break
         time.sleep(0.1)
     os.kill(office.process.pid, signal.SIGKILL)
     office.process.wait()
@@ -276,12 +277,19 @@ def opened_with_copies_beside(profile, path, settings=""):
     document = office.load(path, hidden=False)
 
     def copies():
-        # It is empty at first, beside a lock file of its own.
+        # It is empty at first, beside a lock file of its own; a newer one may take its place at any time.
         name = os.path.basename(path)
         names = [copy for copy in os.listdir(backups) if copy.startswith(name)]
-        return [copy for copy in names if os.path.getsize(os.path.join(backups, copy))]
+        return [copy for copy in names if size(os.path.join(backups, copy))]
 
     return office, document, copies
+
+
+def size(path):
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
 
 
 def crash(profile, path):
@@ -290,21 +298,25 @@ def crash(profile, path):
     check(document.isModified(), "nothing to recover")
     recovery(office, "/doSessionSave")
     check(copies(), "nothing was saved for recovery")
-    killed_when_noted(office, profile, copies()[0])
+    killed_when_noted(office, profile, copies)
     recovered(profile)
+
+
+def typed(document, text):
+    """The text is there before the document knows that it was changed."""
+    return text in read(document) and document.isModified()
 
 
 def autosave(profile, path):
     office, document, copies = opened_with_copies_beside(profile, path, AUTOSAVE)
-    press(document, path, lambda: "timed" in read(document), "key", "ctrl+Home", "type", "timed\n")
-    check(document.isModified(), "nothing to recover")
+    press(document, path, lambda: typed(document, "timed"), "key", "ctrl+Home", "type", "timed\n")
     # A minute after the program began, and then until nobody has typed for ten seconds.
     end = time.monotonic() + 400
     while not copies():
         check(time.monotonic() < end, "the timer saved nothing")
         time.sleep(0.1)
     check(document.isModified(), "it saved the document itself")
-    killed_when_noted(office, profile, copies()[0])
+    killed_when_noted(office, profile, copies)
     recovered(profile)
 
 
@@ -328,12 +340,12 @@ def window(profile, *paths):
     for path in paths:
         document = office.load(path, hidden=False)
         if hasattr(document, "Sheets"):
-            press(document, path, lambda: "typed" in read(document), "key", "ctrl+Home", "type", "typed\n")
+            press(document, path, lambda: typed(document, "typed"), "key", "ctrl+Home", "type", "typed\n")
         elif hasattr(document, "Text"):
-            press(document, path, lambda: "typed" in read(document), "type", "typed")
+            press(document, path, lambda: typed(document, "typed"), "type", "typed")
         else:
             # The only shape, its text.
-            press(document, path, lambda: "typed" in read(document), "key", "Tab", "key", "F2", "type", "typed")
+            press(document, path, lambda: typed(document, "typed"), "key", "Tab", "key", "F2", "type", "typed")
         press(document, path, lambda: not document.isModified(), "key", "Escape", "key", "ctrl+s")
         document.close(True)
         document = office.load(path, option("ReadOnly", True))

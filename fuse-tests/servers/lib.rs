@@ -12,7 +12,9 @@ mod simple;
 mod tls;
 
 use std::io;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use process::Process;
@@ -241,10 +243,26 @@ fn write(path: &Path, text: &str) -> Result<(), StartError> {
     std::fs::write(path, text).map_err(|e| io_error(&path.display().to_string(), e))
 }
 
-/// A port that was free a moment ago.
+/// Below what the kernel gives to clients, who would have taken a port meanwhile, or while its server is away.
+const PORTS: std::ops::Range<u32> = 10_000..20_000;
+
+/// A port that was free a moment ago, and that nobody else in this program is given. Programs that run beside this one begin elsewhere.
 fn free_port() -> io::Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
+    static DRAWN: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    // Numbers of processes that were started one after the other lie far apart then.
+    let begin = std::process::id().wrapping_mul(6181) % count;
+    loop {
+        let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
+        if drawn >= count {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let port = PORTS.start + (begin + drawn) % count;
+        let port = u16::try_from(port).map_err(io::Error::other)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
 }
 
 /// `file` in the clone's `target/test-deps`, found from where this crate was compiled.

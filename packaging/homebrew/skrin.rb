@@ -22,6 +22,6 @@ class Skrin < Formula
   end
 
   test do
-    assert_match version.to_s, shell_output("#{bin}/skrin --version")
+    assert_match "skrin", shell_output("#{bin}/skrin --version")
   end
 end

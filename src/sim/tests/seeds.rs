@@ -6,7 +6,7 @@ use skrin_sim::{Counts, PEOPLE, SCENES, Scene};
 /// Seeds of every run.
 const FIXED: u64 = 150;
 /// New ones, unless said otherwise.
-const FRESH: u64 = 150;
+const FRESH: u64 = 25;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
-use hostile::{Answer, BASIC, Hostile, http, name, options};
+use hostile::{Answer, BASIC, Hostile, hasty, http, name, options};
 
 /// What might go on for ever ends; how soon is a matter of the machine.
 async fn in_time<T>(work: impl Future<Output = T>) -> T {
@@ -269,7 +269,7 @@ async fn slow_and_silent_servers_are_given_up() {
         ("HTTP/1.1 200 OK\r\nX-Endless: ", slowly),
     ] {
         let server = Hostile::start(move |_| Answer::Drip(answer.to_owned(), wait)).await;
-        let store = server.webdav(None);
+        let [store, _] = server.hasty();
         let error = in_time(store.get(&name("x"), 100_000)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     }
@@ -280,7 +280,7 @@ async fn a_byte_now_and_then_does_not_buy_the_time_of_the_longest_object() {
     let slowly = Duration::from_millis(100);
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n";
     let server = Hostile::start(move |_| Answer::Drip(head.to_owned(), slowly)).await;
-    for store in [server.webdav(None), server.s3()] {
+    for store in server.hasty() {
         // By its length alone it might take an hour at the slowest rate.
         let object = name("x");
         let get = store.get(&object, 4_000_000_000);
@@ -291,7 +291,7 @@ async fn a_byte_now_and_then_does_not_buy_the_time_of_the_longest_object() {
     // A listing too, of which nobody knows the length.
     let head = "HTTP/1.1 207 Multi-Status\r\n\r\n<multistatus xmlns=\"DAV:\">";
     let server = Hostile::start(move |_| Answer::Drip(head.to_owned(), slowly)).await;
-    let store = server.webdav(None);
+    let [store, _] = server.hasty();
     let error = in_time(store.list(&Prefix::root())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
 }
@@ -306,7 +306,7 @@ async fn headers_and_interim_answers_without_end_are_given_up() {
     ];
     for flood in floods {
         let server = Hostile::start(move |_| flood(header)).await;
-        for store in [server.webdav(None), server.s3()] {
+        for store in server.hasty() {
             let error = in_time(store.get(&name("x"), 100)).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
         }
@@ -547,7 +547,7 @@ async fn a_server_that_reads_a_body_byte_by_byte_does_not_hold_it_for_ever() {
     let url = format!("webdav://127.0.0.1:{port}/v");
     let store = open(
         &VaultUrl::parse(&url).unwrap(),
-        options(Credentials::Anonymous),
+        hasty(Credentials::Anonymous),
     )
     .unwrap();
     // Eight MiB at one MiB a second, and what is repeated; ten days at the rate of the server.

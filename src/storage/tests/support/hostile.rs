@@ -76,11 +76,16 @@ impl Hostile {
         self.open_s3(options(keys()))
     }
 
+    /// WebDAV and S3 for servers that are given up because they are slow.
+    pub(crate) fn hasty(&self) -> [Arc<dyn Store>; 2] {
+        let webdav = self.open_webdav(hasty(Credentials::Anonymous));
+        [webdav, self.open_s3(hasty(keys()))]
+    }
+
     /// WebDAV and S3 for what has to succeed, or to fail at once: a machine that is busy is no reason to give up.
     pub(crate) fn patient(&self) -> [Arc<dyn Store>; 2] {
         let patient = |credentials| OpenOptions {
             patience: Duration::from_secs(60),
-            times: Times::default(),
             ..options(credentials)
         };
         let webdav = self.open_webdav(patient(Credentials::Anonymous));
@@ -107,18 +112,25 @@ fn keys() -> Credentials {
     }
 }
 
-/// Quick to give up.
+/// What fails is tried again for a moment only. Each request has the usual time, so that nothing fails because a machine is busy.
 pub(crate) fn options(credentials: Credentials) -> OpenOptions {
     OpenOptions {
         credentials,
         patience: Duration::from_millis(1500),
+        ..OpenOptions::new(Arc::new(SeededEntropy::new(3)))
+    }
+}
+
+/// Quick to give up who is slow.
+pub(crate) fn hasty(credentials: Credentials) -> OpenOptions {
+    OpenOptions {
         times: Times {
             connect: Duration::from_secs(2),
             answer: Duration::from_secs(1),
             stall: Duration::from_millis(500),
             slowest: 1 << 20,
         },
-        ..OpenOptions::new(Arc::new(SeededEntropy::new(3)))
+        ..options(credentials)
     }
 }
 
