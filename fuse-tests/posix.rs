@@ -288,6 +288,26 @@ fn the_kernel_enforces_permissions_for_other_users() {
     mount.unmount();
 }
 
+/// Their mounts leave nothing that the next one cannot open.
+#[test]
+fn who_has_only_read_so_far_reads_again_and_writes_later() {
+    let vault = Vault::new(On::WebDav);
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("file"), "x").unwrap();
+    mount.unmount();
+    for _ in 0..2 {
+        let mount = vault.mount_with("b", &["--read-only"]);
+        assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), "x");
+        mount.unmount();
+    }
+    let mount = vault.mount("b");
+    std::fs::write(mount.join("file"), "y").unwrap();
+    mount.unmount();
+    let mount = vault.mount_with("b", &["--read-only"]);
+    assert_eq!(std::fs::read_to_string(mount.join("file")).unwrap(), "y");
+    mount.unmount();
+}
+
 #[test]
 fn a_read_only_mount_changes_nothing() {
     let vault = Vault::new(On::Local);

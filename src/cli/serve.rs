@@ -5,7 +5,7 @@ mod answers;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -32,7 +32,7 @@ use crate::rollbacks::{self, Accepted};
 use crate::scrub::Scrub;
 use crate::sealed::SealedFile;
 use crate::session::{Layers, Parts};
-use crate::state_dir::{CACHE, StateDir};
+use crate::state_dir::{CACHE, StateDir, make_private};
 use crate::store::SHORT_PATIENCE;
 use crate::{commands, log, machine, mirror, mount_table, told, unlock};
 
@@ -137,8 +137,8 @@ struct Info {
     since: Instant,
     /// Whether the storage answered when the vault was opened; `None` if it was not asked.
     answered: Option<bool>,
-    cache: Option<std::path::PathBuf>,
-    state_dir: std::path::PathBuf,
+    cache: Option<PathBuf>,
+    state_dir: PathBuf,
     /// Never seen here before.
     fresh: bool,
     /// Rollbacks that were accepted here.
@@ -250,25 +250,27 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
-    let people = people_parts(plan, (&unlocked, &device), &store, &state)?;
+    let own = match fresh && plan.read_only {
+        true => readers_own(state.path())?,
+        false => state.path().to_owned(),
+    };
+    let people = people_parts(plan, (&unlocked, &device), &store, &own)?;
     let known = Known::of(&room, &people.officer);
-    let accepted = rollbacks::load(state.path(), unlocked.vault(), &device)?;
+    let accepted = rollbacks::load(&own, unlocked.vault(), &device)?;
     let rollbacks = accepted.iter().map(Accepted::line).collect();
     // A cache of sealed blocks beside a local folder would only hold everything twice.
-    let cache = (!plan.store.is_local()).then(|| state.path().join(CACHE));
+    let cache = (!plan.store.is_local()).then(|| own.join(CACHE));
     let vault = unlocked.vault();
-    let pin_file = cache
-        .as_ref()
-        .map(|_| PinFile::new(state.path(), &device, vault));
+    let pin_file = cache.as_ref().map(|_| PinFile::new(&own, &device, vault));
     let pinned = pin_file.as_ref().map(|file| file.load()).transpose()?;
-    let local = mac_files(plan, state.path(), &device, vault)?;
+    let local = mac_files(plan, &own, &device, vault)?;
     let parts = Parts {
         store,
         unlocked: &unlocked,
         room,
         room_is_old,
         device,
-        state_dir: state.path(),
+        state_dir: &own,
         memory: plan.memory,
         cache_size: plan.cache_size,
         disk_cache: cache.clone(),
@@ -286,7 +288,7 @@ fn mount(
     runtime.spawn(Arc::clone(&people).read_copies(mirror::open(state.path())?));
     let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
         .map_err(mount_failure)?;
-    let scrub = Scrub::new(&layers, state.path(), plan.read_only);
+    let scrub = Scrub::new(&layers, &own, plan.read_only);
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
@@ -340,12 +342,25 @@ fn file_system(
     Ok(fs)
 }
 
+/// Where somebody who only reads, with a device that ends with the mount, keeps what is sealed for that device: nobody can open it later. Empty.
+fn readers_own(state_dir: &Path) -> Outcome<PathBuf> {
+    let own = state_dir.join("reader");
+    match std::fs::remove_dir_all(&own) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::io(&own, "cannot be emptied", &error));
+        }
+        _ => {}
+    }
+    make_private(&own)?;
+    Ok(own)
+}
+
 /// What is needed to follow what is decided about people once the root is wiped.
 fn people_parts(
     plan: &Plan,
     (unlocked, device): (&Unlocked, &Device),
     store: &Arc<dyn Store>,
-    state: &StateDir,
+    own: &Path,
 ) -> Outcome<PeopleParts> {
     Ok(PeopleParts {
         officer: Officer::for_device(unlocked, device),
@@ -353,7 +368,7 @@ fn people_parts(
         store: Arc::clone(store),
         address: plan.store.address.clone(),
         read_only: plan.read_only,
-        invitations: Invitations::load(state.path(), device, unlocked.vault())?,
+        invitations: Invitations::load(own, device, unlocked.vault())?,
     })
 }
 

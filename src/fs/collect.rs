@@ -94,12 +94,21 @@ impl Fs {
         Ok(state::retention(&self.replica.tree())?.unwrap_or(RETENTION))
     }
 
-    /// Says how many seconds of the past are kept, for all devices; 0 is for ever.
+    /// Notes on this disk how many seconds of the past are kept, for all devices; 0 is for ever. It holds when it is on the storage.
     ///
     /// # Errors
-    /// A read-only mount; of the journal; of the storage.
-    pub fn set_retention(&self, seconds: u64) -> Result<(), FsError> {
+    /// A read-only mount; of the journal.
+    pub fn note_retention(&self, seconds: u64) -> Result<(), FsError> {
         self.commit(|_| Ok(OpKind::Retention { seconds }))?;
+        Ok(self.journal.sync_all()?)
+    }
+
+    /// The same, and puts it there.
+    ///
+    /// # Errors
+    /// The same; of the storage.
+    pub fn set_retention(&self, seconds: u64) -> Result<(), FsError> {
+        self.note_retention(seconds)?;
         self.upload_all(|_| ())
     }
 

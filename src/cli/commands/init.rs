@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Serialize;
+use skrin_base::limits::CONTROL_MAX;
 use skrin_storage::{
     Capacity, ErrorKind, Listing, ObjectName, Prefix, Store, StoreError, put_verified,
 };
@@ -99,12 +100,18 @@ async fn make<T>(
     };
     let made = skrin_vault::init(&headless, options, &SystemClock, &OsEntropy).await?;
     let told = tell(&made).map_err(|failure| {
-        failure.remedy("no vault was made: empty the place, and try again with --words-file")
+        failure.remedy("no vault was made: name another place, or empty this one unless a vault is in it by now, and try again with --words-file")
     })?;
-    headless.finish().await.map_err(|error| {
-        Failure::from(error)
+    let place = headless.store.place();
+    headless.finish().await.map_err(|error| match error.kind() {
+        ErrorKind::Exists => Failure::new(
+            Exit::Busy,
+            format!("{place}: somebody else made a vault there meanwhile; the words that were just told open nothing"),
+        )
+        .remedy("destroy them, and leave that vault alone: it has words of its own"),
+        _ => Failure::from(error)
             .during("the vault may not be there, though its words were handed out")
-            .remedy("if `skrin mount` finds it, these words open it; else they open nothing: empty the place, and begin anew")
+            .remedy("if `skrin mount` opens it with these words, all is well; if it finds no vault, empty the place and begin anew; if the words are wrong, the vault there is another one: leave it alone"),
     })?;
     Ok((made, told))
 }
@@ -122,6 +129,17 @@ impl Headless {
         let header =
             header.ok_or_else(|| StoreError::new(ErrorKind::Broken, "there is no header"))?;
         let name = ObjectName::new(HEADER_NAME)?;
+        // Telling the words takes its time, and a storage may put one thing over another.
+        match self.store.get(&name, CONTROL_MAX).await {
+            Err(error) if error.is_absent() => {}
+            Err(error) if error.kind() != ErrorKind::Broken => return Err(error),
+            _ => {
+                return Err(StoreError::new(
+                    ErrorKind::Exists,
+                    "there is a header by now",
+                ));
+            }
+        }
         put_verified(&*self.store, &name, header).await.map(drop)
     }
 
@@ -259,7 +277,9 @@ impl<'a> WordsFile<'a> {
         let written = self.file.take().map(|mut file| {
             file.write_all(words.as_bytes())?;
             file.write_all(b"\n")?;
-            file.sync_all()
+            file.sync_all()?;
+            let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            std::fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
         });
         match written {
             Some(Err(error)) => {
@@ -322,6 +342,22 @@ mod tests {
         fn place(&self) -> String {
             self.0.place()
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_put_over_a_vault_that_somebody_else_made_while_the_words_were_told() {
+        let store = Arc::new(MemoryStore::new());
+        let name = ObjectName::new(HEADER_NAME).unwrap();
+        let tell = |_: &InitResult| {
+            store.tamper(&name, Some(Bytes::from_static(b"of another vault")));
+            Ok(())
+        };
+        let dynamic: Arc<dyn Store> = store.clone();
+        let made = make(dynamic, &InitOptions::new("anna"), tell).await;
+        let failure = made.err().unwrap();
+        assert_eq!(failure.exit, Exit::Busy);
+        assert!(failure.to_string().contains("somebody else"), "{failure}");
+        assert_eq!(store.peek(&name).unwrap(), "of another vault");
     }
 
     #[tokio::test]

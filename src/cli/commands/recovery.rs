@@ -117,10 +117,9 @@ fn enable((vault, unlock): (&str, &UnlockArgs), name: &str, paper: &Paper<'_>) -
         })?;
     // Whatever comes now: these words count.
     let told = paper.tell(&key, &name, &texts, &files);
-    if let Some(mount) = &mount {
-        ask_at(mount, Request::Refresh)?;
-    }
-    told
+    let refreshed = mount.as_ref().map(|mount| ask_at(mount, Request::Refresh));
+    told?;
+    refreshed.transpose().map(drop)
 }
 
 impl Paper<'_> {

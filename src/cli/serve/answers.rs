@@ -76,11 +76,16 @@ impl Served for Mounted {
 
     fn retention(&self, set: Option<u64>) -> Outcome<u64> {
         if let Some(seconds) = set {
-            let set = self.patiently(move |fs| fs.set_retention(seconds), &mut |_| {});
-            set.map_err(|failure| match failure.exit {
-                Exit::Unreachable => failure.remedy(NOTED),
-                _ => failure,
+            self.fs.note_retention(seconds).map_err(|error| {
+                let mut failure = Failure::from(error);
+                // That one would say that it is noted.
+                if failure.exit == Exit::Unreachable {
+                    failure.exit = Exit::Other;
+                }
+                failure
             })?;
+            self.upload(&mut |_| {})
+                .map_err(|failure| failure.remedy(NOTED))?;
         }
         Ok(self.fs.retention()?)
     }
