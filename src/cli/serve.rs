@@ -250,8 +250,12 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
+    let reader = readers_own(state.path())?;
     let own = match fresh && plan.read_only {
-        true => readers_own(state.path())?,
+        true => {
+            make_private(&reader)?;
+            reader
+        }
         false => state.path().to_owned(),
     };
     let people = people_parts(plan, (&unlocked, &device), &store, &own)?;
@@ -342,17 +346,16 @@ fn file_system(
     Ok(fs)
 }
 
-/// Where somebody who only reads, with a device that ends with the mount, keeps what is sealed for that device: nobody can open it later. Empty.
+/// Where somebody who only reads, with a device that ends with the mount, keeps what is sealed for that device. What another
+/// one left is removed: nobody can open it any more.
 fn readers_own(state_dir: &Path) -> Outcome<PathBuf> {
     let own = state_dir.join("reader");
     match std::fs::remove_dir_all(&own) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Failure::io(&own, "cannot be emptied", &error));
+            Err(Failure::io(&own, "cannot be removed", &error))
         }
-        _ => {}
+        _ => Ok(own),
     }
-    make_private(&own)?;
-    Ok(own)
 }
 
 /// What is needed to follow what is decided about people once the root is wiped.

@@ -650,6 +650,8 @@ impl Journal {
                     self.wake.wait(&mut s);
                 } else {
                     s = self.write_out(s, true)?;
+                    // What cannot be given up is told, and not tried for ever.
+                    s.free_files()?;
                 }
             } else if s.is_front_free() && s.end.file() <= s.opened {
                 // Files of earlier runs are let go of with the first one of this run.

@@ -228,8 +228,10 @@ impl Fs {
         let mut all = Vec::new();
         for pair in Pair::all(&tree)? {
             let Some(copy) = self.side(&tree, &pair.copy)? else {
-                let name = String::from_utf8_lossy(pair.copy.link.name.as_bytes());
-                tracing::warn!(%name, "a conflict copy lies too deep to be listed");
+                tracing::warn!(
+                    ino = pair.copy.ino.0,
+                    "a conflict copy lies too deep to be listed"
+                );
                 continue;
             };
             let document = pair.document.as_ref();

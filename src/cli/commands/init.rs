@@ -277,16 +277,27 @@ impl<'a> WordsFile<'a> {
         let written = self.file.take().map(|mut file| {
             file.write_all(words.as_bytes())?;
             file.write_all(b"\n")?;
-            file.sync_all()?;
-            let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-            std::fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+            file.sync_all()
         });
         match written {
             Some(Err(error)) => {
+                let _ = std::fs::remove_file(self.path);
                 print::note(Failure::io(self.path, "cannot write the words", &error));
                 None
             }
-            _ => Some(self.path),
+            _ => {
+                // Its name, too: where the directory may not be read, the words are in the file all the same.
+                let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+                let dir = std::fs::File::open(dir.unwrap_or(Path::new(".")));
+                if let Err(error) = dir.and_then(|dir| dir.sync_all()) {
+                    print::note(Failure::io(
+                        self.path,
+                        "its directory cannot be synced",
+                        &error,
+                    ));
+                }
+                Some(self.path)
+            }
         }
     }
 }
