@@ -139,7 +139,10 @@ fn names_and_lines(tree: &Path) -> (BTreeSet<String>, BTreeSet<String>) {
     for file in files_below(tree) {
         let below = file.strip_prefix(tree).unwrap();
         let parts = below.iter().filter_map(|part| part.to_str());
-        names.extend(parts.filter(|part| part.len() >= START).map(str::to_owned));
+        // A crate has files that are called 0000000002; so does our storage number its objects.
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let long = parts.filter(|part| part.len() >= START && !is_number(part));
+        names.extend(long.map(str::to_owned));
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let long = text
             .lines()
