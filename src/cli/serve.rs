@@ -250,14 +250,7 @@ fn mount(
         fresh,
     } = opened;
     let (vault_id, device_id, place) = (unlocked.vault().to_string(), device.id(), store.place());
-    let reader = readers_own(state.path())?;
-    let own = match fresh && plan.read_only {
-        true => {
-            make_private(&reader)?;
-            reader
-        }
-        false => state.path().to_owned(),
-    };
+    let own = own_dir(state.path(), fresh && plan.read_only)?;
     let people = people_parts(plan, (&unlocked, &device), &store, &own)?;
     let known = Known::of(&room, &people.officer);
     let accepted = rollbacks::load(&own, unlocked.vault(), &device)?;
@@ -346,16 +339,21 @@ fn file_system(
     Ok(fs)
 }
 
-/// Where somebody who only reads, with a device that ends with the mount, keeps what is sealed for that device. What another
-/// one left is removed: nobody can open it any more.
-fn readers_own(state_dir: &Path) -> Outcome<PathBuf> {
-    let own = state_dir.join("reader");
-    match std::fs::remove_dir_all(&own) {
+/// Where what is sealed for this machine's device is kept. Somebody who only reads, with a device that ends with the mount, has a directory of
+/// his own: what another one left there is removed, as nobody can open it any more.
+fn own_dir(state_dir: &Path, ends: bool) -> Outcome<PathBuf> {
+    let reader = state_dir.join("reader");
+    match std::fs::remove_dir_all(&reader) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::io(&own, "cannot be removed", &error))
+            return Err(Failure::io(&reader, "cannot be removed", &error));
         }
-        _ => Ok(own),
+        _ => {}
     }
+    if !ends {
+        return Ok(state_dir.to_owned());
+    }
+    make_private(&reader)?;
+    Ok(reader)
 }
 
 /// What is needed to follow what is decided about people once the root is wiped.

@@ -3,6 +3,7 @@
 
 use crate::core::Fs;
 use crate::error::FsError;
+use crate::publish::Waiting;
 use parking_lot::Mutex;
 use skrin_base::limits::{COMMIT_OPS_MAX, COMMIT_TARGET, LABEL_MAX};
 use skrin_base::wire::Encode;
@@ -10,28 +11,12 @@ use skrin_base::{Content, Extent, OpId, SegmentId};
 use skrin_data::{DataError, Lsn};
 use skrin_meta::replica::{TreeGuard, holds_tree};
 use skrin_meta::{Body, Op, OpKind, Outcome, state};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long what finds no room waits for older changes to be published, and how often it looks.
 const ROOM_PATIENCE: Duration = Duration::from_secs(20);
 const ROOM_LOOK: Duration = Duration::from_millis(20);
-
-/// Takes itself back from the number of those who wait for room.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 #[derive(Default)]
 struct State {
