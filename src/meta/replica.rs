@@ -18,6 +18,7 @@ mod past;
 mod publish;
 mod pull;
 mod scrub;
+mod shown;
 mod spool;
 mod standing;
 mod status;
