@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,8 +13,9 @@ use crate::storages::On;
 
 /// Tests of pjdfstest 0.2.2 that there are for Linux.
 const PJDFSTEST_COUNT: usize = 398;
-/// Operations of fsx for each seed.
-const FSX_OPERATIONS: u32 = 4000;
+/// Operations of fsx for each seed, and their halves, which have a remount between them.
+const FSX_OPERATIONS: RangeInclusive<u32> = 1..=4000;
+const FSX_HALVES: [RangeInclusive<u32>; 2] = [1..=2000, 2001..=4000];
 /// Seeds of fsx.
 const FSX_SEEDS: u32 = 4;
 
@@ -188,7 +190,7 @@ fn calls_do_what_they_do_on_a_native_file_system_but_where_it_is_said(on: On) {
 #[test]
 fn pjdfstest_and_fsx_pass_among_the_files_that_stay_on_the_device() {
     let vault = Vault::new(On::Local);
-    let mount = vault.mount_with("a", &["--allow-other", "--mac-files", "local"]);
+    let mut mount = vault.mount_with("a", &["--allow-other", "--mac-files", "local"]);
     let dir = mount.join(".TemporaryItems");
     std::fs::create_dir(&dir).unwrap();
     let open = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
@@ -215,62 +217,94 @@ fn pjdfstest_and_fsx_pass_among_the_files_that_stay_on_the_device() {
 
     let native = vault.path("native");
     std::fs::create_dir(&native).unwrap();
-    for target in [&native, &dir] {
-        fsx(1, &native, &target.join("fsx"));
+    fsx(1, FSX_OPERATIONS, &native, &native.join("fsx"));
+    for half in FSX_HALVES {
+        fsx(1, half, &native, &dir.join("fsx"));
+        mount.unmount();
+        mount = vault.mount_with("a", &["--mac-files", "local"]);
     }
-    mount.unmount();
-    let mount = vault.mount_with("a", &["--mac-files", "local"]);
-    let back = std::fs::read(mount.join(".TemporaryItems/fsx")).unwrap();
+    let back = std::fs::read(dir.join("fsx")).unwrap();
     assert!(back == std::fs::read(native.join("fsx")).unwrap());
     mount.unmount();
     vault.verify_clean();
 }
 
-fn fsx(seed: u32, artifacts: &Path, target: &Path) {
-    suite("fsx")
-        .arg("-f")
-        .arg(file("fsx.toml"))
-        .args([
-            "-N",
-            &FSX_OPERATIONS.to_string(),
-            "-S",
-            &seed.to_string(),
-            "-P",
-        ])
-        .arg(artifacts)
-        .arg(target)
-        .output_ok();
+/// Those operations of a seed, of which the first begins the file anew. Where others come first, the file has to be as those before them left
+/// it, and fsx looks whether it is (`fsx-continue.patch`).
+fn fsx_command(
+    seed: u32,
+    operations: RangeInclusive<u32>,
+    artifacts: &Path,
+    target: &Path,
+) -> Command {
+    let (first, last) = operations.into_inner();
+    let mut fsx = suite("fsx");
+    fsx.arg("-f").arg(file("fsx.toml"));
+    fsx.args(["-S", &seed.to_string(), "-b", &first.to_string()]);
+    fsx.args(["-N", &last.to_string(), "-P"]);
+    fsx.arg(artifacts).arg(target);
+    fsx
+}
+
+fn fsx(seed: u32, operations: RangeInclusive<u32>, artifacts: &Path, target: &Path) {
+    fsx_command(seed, operations, artifacts, target).output_ok();
+}
+
+/// As published, fsx would write over all that the other tests want looked at.
+#[test]
+fn fsx_goes_on_where_it_ended_and_finds_what_changed_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| dir.path().join(name));
+    let [first, second] = [1..=200, 201..=400];
+    fsx(1, 1..=400, dir.path(), &whole);
+    fsx(1, first, dir.path(), &parts);
+    let middle = std::fs::read(&parts).unwrap();
+    assert!(!middle.is_empty());
+    fsx(1, second.clone(), dir.path(), &parts);
+    assert!(std::fs::read(&parts).unwrap() == std::fs::read(&whole).unwrap());
+
+    let finds = |contents: &[u8], what: &str| {
+        std::fs::write(&parts, contents).unwrap();
+        let (code, said) = fsx_command(1, second.clone(), dir.path(), &parts).code();
+        assert!(code == 1 && said.contains(what), "{code}: {said}");
+    };
+    let flipped: Vec<u8> = middle.iter().map(|byte| !byte).collect();
+    finds(&flipped, "miscompare");
+    finds(&middle[..middle.len() - 1], "Size error");
+    std::fs::remove_file(&parts).unwrap();
+    let (code, said) = fsx_command(1, second, dir.path(), &parts).code();
+    assert!(code != 0 && !parts.exists(), "{code}: {said}");
 }
 
 #[test]
-fn fsx_finds_no_wrong_byte_nor_does_a_comparison_after_a_remount_and_on_another_device() {
+fn fsx_finds_no_wrong_byte_over_a_remount_nor_does_a_comparison_after_it_and_on_another_device() {
     let vault = Vault::new(On::Local);
     let native = vault.path("native");
     std::fs::create_dir(&native).unwrap();
-    let mut mount = vault.mount("a");
+    let name = |seed: u32| format!("seed-{seed}");
+    // One seed makes the same file everywhere: fsx compares within the mount, the native file with what comes after it.
     for seed in 1..=FSX_SEEDS {
-        let name = format!("seed-{seed}");
-        // One seed makes the same file everywhere: fsx compares within the mount, the native file with what comes after it.
-        fsx(seed, &native, &native.join(&name));
-        fsx(seed, &native, &mount.join(&name));
+        fsx(seed, FSX_OPERATIONS, &native, &native.join(name(seed)));
+    }
+    let mut mount = vault.mount("a");
+    for half in FSX_HALVES {
+        for seed in 1..=FSX_SEEDS {
+            fsx(seed, half.clone(), &native, &mount.join(name(seed)));
+        }
         mount.unmount();
         mount = vault.mount("a");
-        let back = std::fs::read(mount.join(&name)).unwrap();
-        assert!(
-            back == std::fs::read(native.join(&name)).unwrap(),
-            "{name} after a remount"
-        );
     }
+    let compare = |mount: &Mount<'_>, place: &str| {
+        for seed in 1..=FSX_SEEDS {
+            let back = std::fs::read(mount.join(name(seed))).unwrap();
+            let expected = std::fs::read(native.join(name(seed))).unwrap();
+            assert!(back == expected, "seed {seed} {place}");
+        }
+    };
+    compare(&mount, "after a remount");
     mount.unmount();
     let other = vault.mount("b");
-    for seed in 1..=FSX_SEEDS {
-        let name = format!("seed-{seed}");
-        let back = std::fs::read(other.join(&name)).unwrap();
-        assert!(
-            back == std::fs::read(native.join(&name)).unwrap(),
-            "{name} on another device"
-        );
-    }
+    compare(&other, "on another device");
     other.unmount();
     vault.verify_clean();
 }

@@ -1,4 +1,9 @@
-//! One flipped byte in each kind of object on the storage.
+//! What a storage does to single objects: a byte that is flipped in each kind of them, and everything else that can be done to one.
+
+mod apart;
+mod each;
+mod slots;
+mod told;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -90,15 +95,9 @@ fn flip<'a>(vault: &'a Vault, name: &'a str, at: usize) -> impl FnOnce() + 'a {
 }
 
 fn verify_names(vault: &Vault, kind: &str, name: &str) {
-    let output = vault
-        .skrin(&["verify", &vault.address(), "--data", "--words-file"])
-        .arg(vault.words_file())
-        .finish();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(5), "{kind} {name}: {said}");
-    assert!(said.contains(name), "{kind} {name} is not named: {said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let (code, findings, said) = told::verify(vault);
+    assert_eq!(code, 5, "{kind} {name}: {said}");
+    told::assert_finding(&findings, kind, name, false, &format!("{kind} {name}"));
 }
 
 fn verify_names_the_object_of_every_kind_that_was_changed(on: On) {
@@ -179,9 +178,9 @@ fn look_at(mount: &Mount<'_>, filed: &Filed, what: &str) -> Found {
 
 /// What a mount on a new device came to.
 enum Outcome {
-    /// Exit code 5, and the object is named.
+    /// Exit code 5, and the object is named, with a reason.
     Refused,
-    /// It answers; what was found, one by one, and whether log or status name the object.
+    /// It answers; what was found, one by one, and whether log or status name the object and a reason.
     Mounted(Vec<Found>, bool),
 }
 
@@ -192,6 +191,7 @@ fn mount_over(vault: &Vault, filed: &[Filed], name: &str, what: &str) -> Outcome
     if code != 0 {
         assert_eq!(code, 5, "{what}: {said}");
         assert!(said.contains(name), "{what} is not named: {said}");
+        assert!(told::is_reason(&said), "{what}: no reason: {said}");
         return Outcome::Refused;
     }
     let mount = Mount::adopt(vault, point);
@@ -200,12 +200,11 @@ fn mount_over(vault: &Vault, filed: &[Filed], name: &str, what: &str) -> Outcome
     std::fs::write(mount.join("new"), "still works").unwrap();
     assert_eq!(std::fs::read(mount.join("new")).unwrap(), b"still works");
     // It goes with the mount, so that the next one finds what this one did.
-    let errors = mount.status()["errors"].to_string();
+    let errors = told::errors(&mount);
     mount.crash();
     let log = std::fs::read_to_string(log_of(&vault.state("fresh"))).unwrap();
     assert!(!log.contains("panicked"), "{what}: {log}");
-    let name = name.rsplit('/').next().unwrap();
-    Outcome::Mounted(found, log.contains(name) || errors.contains(name))
+    Outcome::Mounted(found, told::names_it(&[&log, &errors], name))
 }
 
 fn a_mount_over_a_changed_object_refuses_or_has_all_but_what_the_object_carries(on: On) {
@@ -302,11 +301,14 @@ enum Done {
     LongerByOne,
     LongerByMuch,
     Zeroed,
+    /// The bytes of another of its kind.
     Swapped,
+    /// The bytes of one of its kind that was there before it.
+    Older,
     Deleted,
 }
 
-const DONE: [Done; 8] = [
+const DONE: [Done; 9] = [
     Done::Emptied,
     Done::Halved,
     Done::CutByOne,
@@ -314,23 +316,37 @@ const DONE: [Done; 8] = [
     Done::LongerByMuch,
     Done::Zeroed,
     Done::Swapped,
+    Done::Older,
     Done::Deleted,
 ];
 
 /// After these the vault is read in every way, which takes longer than checking it.
-const READ: [Done; 4] = [
+const READ: [Done; 5] = [
     Done::Halved,
     Done::LongerByOne,
     Done::Swapped,
+    Done::Older,
     Done::Deleted,
 ];
 
-/// Two of them, which is what there is time for always; all with `SKRIN_DAMAGE=all`.
+/// Whether there is time for everything: `SKRIN_DAMAGE=all`.
+fn is_all() -> bool {
+    std::env::var("SKRIN_DAMAGE").is_ok_and(|what| what == "all")
+}
+
+/// Two of them, which is what there is time for always.
 fn some() -> Vec<Done> {
-    match std::env::var("SKRIN_DAMAGE").as_deref() {
-        Ok("all") => DONE.to_vec(),
-        _ => vec![Done::Halved, Done::Deleted],
+    match is_all() {
+        true => DONE.to_vec(),
+        false => vec![Done::Halved, Done::Deleted],
     }
+}
+
+/// All but what takes a long look at the ages of objects, for which there is not always time either.
+fn most() -> Vec<Done> {
+    let mut done = DONE.to_vec();
+    done.retain(|done| is_all() || *done != Done::Older);
+    done
 }
 
 /// Does it, and gives back what undoes it; nothing where that changes nothing.
@@ -349,7 +365,7 @@ fn act<'a>(
         Done::LongerByOne => Some([&before[..], &[7]].concat()),
         Done::LongerByMuch => Some([&before[..], &vec![7; 1 << 20]].concat()),
         Done::Zeroed => Some(vec![0; len]),
-        Done::Swapped => Some(vault.storage.read(other)),
+        Done::Swapped | Done::Older => Some(vault.storage.read(other)),
         Done::Deleted => None,
     };
     if changed.as_ref() == Some(&before) {
@@ -362,25 +378,23 @@ fn act<'a>(
     Some(move || vault.storage.replace(name, &before))
 }
 
-/// What `verify --data` came to: clean, or exit code 5 and the object named, or what opening the vault says.
-fn verified(vault: &Vault, name: &str, what: &str) -> &'static str {
-    let output = vault
-        .skrin(&["verify", &vault.address(), "--data", "--words-file"])
-        .arg(vault.words_file())
-        .finish();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains("panicked"), "{what}: {said}");
-    match output.status.code() {
-        Some(0) => "clean",
-        Some(5) if said.contains(name) => "named",
-        Some(7) if name == "skrin.vault" => "no vault",
-        Some(3) if name.starts_with("slots/") => "no secret",
-        code => panic!("{what}: {code:?}: {said}"),
+/// What `verify --data` came to: clean, or exit code 5 and a finding that names the object and a reason, or what opening the vault says.
+fn verified(vault: &Vault, kind: &str, done: Done, name: &str, what: &str) -> &'static str {
+    let (code, findings, said) = told::verify(vault);
+    match code {
+        0 => "clean",
+        5 => {
+            told::assert_finding(&findings, kind, name, done == Done::Deleted, what);
+            "named"
+        }
+        7 if name == "skrin.vault" && said.contains(name) => "no vault",
+        3 if name.starts_with("slots/") && said.contains("slot") => "no secret",
+        code => panic!("{what}: {code}: {said}"),
     }
 }
 
-/// What an export came to: whole; or exit code 5, and each file that is not right was named; or refused with the object named.
+/// What an export came to: whole; or exit code 5, with the object and a reason, and each file that is not right was named; or refused
+/// with the same.
 fn exported(vault: &Vault, filed: &[Filed], name: &str, what: &str) -> &'static str {
     let dest = vault.path("exported");
     let output = vault
@@ -409,6 +423,9 @@ fn exported(vault: &Vault, filed: &[Filed], name: &str, what: &str) -> &'static 
     }
     let began = std::fs::read_dir(&dest).is_ok_and(|entries| entries.count() > 0);
     let _ = std::fs::remove_dir_all(&dest);
+    if output.status.code() == Some(5) {
+        assert!(told::names_it(&[&said], name), "{what}: {said}");
+    }
     match (output.status.code(), wrong, absent) {
         (Some(0), 0, 0) => "whole",
         (Some(5), 1.., 0) => "told",
@@ -437,7 +454,8 @@ fn mounted(vault: &Vault, filed: &[Filed], seen: bool, name: &str, what: &str) -
     match code {
         0 => {}
         // A device that knows the vault names what is missing by its commit and writer.
-        5 if said.contains(name.rsplit('/').next().unwrap()) || said.contains("rolled back") => {
+        5 if said.contains(told::file(name)) || said.contains("rolled back") => {
+            assert!(told::is_reason(&said), "{what}: no reason: {said}");
             return "refused";
         }
         7 if name == "skrin.vault" => return "refused",
@@ -446,12 +464,11 @@ fn mounted(vault: &Vault, filed: &[Filed], seen: bool, name: &str, what: &str) -
     }
     let mount = Mount::adopt(vault, point);
     let found: Vec<Found> = filed.iter().map(|f| look_at(&mount, f, what)).collect();
-    let errors = mount.status()["errors"].to_string();
+    let errors = told::errors(&mount);
     mount.unmount();
     let log = std::fs::read_to_string(log_of(&state)).unwrap();
     assert!(!log.contains("panicked"), "{what}: {log}");
-    let file = name.rsplit('/').next().unwrap();
-    let named = log.contains(file) || errors.contains(file);
+    let named = told::names_it(&[&log, &errors], name);
     let has = |one| found.contains(&one);
     match (has(Found::Eio), has(Found::Absent)) {
         (false, false) => "whole",
@@ -485,6 +502,11 @@ fn whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(
             continue;
         }
         let all: Vec<String> = names(&vault, is_kind).into_iter().collect();
+        // Before anything is done to one of them.
+        let older = match all_done.contains(&Done::Older) {
+            true => with_older(&vault, &filed, kind, is_kind),
+            false => None,
+        };
         let name = match kind {
             // What carries the first file; the commit that follows it is followed by others.
             "segment" | "commit" => filed[0].objects.iter().find(|name| is_kind(name)).unwrap(),
@@ -494,11 +516,16 @@ fn whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(
         };
         let other = all.iter().rfind(|other| *other != name).unwrap_or(name);
         for done in all_done.iter().copied() {
+            let (name, other) = match (done, &older) {
+                (Done::Older, Some((name, older))) => (name, older),
+                (Done::Older, None) => continue,
+                _ => (name, other),
+            };
             let what = format!("{kind} {name} {done:?}");
             let Some(undo) = act(&vault, done, name, other) else {
                 continue;
             };
-            let mut cells = vec![verified(&vault, name, &what)];
+            let mut cells = vec![verified(&vault, kind, done, name, &what)];
             if READ.contains(&done) {
                 cells.push(exported(&vault, &filed, name, &what));
                 cells.push(mounted(&vault, &filed, false, name, &what));
@@ -520,6 +547,30 @@ fn whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(
     assert!(rows == table, "the table is now:\n{}\n", rows.join("\n"));
 }
 
+/// An object and an older one: of a commit what came before it in its lane, of checkpoints and pages the newest that a commit proposes and
+/// what is left of the first. Nothing of header and slots, which are in slots.rs and each.rs.
+fn with_older(
+    vault: &Vault,
+    filed: &[Filed],
+    kind: &str,
+    is_kind: IsKind,
+) -> Option<(String, String)> {
+    let of = |filed: &Filed| filed.objects.iter().find(|name| is_kind(name)).cloned();
+    match kind {
+        "commit" | "segment" => of(&filed[1]).zip(of(&filed[0])),
+        "page" | "checkpoint" => {
+            let mut aged = objects(vault, is_kind);
+            aged.sort_by_key(|(_, path)| std::fs::metadata(path).unwrap().modified().unwrap());
+            let newest = aged.iter().rfind(|(name, _)| is_proposed(vault, name));
+            newest
+                .cloned()
+                .zip(aged.first().cloned())
+                .map(|((newest, _), (first, _))| (newest, first))
+        }
+        _ => None,
+    }
+}
+
 #[test]
 fn whatever_is_done_to_header_and_slot_ends_as_the_table_says() {
     whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(&["header", "slot"], &DONE);
@@ -527,7 +578,7 @@ fn whatever_is_done_to_header_and_slot_ends_as_the_table_says() {
 
 #[test]
 fn whatever_is_done_to_a_commit_that_a_checkpoint_covers_ends_as_the_table_says() {
-    whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(&["commit"], &DONE);
+    whatever_is_done_ends_as_the_table_says_and_never_in_wrong_bytes(&["commit"], &most());
 }
 
 #[test]

@@ -9,9 +9,11 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::{Dice, LETS_GO, Mount, Run, SKRIN, Vault, command, is_alive, kill, wait_for};
 use crate::storages::On;
 
-/// Puts the program where mount(8) looks for helpers, tells that it is done, and stays.
+/// Puts the program where mount(8) looks for helpers, gives mount(8) a place of its own for notes, tells that it is done, and stays.
 const NAMESPACE: &str = "set -e
     mount -t tmpfs skrin-test-sbin /sbin
+    mkdir -p /run/mount
+    mount -t tmpfs skrin-test-run /run/mount
     ln -s \"$0\" /sbin/mount.skrin
     echo ready
     exec sleep 1200";
@@ -43,14 +45,18 @@ impl Machine {
             point,
             namespace,
         };
-        machine.write_fstab(options);
+        machine.write_fstab(&machine.source(), options);
         machine
     }
 
-    fn write_fstab(&self, options: &str) {
+    /// The vault as the mount table shows it.
+    fn source(&self) -> String {
+        format!("skrin:{}", self.vault.address())
+    }
+
+    fn write_fstab(&self, source: &str, options: &str) {
         let line = format!(
-            "{} {} skrin words-file={},state-dir={},{options} 0 0\n",
-            self.vault.address(),
+            "{source} {} skrin words-file={},state-dir={},{options} 0 0\n",
             self.point.display(),
             self.vault.words_file().display(),
             self.vault.state("a").display(),
@@ -150,12 +156,13 @@ fn a_line_in_fstab_mounts_and_what_umount_8_leaves_is_there_after_the_next_mount
             "{option}: {options}"
         );
     }
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", machine.pid()));
+    assert_eq!(name.unwrap(), "skrin\n");
     // mount -a may be run at any time.
     let fstab = machine.vault.path("fstab");
     let all = ["--fstab", fstab.to_str().unwrap(), "-a"];
     let (code, said) = machine.run("mount", &all).code();
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("mounted there already"), "{said}");
+    assert_eq!((code, said.as_str()), (0, ""));
     assert_eq!(
         machine
             .shell("grep -c \" $0 \" /proc/self/mounts")
@@ -185,6 +192,39 @@ fn a_line_in_fstab_mounts_and_what_umount_8_leaves_is_there_after_the_next_mount
     let other = machine.vault.mount("b");
     assert!(std::fs::read(other.join("2")).unwrap() == Dice(2).bytes(3_000_000));
     other.unmount();
+}
+
+#[test]
+fn mount_8_finds_what_it_noted_by_the_source_that_the_mount_table_shows_and_a_plain_address_mounts_too()
+ {
+    let machine = Machine::new("_netdev");
+    let is_found = || {
+        let table = machine.run("mount", &[]).output_ok();
+        let place = format!(" on {} type fuse", machine.point.display());
+        let line = table.lines().find(|line| line.contains(&place)).unwrap();
+        assert!(line.starts_with(&machine.source()), "{line}");
+        line.contains(",_netdev")
+    };
+    machine.mount(&[]).output_ok();
+    assert!(is_found());
+    machine.umount();
+    assert_eq!(machine.shell("cat /run/mount/utab").output_ok(), "");
+
+    // It is told how the mount table has it, before anything is mounted.
+    machine.write_fstab(&machine.source().replacen('/', "/./", 1), "_netdev");
+    let (code, said) = machine.mount(&["-f"]).code();
+    let shown = format!("will show {};", machine.source());
+    assert!(code == 0 && said.contains(&shown), "{code} {said}");
+
+    machine.write_fstab(&machine.vault.address(), "_netdev");
+    machine.mount(&[]).output_ok();
+    assert!(!is_found());
+    let fstab = machine.vault.path("fstab");
+    let all = ["--fstab", fstab.to_str().unwrap(), "-a"];
+    let (code, said) = machine.run("mount", &all).code();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("mounted there already"), "{said}");
+    machine.umount();
 }
 
 #[test]
@@ -561,14 +601,15 @@ fn the_units_for_systemd_are_well_formed_and_name_a_program_that_is_there() {
     verify(&["verify"], &["mnt-vault.mount", "mnt-vault.automount"]);
     verify(&["--user", "verify"], &["skrin@.service"]);
 
-    // The helper takes the options of the mount unit.
+    // The helper takes what the mount unit says, and knows nothing better.
     let unit = std::fs::read_to_string(units.join("mnt-vault.mount")).unwrap();
-    let options = unit
-        .lines()
-        .find_map(|line| line.strip_prefix("Options="))
-        .unwrap();
+    let says = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key));
+    let (what, options) = (says("What=").unwrap(), says("Options=").unwrap());
     let machine = Machine::new("noauto");
-    machine.mount(&["-f", "-o", options]).output_ok();
+    let point = machine.point.to_str().unwrap();
+    let asked = ["-t", "skrin", "-f", "-o", options, what, point];
+    let (code, said) = machine.run("mount", &asked).code();
+    assert_eq!((code, said.as_str()), (0, ""));
     // So does the command of the service.
     let unit = std::fs::read_to_string(units.join("skrin@.service")).unwrap();
     for (begins, ends) in [

@@ -1,5 +1,5 @@
-//! One file under every operation that changes contents, with remounts in the middle, beside a model in memory: all that fsx does, which
-//! begins each file anew, and `FALLOC_FL_ZERO_RANGE`.
+//! One file under every operation that changes contents, with remounts in the middle, beside a model in memory: all that fsx does, and
+//! `FALLOC_FL_ZERO_RANGE`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

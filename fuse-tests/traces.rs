@@ -1,5 +1,6 @@
 //! The steps in which programs save a document, rebuilt from what is documented of them, and another device that looks all the while: it
-//! sees the old document or the new one, and nothing else. And files that are made for a moment, which never reach the storage.
+//! sees the old document or the new one, and nothing else; so does one that is shown each commit by itself. And files that are made for a moment,
+//! which never reach the storage.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, XattrFlags, fsetxattr, renameat_with};
 
-use crate::harness::{Dice, Mount, Vault, files_below};
+use crate::harness::{Dice, Mount, Run, Vault, files_below};
 use crate::storages::On;
 
 /// A program saves `new` as `doc`, which exists. `step` is called between its steps.
@@ -282,6 +283,13 @@ fn place(mount: &Mount<'_>, name: &str) -> PathBuf {
     mount.join(format!("of {name}")).join(name)
 }
 
+/// Makes a document where nothing is yet.
+fn make(mount: &Mount<'_>, name: &str, contents: &[u8]) {
+    let doc = place(mount, name);
+    std::fs::create_dir(doc.parent().unwrap()).unwrap();
+    std::fs::write(&doc, contents).unwrap();
+}
+
 /// What may be seen under each name.
 type Versions = BTreeMap<&'static str, Vec<Vec<u8>>>;
 
@@ -308,20 +316,24 @@ enum Look {
 /// How often what was found of each document.
 type Seen = BTreeMap<(&'static str, Look), u32>;
 
+fn look(there: &Mount<'_>, name: &str, versions: &[Vec<u8>]) -> Look {
+    match std::fs::read(place(there, name)) {
+        Ok(found) => match versions.iter().position(|v| *v == found) {
+            Some(which) => Look::Version(which),
+            None => Look::Strange(found.len()),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Look::Missing,
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
 /// Looks at all documents again and again.
 fn watch(there: &Mount<'_>, versions: &Versions, over: &AtomicBool, seen: &Mutex<Seen>) {
     while !over.load(Ordering::Acquire) {
         for (name, versions) in versions {
-            // Whoever asks for a lock file is told the newest, so that each state that is ever published is looked at.
+            // Whoever asks for a lock file is told the newest of a moment ago.
             let _ = std::fs::metadata(there.join(".~lock.nothing#"));
-            let look = match std::fs::read(place(there, name)) {
-                Ok(found) => match versions.iter().position(|v| *v == found) {
-                    Some(which) => Look::Version(which),
-                    None => Look::Strange(found.len()),
-                },
-                Err(error) if error.kind() == ErrorKind::NotFound => Look::Missing,
-                Err(error) => panic!("{name}: {error}"),
-            };
+            let look = look(there, name, versions);
             *seen.lock().unwrap().entry((*name, look)).or_insert(0) += 1;
         }
     }
@@ -337,15 +349,15 @@ struct Pace {
 }
 
 impl Pace {
-    /// Saves once, and rests a while in each step.
-    fn save(&mut self, save: Save, doc: &Path, new: &[u8], dice: &mut Dice) {
+    /// Saves once, and rests in each step.
+    fn save(&mut self, save: Save, doc: &Path, new: &[u8], rest: &mut dyn FnMut()) {
         let begun = Instant::now();
         let (mut last, mut ended) = (begun, begun);
         let mut gap = Duration::ZERO;
         save(doc, new, &mut || {
             gap = gap.max(last.elapsed());
             last = ended;
-            std::thread::sleep(Duration::from_millis(dice.roll() % 300));
+            rest();
             ended = Instant::now();
         });
         self.gap = self.gap.max(gap).max(last.elapsed());
@@ -368,13 +380,18 @@ impl Pace {
     }
 }
 
-/// Publishes at every moment: a lock file is seen by others at once, with all that was done before.
+/// Has published what does not wait for more: a lock file is seen by others at once, with all that was done before.
+fn publish(dir: &Path, n: u32) {
+    std::fs::write(dir.join(format!(".~lock.{n}#")), ",anna,desk,,;").unwrap();
+}
+
+/// Publishes at every moment.
 fn hurry(here: &Mount<'_>, over: &AtomicBool) {
     let dir = here.join("hurry");
     std::fs::create_dir(&dir).unwrap();
     let mut n = 0;
     while !over.load(Ordering::Acquire) {
-        std::fs::write(dir.join(format!(".~lock.{n}#")), ",anna,desk,,;").unwrap();
+        publish(&dir, n);
         n += 1;
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -386,9 +403,7 @@ fn of_a_save_another_device_sees_the_old_document_or_the_new_one_and_nothing_bet
     let (here, there) = (vault.mount("a"), vault.mount("b"));
     let versions = versions();
     for (name, versions) in &versions {
-        let doc = place(&here, name);
-        std::fs::create_dir(doc.parent().unwrap()).unwrap();
-        std::fs::write(&doc, &versions[0]).unwrap();
+        make(&here, name, &versions[0]);
     }
     here.sync();
     let all_there = || versions.keys().all(|name| place(&there, name).exists());
@@ -412,7 +427,9 @@ fn of_a_save_another_device_sees_the_old_document_or_the_new_one_and_nothing_bet
                 scope.spawn(move || {
                     let (mut dice, mut pace) = (Dice(n as u64), Pace::default());
                     for new in &versions[1..] {
-                        pace.save(*save, &doc, new, &mut dice);
+                        pace.save(*save, &doc, new, &mut || {
+                            std::thread::sleep(Duration::from_millis(dice.roll() % 300));
+                        });
                         // Until the other device has seen it.
                         std::thread::sleep(Duration::from_secs(4));
                     }
@@ -446,6 +463,130 @@ fn of_a_save_another_device_sees_the_old_document_or_the_new_one_and_nothing_bet
     there.unmount();
     here.unmount();
     vault.verify_clean();
+}
+
+/// A rest in which what may be published is, and shorter than anything is kept from others.
+const REST: Duration = Duration::from_millis(250);
+
+/// All commits of a lone device, the oldest first.
+fn commits(vault: &Vault) -> Vec<String> {
+    let objects = vault.storage.objects().into_iter().map(|(name, _)| name);
+    let mut commits: Vec<String> = objects.filter(|name| name.contains("/lanes/")).collect();
+    commits.sort();
+    commits
+}
+
+/// What tells other devices of a commit (docs/format/lanes.md, section 2).
+fn tip_of(commit: &str) -> String {
+    let parts: Vec<&str> = commit.split('/').collect();
+    match parts[..] {
+        ["rooms", room, "lanes", lane, _, file] => format!("rooms/{room}/tips/{lane}-{file}"),
+        _ => panic!("{commit}"),
+    }
+}
+
+/// Saves one document after the other: what one save keeps from others hides nothing of another. Returns how many commits were there before,
+/// and the pace of each.
+fn save_in_turn(
+    vault: &Vault,
+    saves: &[(&'static str, Save)],
+    versions: &Versions,
+) -> (usize, BTreeMap<&'static str, Pace>) {
+    let here = vault.mount("a");
+    let dir = here.join("hurry");
+    std::fs::create_dir(&dir).unwrap();
+    for (name, _) in saves {
+        make(&here, name, &versions[name][0]);
+    }
+    here.sync();
+    let before = commits(vault).len();
+    let (mut paces, mut n) = (BTreeMap::new(), 0);
+    for (name, save) in saves {
+        let mut publish_now = || {
+            publish(&dir, n);
+            n += 1;
+        };
+        let (doc, mut pace) = (place(&here, name), Pace::default());
+        pace.save(*save, &doc, &versions[name][2], &mut || {
+            publish_now();
+            std::thread::sleep(REST);
+        });
+        publish_now();
+        // Not by `skrin sync`, for which nothing waits.
+        crate::harness::wait_for("the save to be published", || {
+            here.status()["pending"]["operations"] == 0
+        });
+        paces.insert(*name, pace);
+    }
+    here.unmount();
+    (before, paces)
+}
+
+/// What a device sees that is told of one commit after the other, from the last of those `before` the saves on.
+fn see_each_commit(
+    vault: &Vault,
+    before: usize,
+    saves: &[(&'static str, Save)],
+    versions: &Versions,
+) -> BTreeMap<&'static str, Vec<Look>> {
+    for (name, _) in vault.storage.objects() {
+        if name.contains("/tips/") && !name.contains("/tips/control-") {
+            vault.storage.remove(&name);
+        }
+    }
+    let tell = |commit: &str| vault.storage.replace(&tip_of(commit), b"\n");
+    let commits = commits(vault);
+    tell(&commits[before - 1]);
+    let there = vault.mount_with("b", &["--read-only"]);
+    let mut seen: BTreeMap<&'static str, Vec<Look>> = BTreeMap::new();
+    let mut look_at_all = || {
+        for (name, _) in saves {
+            let look = look(&there, name, &versions[name]);
+            seen.entry(*name).or_default().push(look);
+        }
+    };
+    look_at_all();
+    for commit in &commits[before..] {
+        tell(commit);
+        // Whoever is asked for the history looks at the storage first.
+        vault.skrin(&["history"]).arg(there.path()).output_ok();
+        look_at_all();
+    }
+    // Where it was looking by itself just then the kernel is told a moment later.
+    crate::harness::wait_for("the last versions to be seen", || {
+        let mut all = saves.iter();
+        all.all(|(name, _)| look(&there, name, &versions[name]) == Look::Version(2))
+    });
+    look_at_all();
+    there.unmount();
+    seen
+}
+
+#[test]
+fn no_commit_of_a_save_shows_another_device_anything_but_the_old_document_or_the_new_one() {
+    let versions = versions();
+    // That one rests by itself, so long that whoever looks now and then sees what there is to see.
+    let saves = SAVES.into_iter().filter(|(name, _)| *name != "slow.txt");
+    let saves: Vec<(&'static str, Save)> = saves.collect();
+    std::thread::scope(|scope| {
+        for saves in saves.chunks(4) {
+            let versions = &versions;
+            scope.spawn(move || {
+                let vault = Vault::new(On::Local);
+                let (before, paces) = save_in_turn(&vault, saves, versions);
+                for (name, looks) in see_each_commit(&vault, before, saves, versions) {
+                    let pace = paces[name];
+                    let excused = looks.iter().all(|look| pace.excuses(name, *look));
+                    assert!(excused, "{name}: {looks:?}, {pace:?}");
+                    let mut found = looks.clone();
+                    found.retain(|look| matches!(look, Look::Version(_)));
+                    found.dedup();
+                    let both = [Look::Version(0), Look::Version(2)];
+                    assert_eq!(found, both, "{name}: {looks:?}");
+                }
+            });
+        }
+    });
 }
 
 fn segments(vault: &Vault) -> usize {

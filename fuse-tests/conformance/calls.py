@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
@@ -640,13 +641,20 @@ def opening():
 def main():
     os.umask(0o022)
     os.chdir(sys.argv[1])
+    top = os.getcwd()
+    failed = False
     for part in [times, modes, kinds, links, renames, paths, listings, attributes, lists, ranges, refused, at_once, locks, events, opening]:
         os.mkdir(part.__name__)
         os.chdir(part.__name__)
         print(f"== {part.__name__}", flush=True)
-        part()
-        os.chdir("..")
+        try:
+            part()
+        except Exception:  # A file system that does not even allow the preparations still shows what it does of the rest.
+            traceback.print_exc()
+            failed = True
+        os.chdir(top)
         shell(f"rm -r {part.__name__}")
+    return failed
 
 
-main()
+sys.exit(main())

@@ -28,7 +28,7 @@ const EX_FAIL: u8 = 32;
 #[derive(Parser)]
 #[command(name = "mount.skrin", version, max_term_width = 100)]
 struct Asked {
-    /// The vault, as `skrin mount` takes it
+    /// The vault, as `skrin mount` takes it, or `skrin:` and that, as the mount table shows it
     vault: String,
     /// An empty directory
     dir: PathBuf,
@@ -82,13 +82,14 @@ fn run(asked: &Asked) -> Outcome {
     let mut mount = arguments(asked, &wanted.ours)?;
     mount.read_only = wanted.read_only;
     mount.no_exec = wanted.no_exec.unwrap_or(false);
-    if is_mounted_already(asked)? {
+    if is_mounted_already(&mount)? {
         print::note(format!(
             "{}: this vault is mounted there already",
             asked.dir.display()
         ));
         return Ok(());
     }
+    tell_of_another_source(asked, &mount)?;
     if asked.fake {
         return commands::mount::check(&mount);
     }
@@ -99,14 +100,28 @@ fn run(asked: &Asked) -> Outcome {
     Ok(())
 }
 
-/// `mount -a` asks again for what is mounted, as the mount table shows another source than /etc/fstab.
-fn is_mounted_already(asked: &Asked) -> Outcome<bool> {
-    let point = mount_table::canonical(&asked.dir)?;
+/// `mount -a` asks again for what is mounted where the mount table shows another source than /etc/fstab.
+fn is_mounted_already(mount: &MountArgs) -> Outcome<bool> {
+    let point = mount_table::canonical(&mount.dir)?;
     let Some(line) = mount_table::at(&point)?.filter(MountLine::is_ours) else {
         return Ok(false);
     };
-    let address = StoreSpec::address_of(&asked.vault)?;
+    let address = StoreSpec::address_of(&mount.vault)?;
     Ok(line.is_of(&address) && !mount_point::is_dead(&point))
+}
+
+/// mount(8) notes `_netdev` under the source that was typed; libmount and systemd find it where the mount table has that very text.
+fn tell_of_another_source(asked: &Asked, mount: &MountArgs) -> Outcome {
+    let shown = mount_table::source_of(&StoreSpec::address_of(&mount.vault)?);
+    // An address without `skrin:` never is that, and is taken all the same.
+    let is_source = asked.vault != mount.vault;
+    if is_source && asked.vault != shown {
+        print::note(format!(
+            "{}: the mount table will show {shown}; write it so, or umount(8) and systemd do not know that this is a network mount",
+            asked.dir.display()
+        ));
+    }
+    Ok(())
 }
 
 /// What `skrin mount` would have been asked, so that there is one reading of values.
@@ -119,7 +134,7 @@ fn arguments(asked: &Asked, ours: &[(String, Option<String>)]) -> Outcome<MountA
         });
     }
     typed.push("--".into());
-    typed.push((&asked.vault).into());
+    typed.push(mount_table::address_in(&asked.vault).into());
     typed.push((&asked.dir).into());
     match Typed::try_parse_from(&typed) {
         Ok(Typed {

@@ -41,10 +41,18 @@ mod store;
 mod told;
 mod unlock;
 
-/// What reads the files in which people keep credentials, for the fuzz targets.
+/// What reads the files in which people keep credentials, and that of pins, for the fuzz targets.
 #[cfg(feature = "testutil")]
 pub mod testutil {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use skrin_base::{Ino, VaultId};
+    use skrin_crypto::LocalKey;
+
     use crate::credentials::{ini, netrc};
+    use crate::pins::PinFile;
+    use crate::sealed::SealedFile;
 
     /// User and password that a .netrc has for a host, and for this user if one is wanted.
     pub fn netrc(text: &str, host: &str, user: Option<&str>) -> Option<(String, String)> {
@@ -54,6 +62,12 @@ pub mod testutil {
     /// The value of a key in a section of a file of ~/.aws.
     pub fn ini(text: &str, section: &str, key: &str) -> Option<String> {
         ini::parse(text).get(section, key)
+    }
+
+    /// What the file `pins` of a state directory says; `None` for one that is damaged, or of another device.
+    pub fn pins(state_dir: &Path, key: LocalKey, vault: VaultId) -> Option<BTreeSet<Ino>> {
+        let file = SealedFile::with_key(state_dir, "pins", key, vault);
+        PinFile::of(file).load().ok()
     }
 }
 

@@ -29,6 +29,10 @@ impl MountPoint {
             return Ok(Self::new(path, None));
         }
         let fail = |e: std::io::Error| Failure::io(dir, "cannot make the mount point", &e);
+        // A dead mount hides the directory below it, which may be one that we made.
+        if let Ok(path) = mount_table::canonical(dir) {
+            uncover(&path)?;
+        }
         let ours = match DirBuilder::new().mode(0o700).create(dir) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => is_guarded(dir),
             made => made.map(|()| true).map_err(fail)?,
@@ -100,13 +104,17 @@ fn set_immutable(dir: &File, on: bool) {
 #[cfg(not(target_os = "linux"))]
 fn set_immutable(_dir: &File, _on: bool) {}
 
+/// Takes away what a killed process left mounted there; any other mount is refused.
+fn uncover(path: &Path) -> Outcome<()> {
+    match mount_table::at(path)? {
+        Some(line) if !line.is_automount() => clear_dead(path, &line),
+        _ => Ok(()),
+    }
+}
+
 fn check(dir: &Path) -> Outcome<PathBuf> {
     let path = mount_table::canonical(dir)?;
-    if let Some(line) = mount_table::at(&path)?
-        && !line.is_automount()
-    {
-        clear_dead(&path, &line)?;
-    }
+    uncover(&path)?;
     let meta = std::fs::metadata(&path).map_err(|e| {
         let failure = Failure::io(&path, "the mount point cannot be used", &e);
         match failure.exit {

@@ -54,6 +54,16 @@ pub(crate) fn source_of(address: &str) -> String {
     format!("{SOURCE}{}", address.replace(',', "%2C"))
 }
 
+/// The address in what was typed as the mount table shows it, [`source_of`]; anything else is an address already. A path that holds `%2C`
+/// itself cannot be typed that way.
+#[cfg(target_os = "linux")]
+pub(crate) fn address_in(typed: &str) -> String {
+    match typed.strip_prefix(SOURCE) {
+        Some(shown) => shown.replace("%2C", ","),
+        None => typed.to_owned(),
+    }
+}
+
 /// All mounts that this process sees, in the order they were made.
 ///
 /// # Errors
@@ -320,6 +330,18 @@ mod tests {
         assert!(lines[0].has("rw") && !lines[0].has("ro"));
         assert!(!lines[1].is_ours());
         assert_eq!(lines[1].kind, "proc");
+    }
+
+    #[test]
+    fn an_address_is_read_back_from_what_the_table_shows_of_it() {
+        for address in [
+            "/v/a,b",
+            "webdavs://a@h/v/",
+            "s3://b/v/?endpoint=h&region=r",
+        ] {
+            assert_eq!(address_in(&source_of(address)), address);
+            assert_eq!(address_in(address), address);
+        }
     }
 
     #[test]

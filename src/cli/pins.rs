@@ -26,7 +26,8 @@ impl PinFile {
         Arc::new(Self::of(file))
     }
 
-    fn of(file: SealedFile) -> Self {
+    /// In this file.
+    pub(crate) fn of(file: SealedFile) -> Self {
         Self {
             file,
             changing: Mutex::default(),

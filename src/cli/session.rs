@@ -20,7 +20,7 @@ impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         let exit = match &error {
             DataError::Integrity { .. } | DataError::Missing(_) => Exit::Integrity,
-            _ if error.is_transient() => Exit::Unreachable,
+            _ if error.is_transient() || error.is_denied() => Exit::Unreachable,
             _ => Exit::Other,
         };
         Self::new(exit, error)
@@ -29,19 +29,25 @@ impl From<DataError> for Failure {
 
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Self {
-        let exit = match error {
-            ReplicaError::Store(error) => return error.into(),
-            ReplicaError::RolledBack(_)
-            | ReplicaError::Withheld(_)
-            | ReplicaError::OldControl
-            | ReplicaError::Commit { .. }
-            | ReplicaError::Checkpoint { .. }
-            | ReplicaError::Past(_)
-            | ReplicaError::ForeignOperation => Exit::Integrity,
-            ReplicaError::Cloned => Exit::Busy,
-            _ => Exit::Other,
-        };
-        Self::new(exit, error)
+        match error {
+            ReplicaError::Store(error) => error.into(),
+            error => Self::new(exit_of(&error), error),
+        }
+    }
+}
+
+fn exit_of(error: &ReplicaError) -> Exit {
+    match error {
+        ReplicaError::RolledBack(_)
+        | ReplicaError::Withheld(_)
+        | ReplicaError::OldControl
+        | ReplicaError::Commit { .. }
+        | ReplicaError::Checkpoint { .. }
+        | ReplicaError::Past(_)
+        | ReplicaError::ForeignOperation => Exit::Integrity,
+        ReplicaError::Cloned => Exit::Busy,
+        _ if error.is_denied() => Exit::Unreachable,
+        _ => Exit::Other,
     }
 }
 
@@ -55,8 +61,9 @@ impl From<FsError> for Failure {
             | FsError::NoSuchPoint(_)
             | FsError::NoConflict => Exit::Absent,
             FsError::Exists | FsError::InUse(_) | FsError::ChangedMeanwhile => Exit::Busy,
-            FsError::Replica(error) if matches!(**error, ReplicaError::Past(_)) => Exit::Integrity,
+            FsError::Refused(why) => return FsError::clone(why).into(),
             _ if error.is_transient() => Exit::Unreachable,
+            FsError::Replica(error) => exit_of(error),
             _ => Exit::Other,
         };
         Self::new(exit, error)

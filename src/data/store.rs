@@ -68,6 +68,8 @@ pub struct DataConfig {
     pub disk_cache: Option<(PathBuf, u64)>,
     /// Nothing is removed from that cache before `pin` was called.
     pub hold_cache: bool,
+    /// What is pinned, or put again, leaves so much of the local disk free: the journal has to grow there.
+    pub keep_free: u64,
     /// Nothing is put on the storage: what an earlier run left in the journal can be read and waits there for one that may.
     pub read_only: bool,
 }
@@ -90,6 +92,7 @@ impl DataConfig {
             neighbours: 1 << 20,
             disk_cache: None,
             hold_cache: false,
+            keep_free: 256 << 20,
             read_only: false,
         }
     }

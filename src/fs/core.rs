@@ -12,6 +12,7 @@ use crate::local::Locals;
 use crate::nodes::Nodes;
 use crate::past::view::Views;
 use crate::pin::Pins;
+use crate::poll::Untold;
 use crate::publish::Publisher;
 use crate::types::{Notify, Space};
 use parking_lot::Mutex;
@@ -63,6 +64,7 @@ pub struct Fs {
     /// Whether the tree was looked at for what people call this device.
     pub(crate) labelled: AtomicBool,
     pub(crate) notify: Mutex<Option<Arc<dyn Notify>>>,
+    pub(crate) untold: Untold,
     pub(crate) control: Mutex<Option<Arc<ControlSource>>>,
     pub(crate) known_space: Mutex<Option<Space>>,
     pub(crate) polled: Mutex<Polled>,
@@ -147,6 +149,7 @@ impl Fs {
             locals: Locals::open(config.local)?,
             labelled: AtomicBool::new(false),
             notify: Mutex::new(None),
+            untold: Untold::default(),
             control: Mutex::new(None),
             known_space: Mutex::new(None),
             polled: Mutex::new(polled),
@@ -266,6 +269,12 @@ impl Fs {
 
     /// Refuses what a read-only mount, one that is ending, or one whose changes nobody would take, must not do.
     pub(crate) fn check_writable(&self) -> Result<(), FsError> {
+        self.check_allowed()?;
+        self.publisher.check_taken()
+    }
+
+    /// The same, but for a storage that takes nothing now and may do so again.
+    pub(crate) fn check_allowed(&self) -> Result<(), FsError> {
         self.check_keeps_changes()?;
         match self.replica.barred() {
             Some(barred) => Err(ReplicaError::from(barred).into()),

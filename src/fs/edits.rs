@@ -1,14 +1,16 @@
 //! Small edits that a program wants durable: noted in the journal as they are, told to the tree when they have come to rest, and
 //! taken in again after a crash.
 
-use crate::content::{Content, Edits, Part, Start};
+use crate::content::{Content, Edits, Part, Start, blocks};
 use crate::core::Fs;
 use crate::error::FsError;
-use crate::file::{FileState, LastNoted, OpenFile};
-use skrin_base::Ino;
+use crate::file::{FileState, LastNoted, OpenFile, attributes_to_tell};
+use skrin_base::limits::BLOCK_LEN;
 use skrin_base::wire::{Decode, Encode};
+use skrin_base::{Ino, OpId};
 use skrin_data::Lsn;
-use skrin_meta::{Kind, state};
+use skrin_meta::Kind;
+use skrin_meta::state::{self, Inode};
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
@@ -186,12 +188,7 @@ impl Fs {
         let Some(first) = edits.first_mut() else {
             return Ok(());
         };
-        let (ino, base) = (first.ino, first.base);
-        let Some(start) = first.start.take() else {
-            // Its record was damaged; the journal has said so.
-            tracing::error!(ino = ino.0, "edits without their beginning cannot be used");
-            return Ok(());
-        };
+        let (ino, base, start) = (first.ino, first.base, first.start.take());
         let (inode, is_copy) = {
             let tree = self.replica.tree();
             let is_copy = state::fork_of(&tree, base)?.is_some();
@@ -204,6 +201,17 @@ impl Fs {
                 false => Ok(self.journal.settle(number)?),
             };
         }
+        let start = match start {
+            Some(start) => start,
+            // Its record was damaged; the journal has said so.
+            None => match self.start_of(ino, base, &edits)? {
+                Some(start) => start,
+                None => {
+                    tracing::error!(ino = ino.0, "edits without their beginning cannot be used");
+                    return Ok(());
+                }
+            },
+        };
         // What the file was when it was edited, whatever it is now: the tree may have another device's contents.
         let content = Content::stored(start.inode.size, start.extents);
         let mut inode = inode
@@ -242,6 +250,29 @@ impl Fs {
         Ok(())
     }
 
+    /// What a file was before edits of which the first record is lost, with its own: the tree has it still. `None` where that has other contents
+    /// by now, or where one of them needs a block that was in that record: they stay where they are.
+    fn start_of(&self, ino: Ino, base: OpId, edits: &[Edits]) -> Result<Option<Start>, FsError> {
+        let tree = self.replica.tree();
+        let inode = state::inode(&tree, ino)?;
+        let is_meant = |inode: &Inode| {
+            let is_base = inode.kind == Kind::File && inode.version == base;
+            is_base && are_whole(edits, inode.size)
+        };
+        let Some(inode) = inode.filter(is_meant) else {
+            return Ok(None);
+        };
+        tracing::error!(
+            ino = ino.0,
+            "the first edits of a file are lost; the later ones are laid over what it was before"
+        );
+        Ok(Some(Start {
+            extents: state::extents(&tree, ino, 0, u64::MAX)?,
+            xattrs: attributes_to_tell(&tree, ino, &inode)?.xattrs,
+            inode,
+        }))
+    }
+
     /// Another device changed or removed an inode: what is noted of an open file of it is told soon, so that what each of them saw stays
     /// apart. Waits for no room: it may be the publisher who tells.
     pub(crate) fn tell_edits(&self, ino: Ino) {
@@ -254,4 +285,21 @@ impl Fs {
             }
         }
     }
+}
+
+/// Whether each block comes as a whole before what changed of it, and each that lies behind the `size` before them comes at all: what was lost
+/// may have written it.
+fn are_whole(edits: &[Edits], size: u64) -> bool {
+    let mut whole = HashSet::new();
+    let mut parts = edits.iter().flat_map(|edits| &edits.parts);
+    let come_whole = parts.all(|part| match part.from {
+        None => {
+            whole.insert(part.block);
+            true
+        }
+        Some(_) => whole.contains(&part.block),
+    });
+    let grown = edits.last().map_or(0, |last| last.size);
+    let mut added = size / BLOCK_LEN as u64..blocks(grown);
+    come_whole && (grown <= size || added.all(|block| whole.contains(&block)))
 }

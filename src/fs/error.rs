@@ -79,6 +79,8 @@ pub enum FsError {
     LocalFull(usize),
     #[error("the files that stay on this machine cannot be written: {0}")]
     LocalDisk(Arc<std::io::Error>),
+    #[error("the storage takes no changes from here: {0}")]
+    Refused(Arc<FsError>),
     #[error("the file system is shutting down")]
     Stopped,
     #[error(transparent)]
@@ -125,7 +127,7 @@ impl FsError {
             Self::AttributeTooLong => Errno::E2BIG,
             Self::AttributesFull | Self::Crowded(_) => Errno::ENOSPC,
             Self::NoMoreData => Errno::ENXIO,
-            Self::ReadOnly => Errno::EROFS,
+            Self::ReadOnly | Self::Refused(_) => Errno::EROFS,
             Self::OtherDevice => Errno::EXDEV,
             Self::LocalFull(_) => Errno::EDQUOT,
             Self::LocalDisk(e) if e.kind() == std::io::ErrorKind::StorageFull => Errno::ENOSPC,
@@ -145,6 +147,20 @@ impl FsError {
             Self::Deadline(_) | Self::Crowded(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether what is published here is taken by nobody, as long as this goes on: the storage refuses us, or the vault needs a newer program.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Data(e) => e.is_denied(),
+            Self::Replica(e) => e.is_denied() || matches!(**e, ReplicaError::Newer),
+            _ => false,
+        }
+    }
+
+    /// Whether the storage shows less than was seen.
+    pub(crate) fn is_rollback(&self) -> bool {
+        matches!(self, Self::Replica(e) if matches!(**e, ReplicaError::RolledBack(_)))
     }
 
     /// Whether a segment is not where the tree says that it is.

@@ -364,14 +364,19 @@ impl Files {
         files.into_iter().map(|(_, file)| file).collect()
     }
 
-    /// Hands out a handle.
-    pub(crate) fn add_handle(&self, file: Arc<OpenFile>, write: bool) -> HandleId {
+    /// Hands out a handle, which is read ahead of as far as `ahead` goes.
+    pub(crate) fn add_handle(
+        &self,
+        file: Arc<OpenFile>,
+        write: bool,
+        ahead: ReadAhead,
+    ) -> HandleId {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         file.writers.fetch_add(usize::from(write), Ordering::AcqRel);
         let handle = Handle {
             file,
             write,
-            ahead: Mutex::new(ReadAhead::default()),
+            ahead: Mutex::new(ahead),
         };
         self.handles.write().insert(id, Arc::new(handle));
         HandleId(id)
@@ -392,5 +397,43 @@ impl Files {
         let writes = usize::from(handle.write);
         handle.file.writers.fetch_sub(writes, Ordering::AcqRel);
         Some(handle)
+    }
+}
+
+#[cfg(all(test, feature = "testutil"))]
+mod tests {
+    use crate::testutil::TestVault;
+    use crate::{Caller, FsOptions, NodeId, OpenMode};
+
+    #[test]
+    fn a_file_is_read_ahead_of_no_further_than_the_memory_of_the_mount_allows() {
+        let mut vault = TestVault::in_memory(3).unwrap();
+        vault.data = Box::new(|config| config.prefetch_bytes = 1 << 20);
+        let options = FsOptions {
+            poll_interval: None,
+            background: false,
+            ..FsOptions::default()
+        };
+        let at = vault.open(0, options).unwrap();
+        let caller = Caller {
+            uid: 0,
+            gid: 0,
+            pid: 1,
+            umask: 0,
+        };
+        let how = OpenMode::default();
+        let made = at
+            .fs
+            .create(NodeId::ROOT, b"f", 0o600, true, how, &caller)
+            .unwrap();
+        let handle = at.fs.files.handle(made.1).unwrap();
+        let mut ahead = handle.ahead.lock();
+        let mut most = 0;
+        for block in 0..1000 {
+            if let Some(range) = ahead.on_read(block..block + 1, |block| block + 1) {
+                most = most.max(range.end - block);
+            }
+        }
+        assert!((1..=17).contains(&most), "{most} blocks of 64 KiB");
     }
 }

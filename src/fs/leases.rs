@@ -258,14 +258,14 @@ impl Fs {
     /// Renews the leases of this device, withdraws those that another device has as well, and removes those that nobody renews. Holds no lock of
     /// the file system when it begins.
     pub fn keep_leases(&self) {
-        if self.check_writable().is_err() {
-            return;
-        }
         let untold = std::mem::take(&mut *self.leases.untold.lock());
         if !untold.is_empty()
             && let Err(error) = self.invalidate(untold)
         {
             tracing::debug!(%error, "the kernel was not told of names that came or went");
+        }
+        if self.check_writable().is_err() {
+            return;
         }
         let all: Vec<(Ino, Lease)> = {
             let known = self.leases.known.lock();

@@ -42,6 +42,13 @@ pub(crate) struct LocalPlace {
     name: Name,
 }
 
+/// What was kept of such files as it would be kept again; `None` for bytes that hold something else.
+#[cfg(feature = "testutil")]
+pub(crate) fn kept_again(bytes: &[u8], max: usize) -> Option<Vec<u8>> {
+    let tree = LocalTree::decode(bytes, max).ok()?;
+    Some(tree.encode())
+}
+
 /// The files of this machine.
 pub(crate) struct Locals {
     tree: Mutex<LocalTree>,

@@ -5,8 +5,9 @@ use crate::error::FsError;
 use crate::poll::until_stopped;
 use parking_lot::Mutex;
 use skrin_base::{Content, Ino, SegmentId};
+use skrin_data::DataError;
 use skrin_meta::{Kind, Rows, state};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,8 +20,11 @@ const LOOK: Duration = Duration::from_secs(2);
 const REST: u32 = 20;
 /// And for so long at most.
 const REST_MAX: Duration = Duration::from_secs(60);
-/// How long after a failure to fetch something it is tried again.
-const AGAIN: Duration = Duration::from_secs(15);
+/// How long after a failure to fetch something it is tried again; doubled from the first to the second for a segment that is damaged or missing, and
+/// where the disk has no room.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(3600));
+/// Anybody may remove files of the cache: so long after it was looked whether all is here, it is looked again, on the monotonic clock.
+const CHECK: Duration = Duration::from_secs(600);
 /// Entries of a directory that are listed at once.
 const BATCH: usize = 1024;
 /// Directories nested deeper than this have no path.
@@ -62,6 +66,143 @@ pub struct PinStatus {
 struct Wanted {
     slots: BTreeMap<SegmentId, Vec<Range<u32>>>,
     status: PinStatus,
+}
+
+/// What of it is not here.
+type Absent = BTreeMap<SegmentId, Vec<Range<u32>>>;
+
+/// When to look again.
+struct Round {
+    /// Not before, whatever changes.
+    rest: Duration,
+    /// Then also if nothing has changed, on the monotonic clock.
+    next: u64,
+}
+
+/// For how long something is let be.
+#[derive(Default)]
+struct Pause {
+    last: Duration,
+    /// On the monotonic clock.
+    until: u64,
+}
+
+impl Pause {
+    fn again(&mut self, now: u64) {
+        self.last = (self.last * 2).clamp(AGAIN.0, AGAIN.1);
+        self.until = later(now, self.last);
+    }
+}
+
+fn later(now: u64, by: Duration) -> u64 {
+    now.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// What could not be had of a segment.
+struct Failed {
+    slots: Vec<Range<u32>>,
+    error: String,
+    pause: Pause,
+}
+
+impl Failed {
+    fn covers(&self, range: &Range<u32>) -> bool {
+        let mut slots = self.slots.iter();
+        slots.any(|own| own.start <= range.start && range.end <= own.end)
+    }
+}
+
+/// What is not asked for again at once.
+#[derive(Default)]
+struct Failures {
+    /// Of which pins: whoever pins something has all of it tried.
+    edition: u64,
+    segments: HashMap<SegmentId, Failed>,
+    /// The local disk had no room, or failed: nothing is fetched.
+    disk: Option<(String, Pause)>,
+    /// The storage did not answer the last time: until when, on the monotonic clock.
+    away: Option<u64>,
+}
+
+impl Failures {
+    /// Forgets what came, or is not wanted any more.
+    fn begin(&mut self, edition: u64, absent: &Absent) {
+        if self.edition != edition || absent.is_empty() {
+            *self = Self::default();
+        }
+        self.edition = edition;
+        self.away = None;
+        self.segments.retain(|segment, failed| {
+            // What was good of it came.
+            let slots = absent.get(segment);
+            slots.is_some_and(|slots| slots.iter().all(|range| failed.covers(range)))
+        });
+    }
+
+    /// What a segment met the last time, if it is not to be asked for yet.
+    fn paused(&self, segment: SegmentId, now: u64) -> Option<&str> {
+        if let Some((error, pause)) = &self.disk
+            && now < pause.until
+        {
+            return Some(error);
+        }
+        let failed = self.segments.get(&segment)?;
+        (now < failed.pause.until).then_some(&*failed.error)
+    }
+
+    fn fetched(&mut self, segment: SegmentId) {
+        self.segments.remove(&segment);
+        self.disk = None;
+    }
+
+    /// Notes an error; false if the others would meet it as well.
+    fn note(
+        &mut self,
+        segment: SegmentId,
+        slots: Vec<Range<u32>>,
+        error: &FsError,
+        now: u64,
+    ) -> bool {
+        let said = error.to_string();
+        match error {
+            FsError::Data(cause) if cause.is_about_the_object() => {
+                let failed = self.segments.entry(segment).or_insert_with(|| Failed {
+                    slots: Vec::new(),
+                    error: String::new(),
+                    pause: Pause::default(),
+                });
+                (failed.slots, failed.error) = (slots, said);
+                failed.pause.again(now);
+                true
+            }
+            FsError::Data(DataError::LocalDisk { .. }) => {
+                let (error, pause) = self.disk.get_or_insert_with(Default::default);
+                *error = said;
+                pause.again(now);
+                false
+            }
+            _ => {
+                self.away = Some(later(now, AGAIN.0));
+                false
+            }
+        }
+    }
+
+    /// When something is to be tried again.
+    fn next(&self, now: u64) -> Option<u64> {
+        let disk = self.disk.as_ref().map(|(_, pause)| pause.until);
+        // Nothing is before that is over.
+        let all = self.away.or(disk).filter(|until| *until > now);
+        all.or_else(|| {
+            let each = self.segments.values().map(|failed| failed.pause.until);
+            each.filter(|until| *until > now).min()
+        })
+    }
+}
+
+/// How many blocks these are.
+fn blocks(slots: &[Range<u32>]) -> u64 {
+    slots.iter().map(|range| range.len() as u64).sum()
 }
 
 /// The names that lead to an inode, by the first of its places; `None` if it has none.
@@ -123,7 +264,8 @@ impl Fs {
         let Some(wake) = weak.upgrade().map(|fs| Arc::clone(&fs.pins.wake)) else {
             return;
         };
-        let (mut rest, mut dropped) = (Duration::ZERO, 0);
+        let (mut rest, mut next, mut dropped) = (Duration::ZERO, 0, 0);
+        let mut failures = Failures::default();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|s| *s) => return,
@@ -136,18 +278,19 @@ impl Fs {
             if std::mem::replace(&mut dropped, bad) != bad {
                 fs.pins.stale.store(true, Ordering::Release);
             }
-            if !fs.pins.is_due() {
+            if !fs.pins.is_due(fs.clock.monotonic() >= next) {
                 continue;
             }
-            let Some(kept) = until_stopped(&mut stop, fs.keep_pinned()).await else {
+            let kept = until_stopped(&mut stop, fs.keep_pinned(&mut failures));
+            let Some(round) = kept.await else {
                 return;
             };
-            rest = kept.map_or(AGAIN, |walk| walk.saturating_mul(REST).min(REST_MAX));
+            (rest, next) = (round.rest, round.next);
         }
     }
 
-    /// Looks through what is pinned and fetches what is missing. How long the looking took; `None` if something failed.
-    async fn keep_pinned(&self) -> Option<Duration> {
+    /// Looks through what is pinned and fetches what is missing, but for what failed a moment ago.
+    async fn keep_pinned(&self, failures: &mut Failures) -> Round {
         let begun = self.clock.monotonic();
         self.pins.stale.store(false, Ordering::Release);
         let (edition, roots) = {
@@ -159,42 +302,72 @@ impl Fs {
             Err(error) => {
                 tracing::warn!(%error, "what is pinned cannot be looked through");
                 self.pins.stale.store(true, Ordering::Release);
-                return None;
+                return Round {
+                    rest: AGAIN.0,
+                    next: begun,
+                };
             }
         };
-        let walk = Duration::from_nanos(self.clock.monotonic().saturating_sub(begun));
         // Also those that are not published yet: what is uploaded goes to the cache.
         self.data.pin(wanted.slots.keys().copied().collect());
-        let (mut status, mut absent) = (wanted.status, Vec::new());
+        let (mut status, mut absent) = (wanted.status, Absent::new());
         for (segment, slots) in wanted.slots {
             let slots = self.data.absent(segment, &slots);
-            let blocks: u64 = slots.iter().map(|r| r.len() as u64).sum();
-            if blocks > 0 {
-                status.missing_blocks += blocks;
-                absent.push((segment, slots, blocks));
+            if !slots.is_empty() {
+                status.missing_blocks += blocks(&slots);
+                absent.insert(segment, slots);
             }
         }
         self.pins.saw(edition, &status);
-        for (segment, slots, blocks) in absent {
+        let looked = self.clock.monotonic().saturating_sub(begun);
+        failures.begin(edition, &absent);
+        self.fetch_absent(edition, absent, &mut status, failures)
+            .await;
+        self.pins.saw(edition, &status);
+        let now = self.clock.monotonic();
+        let rest = Duration::from_nanos(looked).saturating_mul(REST);
+        let check = later(now, rest.max(CHECK));
+        // A storage that does not answer is not asked more often because the tree changes.
+        let least = failures.away.map_or(Duration::ZERO, |_| AGAIN.0);
+        Round {
+            rest: rest.min(REST_MAX).max(least),
+            next: failures.next(now).map_or(check, |next| next.min(check)),
+        }
+    }
+
+    /// Fetches what is not here, until that fails for what is not about one segment alone.
+    async fn fetch_absent(
+        &self,
+        edition: u64,
+        absent: Absent,
+        status: &mut PinStatus,
+        failures: &mut Failures,
+    ) {
+        for (segment, slots) in absent {
+            if let Some(error) = failures.paused(segment, self.clock.monotonic()) {
+                status.error = Some(error.to_owned());
+                continue;
+            }
             match self.keep_slots(segment, &slots).await {
-                Ok(true) => status.missing_blocks -= blocks,
-                // Nobody has published it yet.
+                Ok(true) => {
+                    status.missing_blocks -= blocks(&slots);
+                    failures.fetched(segment);
+                }
+                // Nobody has published it yet: the tree will be another one then.
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%segment, %error, "what is pinned cannot be fetched");
                     status.error = Some(error.to_string());
                     // If the storage is gone, so is the rest.
-                    if error.is_transient() {
-                        break;
+                    if !failures.note(segment, slots, &error, self.clock.monotonic()) {
+                        return;
                     }
                 }
             }
-            if !self.pins.saw(edition, &status) {
-                break;
+            if !self.pins.saw(edition, status) {
+                return;
             }
         }
-        self.pins.saw(edition, &status);
-        status.error.is_none().then_some(walk)
     }
 
     /// False where the tree does not know the segment.
@@ -260,17 +433,17 @@ impl Fs {
 }
 
 impl Pins {
-    fn is_due(&self) -> bool {
+    /// Whether it is to be looked: something changed, or it `is_time`.
+    fn is_due(&self, is_time: bool) -> bool {
         let state = self.state.lock();
         if state.edition == 0 {
             return false;
         }
         let current = state.seen.as_ref();
         let current = current.filter(|(edition, _)| *edition == state.edition);
-        let done = current.is_some_and(|(_, seen)| seen.missing_blocks == 0);
         let idle = state.roots.is_empty()
             && current.is_some_and(|(_, seen)| *seen == PinStatus::default());
-        !idle && (!done || self.stale.load(Ordering::Acquire))
+        !idle && (is_time || current.is_none() || self.stale.load(Ordering::Acquire))
     }
 
     /// Notes what was found. False if something else is pinned by now.

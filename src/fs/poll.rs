@@ -6,7 +6,7 @@ use crate::flush::FLUSH_AFTER;
 use crate::leases::is_lock;
 use crate::nodes::Seen;
 use crate::types::Notify;
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use skrin_base::{Ino, Name};
 use skrin_meta::replica::{MergeDiff, ReplicaError, holds_tree};
 use skrin_meta::{Kind, state};
@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const AGAIN: u64 = 5_000_000_000;
 /// How often the storage is asked for its room, in nanoseconds.
 const SPACE_EVERY: u64 = 60_000_000_000;
+/// So much the kernel has still to be told, at most, before it is told of everything that it knows.
+const UNTOLD_MAX: usize = 65_536;
 
 /// What the kernel is told of one inode.
 enum Told {
@@ -42,12 +44,44 @@ enum Told {
 }
 
 /// What the kernel is told after a merge.
+#[derive(Default)]
 struct Outdated {
     entries: Vec<(Ino, Name)>,
     attributes: Vec<Ino>,
     listings: BTreeSet<Ino>,
     /// Besides, whatever it knows.
     everything: bool,
+}
+
+impl Outdated {
+    fn is_empty(&self) -> bool {
+        let names = self.entries.is_empty() && self.listings.is_empty();
+        names && self.attributes.is_empty() && !self.everything
+    }
+
+    /// Takes in what came later. Of very much, only that it is.
+    fn extend(&mut self, later: Self) {
+        self.entries.extend(later.entries);
+        self.attributes.extend(later.attributes);
+        self.listings.extend(later.listings);
+        self.everything |= later.everything;
+        if self.entries.len() + self.attributes.len() + self.listings.len() > UNTOLD_MAX {
+            // As in `MergeDiff::extend`.
+            self.entries.retain(|(dir, _)| *dir == Ino::ROOT);
+            self.attributes.clear();
+            self.listings.clear();
+            self.everything = true;
+        }
+    }
+}
+
+/// What the kernel has still to be told by the thread that does nothing else: whoever brought it about must not wait for the kernel.
+#[derive(Default)]
+pub(crate) struct Untold {
+    outdated: Mutex<Outdated>,
+    wake: Arc<tokio::sync::Notify>,
+    /// Held while the kernel is told. Nobody takes it for a call of the kernel's.
+    telling: Mutex<()>,
 }
 
 impl Fs {
@@ -62,11 +96,14 @@ impl Fs {
     /// # Errors
     /// Of the storage, or an integrity alarm; the tree stays as it was.
     pub fn poll(&self) -> Result<(), FsError> {
-        let pulled = self.runtime.block_on(self.replica.pull());
+        let pulled = self.runtime.block_on(self.pull_once());
         self.take_in(pulled.map_err(FsError::from))
     }
 
     pub(crate) fn take_in(&self, pulled: Result<MergeDiff, FsError>) -> Result<(), FsError> {
+        if let Err(error) = &pulled {
+            self.publisher.note_look(Some(error));
+        }
         let error = pulled.as_ref().err().map(ToString::to_string);
         let unreachable = pulled.as_ref().is_err_and(FsError::is_transient);
         let outdated = pulled.and_then(|diff| self.outdate_all(diff));
@@ -205,6 +242,26 @@ impl Fs {
         Ok(())
     }
 
+    /// The same for who must not wait for the kernel: another thread tells it soon.
+    pub(crate) fn invalidate_soon(&self, diff: MergeDiff) -> Result<(), FsError> {
+        let outdated = self.outdate_all(diff)?;
+        // Where there is no kernel nobody takes it away again.
+        if outdated.is_empty() || self.notify.lock().is_none() {
+            return Ok(());
+        }
+        self.untold.outdated.lock().extend(outdated);
+        self.untold.wake.notify_one();
+        Ok(())
+    }
+
+    /// The kernel has been told, when this returns, what others had left to be told. Whoever calls holds no lock, and nothing that a call of the
+    /// kernel's waits for.
+    pub(crate) fn tell_untold(&self) {
+        let _turn = self.untold.telling.lock();
+        let outdated = std::mem::take(&mut *self.untold.outdated.lock());
+        self.tell_kernel(outdated);
+    }
+
     /// Gives new numbers to what changed; what the kernel must be told.
     fn outdate_all(&self, diff: MergeDiff) -> Result<Outdated, FsError> {
         if !diff.is_empty() {
@@ -337,6 +394,10 @@ impl Fs {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             self.start("skrin-collect", move || Self::collect_forever(weak, stop))?;
         }
+        if !self.options.read_only {
+            let (weak, stop) = (weak.clone(), self.stop.subscribe());
+            self.start("skrin-tell", move || Self::tell_forever(weak, stop))?;
+        }
         if let Some(every) = self.options.poll_interval {
             let (weak, stop) = (weak.clone(), self.stop.subscribe());
             // Opening the replica has looked.
@@ -419,7 +480,7 @@ impl Fs {
     /// What others published, that of devices and people included who came since the control records were read: only with newer ones it counts.
     /// `in_vain` is when such were asked for and did not help.
     async fn pull(&self, in_vain: &mut Option<u64>) -> Result<MergeDiff, ReplicaError> {
-        let pulled = self.replica.pull().await;
+        let pulled = self.pull_once().await;
         let source = self.control.lock().clone();
         let now = self.clock.monotonic();
         let source = source.filter(|_| in_vain.is_none_or(|at| now.saturating_sub(at) >= AGAIN));
@@ -431,7 +492,7 @@ impl Fs {
             return pulled;
         }
         source().await;
-        let again = self.replica.pull().await;
+        let again = self.pull_once().await;
         let still = self.replica.needs_control().await;
         *in_vain = still.then(|| self.clock.monotonic());
         let Ok(mut diff) = pulled else {
@@ -443,6 +504,15 @@ impl Fs {
             Err(error) => tracing::warn!(%error, "looking for changes of other devices failed"),
         }
         Ok(diff)
+    }
+
+    /// Notes at once that it went well: what publishing meets after it must not be taken back.
+    async fn pull_once(&self) -> Result<MergeDiff, ReplicaError> {
+        let pulled = self.replica.pull().await;
+        if pulled.is_ok() {
+            self.publisher.note_look(None);
+        }
+        pulled
     }
 
     /// Whether to look now: not for somebody whose wish was fulfilled meanwhile.
@@ -497,6 +567,21 @@ impl Fs {
             if pause(&mut stop, HOUSEKEEPING).await {
                 return;
             }
+        }
+    }
+
+    /// A thread of its own: the kernel may keep it waiting for whoever changes a directory, and he may wait for all others.
+    async fn tell_forever(weak: Weak<Self>, mut stop: watch::Receiver<bool>) {
+        let Some(wake) = weak.upgrade().map(|fs| Arc::clone(&fs.untold.wake)) else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|s| *s) => return,
+                () = wake.notified() => {}
+            }
+            let Some(fs) = weak.upgrade() else { return };
+            fs.tell_untold();
         }
     }
 

@@ -44,6 +44,7 @@ pub(crate) struct Publisher {
     /// Counts attempts, so that those who wait look again.
     attempts: watch::Sender<u64>,
     error: Mutex<Option<FsError>>,
+    refusal: Mutex<Refusal>,
     /// When it was looked last, on the monotonic clock, whether others wait for a commit; 0 before the first time.
     looked: AtomicU64,
 }
@@ -57,9 +58,19 @@ impl Default for Publisher {
             hurry: AtomicU64::new(0),
             attempts: watch::Sender::new(0),
             error: Mutex::new(None),
+            refusal: Mutex::default(),
             looked: AtomicU64::new(0),
         }
     }
+}
+
+/// Why nothing that is changed here would be taken, as was heard last.
+#[derive(Default)]
+struct Refusal {
+    /// The last attempt was refused, and what it was to publish waits still.
+    upload: Option<Arc<FsError>>,
+    /// The storage shows less than was seen.
+    rollback: Option<Arc<FsError>>,
 }
 
 /// Takes itself back from the number of those who wait.
@@ -79,11 +90,32 @@ impl Drop for Waiting<'_> {
 }
 
 impl Publisher {
+    /// Refuses changes while the storage takes none from here: what was accepted before waits in the journal, and is tried again.
+    ///
+    /// # Errors
+    /// `Refused`.
+    pub(crate) fn check_taken(&self) -> Result<(), FsError> {
+        let refusal = self.refusal.lock();
+        match refusal.rollback.as_ref().or(refusal.upload.as_ref()) {
+            Some(why) => Err(FsError::Refused(Arc::clone(why))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what needs room, if the storage said at the last attempt that it has none; and whatever `check_taken` refuses.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub(crate) fn check_room(&self) -> Result<(), FsError> {
+        self.check_taken()?;
+        self.check_space()
+    }
+
     /// Refuses what needs room, if the storage said at the last attempt that it has none.
     ///
     /// # Errors
     /// That error: ENOSPC or EDQUOT.
-    pub(crate) fn check_room(&self) -> Result<(), FsError> {
+    pub(crate) fn check_space(&self) -> Result<(), FsError> {
         match &*self.error.lock() {
             Some(e) if matches!(e.errno(), Errno::ENOSPC | Errno::EDQUOT) => Err(e.clone()),
             _ => Ok(()),
@@ -118,7 +150,41 @@ impl Publisher {
         self.wake.notify_one();
     }
 
-    fn note(&self, result: &Result<Option<Batch>, FsError>) {
+    /// Takes note of what a look at the storage met.
+    pub(crate) fn note_look(&self, error: Option<&FsError>) {
+        let mut refusal = self.refusal.lock();
+        match error {
+            None => refusal.rollback = None,
+            Some(error) if error.is_rollback() => {
+                refusal.rollback = Some(Arc::new(error.clone()));
+            }
+            // It says nothing of what was seen.
+            Some(_) => {}
+        }
+    }
+
+    /// A look may show that what waited was published before: nobody would try again, and changes would be refused for ever.
+    fn nothing_waits(&self) {
+        self.refusal.lock().upload = None;
+    }
+
+    /// Takes note of how an attempt went, behind which something is `left` to publish or not.
+    fn note(&self, result: &Result<Option<Batch>, FsError>, left: bool) {
+        // Where there was nothing to publish nobody was asked.
+        if !matches!(result, Ok(None)) {
+            self.note_look(result.as_ref().err());
+        }
+        let mut refusal = self.refusal.lock();
+        match result {
+            Ok(done) if left && done.as_ref().is_none_or(|batch| batch.count == 0) => {}
+            // Where nothing is left nobody would try again, and changes would be refused for ever.
+            Err(error) if left && error.is_refusal() => {
+                refusal.upload = Some(Arc::new(error.clone()));
+            }
+            // A storage that does not answer is one that is away: changes wait for it.
+            _ => refusal.upload = None,
+        }
+        drop(refusal);
         *self.error.lock() = result.as_ref().err().cloned();
         self.attempts.send_modify(|n| *n += 1);
     }
@@ -138,7 +204,8 @@ impl Fs {
     async fn publish_or(&self, patience: bool, heads: bool) -> Result<Option<Batch>, FsError> {
         let _one = self.publisher.running.lock().await;
         let result = self.try_publish(patience, heads).await;
-        self.publisher.note(&result);
+        let left = self.replica.has_unconfirmed() || self.replica.tree().pending_count() > 0;
+        self.publisher.note(&result, left);
         result
     }
 
@@ -187,7 +254,7 @@ impl Fs {
         let left = self.replica.tree().pending_size().0 > 0;
         self.committed.published(left.then_some(begun));
         self.pins.stale.store(true, Ordering::Release);
-        // These may wait for the local disk and for the kernel: publishing has threads of its own.
+        // These may wait for the local disk: publishing has threads of its own.
         // Some may have been declared before a crash, or are not needed any more.
         let mut done_with = segments;
         let named = batch.segments.iter();
@@ -201,9 +268,8 @@ impl Fs {
         if let Err(error) = self.relieve_tree() {
             tracing::warn!(%error, "the local cache cannot be written");
         }
-        // Whoever waits for this may be what the kernel waits for before it forgets anything of a directory.
-        self.publisher.attempts.send_modify(|n| *n += 1);
-        self.invalidate(done.diff)?;
+        // The kernel may wait, before it forgets anything of a directory, for who waits for this thread to make room.
+        self.invalidate_soon(done.diff)?;
         Ok(Some(batch))
     }
 
@@ -346,7 +412,13 @@ impl Fs {
             operations: operations as u64,
             bytes: bytes as u64 + self.data.pending().bytes,
             unflushed_files: unflushed.count() as u64,
-            last_error: self.publisher.error().map(|e| e.to_string()),
+            last_error: {
+                let refused = || self.publisher.check_taken().err();
+                self.publisher
+                    .error()
+                    .or_else(refused)
+                    .map(|e| e.to_string())
+            },
         }
     }
 
@@ -386,7 +458,11 @@ impl Fs {
     fn publish_due(&self) -> bool {
         let (count, bytes) = self.replica.tree().pending_size();
         if count == 0 {
-            return self.holds_unnamed() || self.has_to_refute() || self.has_unconfirmed();
+            let due = self.holds_unnamed() || self.has_to_refute() || self.has_unconfirmed();
+            if !due {
+                self.publisher.nothing_waits();
+            }
+            return due;
         }
         let since = self.committed.since().unwrap_or(0);
         let age = self.clock.monotonic().saturating_sub(since);

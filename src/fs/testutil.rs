@@ -102,6 +102,8 @@ pub struct TestVault {
     pub store: Arc<dyn Store>,
     /// Adjusts the journal of each device.
     pub journal: Box<dyn Fn(&mut JournalConfig)>,
+    /// Adjusts what each device keeps of contents, and how.
+    pub data: Box<dyn Fn(&mut DataConfig)>,
     /// Where each device keeps what stays on its machine, if it does.
     pub local: Box<dyn Fn(usize) -> Option<LocalFiles>>,
     /// Time for everything in it.
@@ -178,6 +180,7 @@ impl TestVault {
         Ok(Self {
             store,
             journal: Box::new(|_| ()),
+            data: Box::new(|_| ()),
             local: Box::new(|_| None),
             clock,
             entropy: Arc::new(entropy),
@@ -278,7 +281,8 @@ impl TestVault {
             entropy: Arc::clone(&self.entropy),
             runtime: self.runtime().clone(),
         };
-        let config = DataConfig::with_memory(vault, room, 128 << 20);
+        let mut config = DataConfig::with_memory(vault, room, 128 << 20);
+        (self.data)(&mut config);
         let _inside = self.runtime.enter();
         let data = Arc::new(DataStore::open(config, parts, &mut replay)?);
         drop(_inside);
@@ -426,5 +430,40 @@ impl Fs {
     /// When local files cannot be written.
     pub fn house_step(&self) -> Result<(), FsError> {
         self.keep_local()
+    }
+}
+
+/// What reads attributes, and what is kept on this machine, for the fuzz targets: each gives what it read as it is written again, and `None` for
+/// what is nothing of the kind.
+pub mod decoders {
+    use crate::acl::{Acl, inherit};
+    use crate::content::Edits;
+    use skrin_base::wire::{Decode, Encode};
+    use skrin_meta::Kind;
+
+    /// An access control list.
+    pub fn acl(bytes: &[u8]) -> Option<Vec<u8>> {
+        Acl::parse(bytes).map(|acl| acl.to_bytes())
+    }
+
+    /// The same as an inode with that mode has it, and the mode that it says.
+    pub fn acl_with_mode(bytes: &[u8], mode: u16) -> Option<(Vec<u8>, u16)> {
+        let acl = Acl::parse(bytes)?.with_mode(mode);
+        Some((acl.to_bytes(), acl.mode()))
+    }
+
+    /// The attributes of a new directory where this is the default list.
+    pub fn inherited(default: &[u8], mode: u16) -> Vec<(&'static [u8], Vec<u8>)> {
+        inherit(Some(default.to_vec()), Kind::Dir, mode, 0).xattrs
+    }
+
+    /// Noted edits, as the journal has them.
+    pub fn edits(bytes: &[u8]) -> Option<Vec<u8>> {
+        Edits::from_bytes(bytes).ok().map(|edits| edits.to_bytes())
+    }
+
+    /// The files that stay on this machine.
+    pub fn local_files(bytes: &[u8]) -> Option<Vec<u8>> {
+        crate::local::kept_again(bytes, 1 << 20)
     }
 }

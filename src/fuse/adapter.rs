@@ -510,23 +510,29 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         guarded(|| {
             let (id, len) = (handle(fh), data.len() as u64);
+            // From the page cache: the program was told long ago that it is written.
+            let is_late = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let write = move |fs: &Fs, data: &[u8]| match is_late {
+                true => fs.write_back(id, offset, data).map(|()| len),
+                false => fs.write(id, offset, data).map(|()| len),
+            };
             if self
                 .fs
                 .can_write_now(id, offset, data.len())
                 .unwrap_or(true)
             {
-                return reply_written(reply, self.fs.write(id, offset, data).map(|()| len));
+                return reply_written(reply, write(&self.fs, data));
             }
             let data = data.to_vec();
             self.later(&self.writes, move |fs| {
-                reply_written(reply, fs.write(id, offset, &data).map(|()| len))
+                reply_written(reply, write(fs, &data))
             });
         });
     }

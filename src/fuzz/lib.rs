@@ -180,6 +180,61 @@ pub const TARGETS: &[Target] = &[
         run: targets::cli::ini,
         seeds: seeds::cli::ini,
     },
+    Target {
+        name: "shares",
+        run: targets::crypto::shares,
+        seeds: seeds::crypto::shares,
+    },
+    Target {
+        name: "join_request",
+        run: targets::joining::join_request,
+        seeds: seeds::joining::requests,
+    },
+    Target {
+        name: "join_answer",
+        run: targets::joining::join_answer,
+        seeds: seeds::joining::answers,
+    },
+    Target {
+        name: "joining_file",
+        run: targets::joining::joining_file,
+        seeds: seeds::joining::files,
+    },
+    Target {
+        name: "acl",
+        run: targets::fs::acl,
+        seeds: seeds::fs::acls,
+    },
+    Target {
+        name: "edits",
+        run: targets::fs::edits,
+        seeds: seeds::fs::edits,
+    },
+    Target {
+        name: "mac_files",
+        run: targets::fs::mac_files,
+        seeds: seeds::fs::mac_files,
+    },
+    Target {
+        name: "side_row",
+        run: targets::meta::side_row,
+        seeds: seeds::meta::side_rows,
+    },
+    Target {
+        name: "tips",
+        run: targets::meta::tips,
+        seeds: seeds::meta::tips,
+    },
+    Target {
+        name: "pins",
+        run: targets::cli::pins,
+        seeds: seeds::cli::pins,
+    },
+    Target {
+        name: "challenges",
+        run: targets::storage::challenges,
+        seeds: seeds::storage::challenges,
+    },
 ];
 
 /// Feeds the target of that name.

@@ -4,6 +4,8 @@ pub mod base;
 pub mod cli;
 pub mod crypto;
 pub mod data;
+pub mod fs;
+pub mod joining;
 pub mod meta;
 pub mod storage;
 pub mod vault;

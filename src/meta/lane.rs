@@ -131,7 +131,7 @@ pub(crate) fn parse_commit_file(name: &str) -> Option<(u64, Hash32)> {
 }
 
 /// Reads the last part of a tip's name; `None` for what is no tip.
-pub(crate) fn parse_tip(name: &str) -> Option<Head> {
+pub fn parse_tip(name: &str) -> Option<Head> {
     let (lane, file) = name.split_once('-')?;
     let (seq, hash) = parse_commit_file(file)?;
     let lane = LaneId::from_hex(lane)?;
@@ -139,7 +139,7 @@ pub(crate) fn parse_tip(name: &str) -> Option<Head> {
 }
 
 /// The control record of which such a tip says that it is there; `None` for what is no tip of a control record.
-pub(crate) fn parse_control_tip(name: &str) -> Option<Hash32> {
+pub fn parse_control_tip(name: &str) -> Option<Hash32> {
     Hash32::from_hex(name.strip_prefix("control-")?)
 }
 

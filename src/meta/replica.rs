@@ -46,6 +46,7 @@ use fetch::Inbox;
 use graph::Cuts;
 use own::OwnCommits;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use skrin_base::wire::{Decode, Encode, WireError};
 use skrin_base::{Clock, DeviceId, Entropy, Hash32, KeyId, LaneId, OpId, SegmentId, Timestamp};
 use skrin_crypto::{DeviceSigner, LocalKey, RoomKeys, Roster};
 use skrin_storage::Store;
@@ -54,6 +55,24 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// A row that stands beside those of the state in the local cache, as it is written again: what stands (0), the cuts (1), a lane (2), and
+/// else a commit of the graph. For the fuzz targets.
+///
+/// # Errors
+/// Whatever is no such row.
+#[doc(hidden)]
+pub fn side_row(which: u8, row: &[u8]) -> Result<Vec<u8>, WireError> {
+    match which {
+        0 => standing::Standing::from_bytes(row).map(|standing| {
+            drop(standing.held());
+            standing.to_bytes()
+        }),
+        1 => Cuts::from_bytes(row).map(|cuts| cuts.to_bytes()),
+        2 => graph::Lane::from_bytes(row).map(|lane| lane.to_bytes()),
+        _ => graph::Node::from_bytes(row).map(|node| node.to_bytes()),
+    }
+}
 
 /// When a checkpoint is worth making.
 #[derive(Clone, Copy, Debug)]

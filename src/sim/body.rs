@@ -16,6 +16,13 @@ use std::sync::Arc;
 
 /// Pages reach the disk in any order.
 const PAGE: usize = 4096;
+/// What a device syncs.
+pub(crate) const SYNCS: [&str; 4] = [
+    "sync journal",
+    "sync own commit",
+    "sync heads",
+    "sync of names",
+];
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +31,13 @@ pub(crate) enum End {
     Kill,
     /// The power fails: what was not synced may be there or not, page by page and name by name.
     Power,
+}
+
+/// When a process ends: the n-th time from now that it comes by a point, or by any.
+struct Plan {
+    point: Option<String>,
+    left: u64,
+    end: End,
 }
 
 /// A file in an image.
@@ -62,8 +76,7 @@ struct State {
     dir: PathBuf,
     alive: bool,
     stable: Stable,
-    /// Dies at the n-th moment from now.
-    plan: Option<(u64, End)>,
+    plan: Option<Plan>,
     image: Option<(Image, String)>,
     run: u64,
 }
@@ -163,7 +176,25 @@ impl Body {
 
     /// Lets it die at the n-th moment from now.
     pub(crate) fn plan(&self, moments: u64, end: End) {
-        self.state.lock().plan = Some((moments, end));
+        self.state.lock().plan = Some(Plan {
+            point: None,
+            left: moments,
+            end,
+        });
+    }
+
+    /// Lets it die when it comes by this point, after so many times that it lives through.
+    pub(crate) fn plan_at(&self, point: &str, times: u64, end: End) {
+        self.state.lock().plan = Some(Plan {
+            point: Some(point.to_owned()),
+            left: times,
+            end,
+        });
+    }
+
+    /// Whether it is to die.
+    pub(crate) fn is_planned(&self) -> bool {
+        self.state.lock().plan.is_some()
     }
 
     /// Lets it live.
@@ -204,10 +235,19 @@ impl Body {
         if !state.alive {
             return;
         }
-        match state.plan {
-            Some((0, end)) => self.die(&mut state, end, &format!("{when} {what}")),
-            Some((n, end)) => state.plan = Some((n - 1, end)),
-            None => {}
+        let here = format!("{when} {what}");
+        self.trace
+            .count(|c| *c.passed.entry(here.clone()).or_default() += 1);
+        let Some(plan) = &mut state.plan else { return };
+        if plan.point.as_ref().is_some_and(|point| *point != here) {
+            return;
+        }
+        match plan.left.checked_sub(1) {
+            Some(left) => plan.left = left,
+            None => {
+                let end = plan.end;
+                self.die(&mut state, end, &here);
+            }
         }
     }
 
@@ -463,14 +503,15 @@ impl Watcher {
     }
 }
 
-/// What a file is for.
+/// What it is called to sync a file.
 fn kind_of(path: &Path) -> &'static str {
+    let [journal, own_commit, heads, _] = SYNCS;
     let in_lanes = path.components().any(|c| c.as_os_str() == "lanes");
     match path.extension().and_then(|e| e.to_str()) {
-        Some("log") => "journal",
-        _ if in_lanes => "own commit",
-        Some("new") => "heads",
-        _ => "names",
+        Some("log") => journal,
+        _ if in_lanes => own_commit,
+        Some("new") => heads,
+        _ => "sync names",
     }
 }
 
@@ -480,7 +521,7 @@ impl Watch for Watcher {
         if done {
             body.synced_file(path);
         }
-        body.moment(when(done), &format!("sync {}", kind_of(path)));
+        body.moment(when(done), kind_of(path));
     }
 
     fn dir(&self, path: &Path, done: bool) {
@@ -488,7 +529,8 @@ impl Watch for Watcher {
         if done {
             body.synced_dir(path);
         }
-        body.moment(when(done), "sync of names");
+        let [_, _, _, names] = SYNCS;
+        body.moment(when(done), names);
     }
 }
 

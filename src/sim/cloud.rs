@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 const GIVES_UP: Duration = Duration::from_secs(10);
 /// A listing may lack what was put without an answer for this long.
 const STALE: Duration = Duration::from_secs(30);
+/// Where something lies on the storage: parts of the names of objects.
+pub(crate) const PLACES: [&str; 5] = ["/lanes", "/tips", "/pages", "/checkpoints", "segments"];
 
 /// How bad the ways are.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,15 @@ impl Weather {
         bandwidth: 100 << 20,
     };
 
+    /// Of somebody who looks on: nothing goes wrong and no time passes, so that nobody else notices.
+    pub(crate) const STILL: Self = Self {
+        refused: 0,
+        unanswered: 0,
+        cut_short: 0,
+        latency: Duration::ZERO,
+        bandwidth: u64::MAX,
+    };
+
     pub(crate) fn drawn(chance: &Chance) -> Self {
         let bad = [0, 20, 150][chance.below(3) as usize];
         Self {
@@ -63,6 +74,10 @@ pub(crate) struct Cloud {
     unanswered: Mutex<BTreeMap<ObjectName, Instant>>,
     /// Objects of which a part was stored: another put makes them whole.
     pub(crate) parts: Mutex<BTreeSet<ObjectName>>,
+    /// Which run of which device stored an object first, whole or in part.
+    makers: Mutex<BTreeMap<ObjectName, (usize, u64)>>,
+    /// Devices without network, and until when.
+    away: Mutex<BTreeMap<usize, Instant>>,
     /// Rules that a device broke.
     pub(crate) broken: Mutex<Vec<String>>,
     pub(crate) trace: Arc<Trace>,
@@ -74,9 +89,21 @@ impl Cloud {
             objects: MemoryStore::new(),
             unanswered: Mutex::default(),
             parts: Mutex::default(),
+            makers: Mutex::default(),
+            away: Mutex::default(),
             broken: Mutex::default(),
             trace,
         }
+    }
+
+    /// A device has no network until then, whichever process of it runs.
+    pub(crate) fn take_away(&self, device: usize, until: Instant) {
+        self.away.lock().insert(device, until);
+    }
+
+    /// Which run of which device stored an object first.
+    pub(crate) fn maker(&self, name: &ObjectName) -> Option<(usize, u64)> {
+        self.makers.lock().get(name).copied()
     }
 
     fn accuse(&self, what: String) {
@@ -142,15 +169,22 @@ impl Link {
         }
     }
 
+    /// Until when nothing goes through.
+    fn closed_until(&self) -> Instant {
+        let away = self.cloud.away.lock().get(&self.body.device).copied();
+        let cut = *self.cut_until.lock();
+        away.map_or(cut, |away| away.max(cut))
+    }
+
     fn is_cut(&self) -> bool {
-        *self.cut_until.lock() > Instant::now()
+        self.closed_until() > Instant::now()
     }
 
     async fn while_cut(&self, object: &str) -> Result<(), StoreError> {
         if !self.is_cut() {
             return Ok(());
         }
-        let until = (*self.cut_until.lock()).min(Instant::now() + GIVES_UP);
+        let until = self.closed_until().min(Instant::now() + GIVES_UP);
         sleep_until(until).await;
         self.fault();
         Err(self.error(ErrorKind::Transient, object))
@@ -171,7 +205,10 @@ impl Link {
             *busy = (*busy).max(Instant::now()) + moving;
             *busy + latency
         };
-        sleep_until(done).await;
+        // Sleeping until now would take the clock to the next millisecond.
+        if done > Instant::now() {
+            sleep_until(done).await;
+        }
     }
 
     /// One request: the way there, the deed, the way back; each of them may fail, and the device may die before, between and after.
@@ -237,7 +274,8 @@ impl Link {
         deed: impl FnOnce(bool) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match writes {
-            true => Err(self.error(ErrorKind::Denied, object)),
+            // No refusal, after which its programs would not end quietly; and not tried again.
+            true => Err(self.error(ErrorKind::Unsupported, object)),
             false => deed(false),
         }
     }
@@ -270,6 +308,12 @@ impl Link {
             }
             None => {
                 objects.tamper(name, Some(bytes));
+                let maker = (self.body.device, self.run);
+                self.cloud
+                    .makers
+                    .lock()
+                    .entry(name.clone())
+                    .or_insert(maker);
                 Ok(())
             }
         };
@@ -286,8 +330,8 @@ impl Link {
 }
 
 /// Where on the storage something lies.
-fn kind_of(object: &str) -> &'static str {
-    ["/lanes", "/tips", "/pages", "/checkpoints", "segments"]
+pub(crate) fn kind_of(object: &str) -> &'static str {
+    PLACES
         .into_iter()
         .find(|part| object.contains(part))
         .map_or("other", |part| part.trim_start_matches('/'))

@@ -11,12 +11,14 @@ mod body;
 mod clock;
 mod cloud;
 mod many;
+mod objects;
 mod oracle;
 mod past;
 mod people;
 mod random;
 mod solo;
 mod trace;
+mod trouble;
 mod world;
 
 #[path = "../fs/tests/support/model.rs"]
@@ -48,6 +50,10 @@ pub const SCENES: &[Scene] = &[
         name: "past",
         run: |seed| many::many(seed, 200, Play::Past),
     },
+    Scene {
+        name: "points",
+        run: |seed| many::many(seed, 200, Play::Points),
+    },
 ];
 
 /// Several people, some of whom are removed. Not among the others yet: every run sees worlds of fixed seeds only.
@@ -55,6 +61,16 @@ pub const PEOPLE: Scene = Scene {
     name: "people",
     run: |seed| many::many(seed, 250, Play::People),
 };
+
+/// Points at which devices crash that no run of `points` leaves out: before and after each sync, and before and after each kind of object
+/// is put. There are more: [`Counts::passed`] has all that were come by.
+pub fn crash_points() -> Vec<String> {
+    let puts = cloud::PLACES.map(|place| format!("put {}", place.trim_start_matches('/')));
+    let all = body::SYNCS.map(str::to_owned).into_iter().chain(puts);
+    all.flat_map(|what| ["before", "after"].map(|when| format!("{when} {what}")))
+        .collect()
+}
+
 use many::Play;
 pub use trace::Counts;
 pub use world::Outcome;

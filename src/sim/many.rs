@@ -8,6 +8,7 @@ use crate::past::{self, Past};
 use crate::people;
 use crate::random::{Chance, mix};
 use crate::sut::{self, CALLER};
+use crate::trouble::{self, Aim};
 use crate::world::{self, Machine, Outcome, World};
 use skrin_base::limits::{BLOCK_LEN, RUNS_TOLD_MAX};
 use skrin_base::{Clock, Timestamp};
@@ -22,6 +23,10 @@ const HEAD: usize = 24;
 const INLINE: usize = 2_048;
 /// Devices from this one on are for those who only look.
 const LAST_DEVICE: usize = 10;
+/// Trees are checked after so many steps.
+const CHECKED: usize = 25;
+/// Of so many times that all agree, somebody new looks on once.
+const LOOKS_ON: u64 = 3;
 /// Lines in blocks that are no neighbours: more than a write names as a whole.
 const SCATTERED: usize = RUNS_TOLD_MAX + 6;
 const NAMES: [&[u8]; 6] = [b"a", b"b", b"c.txt", b"d", b"e", b"f.docx"];
@@ -37,13 +42,26 @@ pub(crate) enum Play {
     Past,
     /// People remove each other.
     People,
+    /// Devices die at points that are chosen; every other world looks back, too.
+    Points,
+}
+
+impl Play {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Many => "many",
+            Self::Past => "past",
+            Self::People => "people",
+            Self::Points => "points",
+        }
+    }
 }
 
 /// What is known of the lines.
 #[derive(Default)]
 struct Ledger {
-    /// Length of each line that was ever written.
-    written: BTreeMap<Line, usize>,
+    /// Each line that was ever written.
+    written: BTreeMap<Line, Vec<u8>>,
     /// Acknowledged; what is on the storage for sure is in `remote` too.
     acked: BTreeSet<Line>,
     remote: BTreeSet<Line>,
@@ -75,17 +93,22 @@ pub(crate) struct Many<'a> {
     restored: BTreeSet<usize>,
     /// The next device that was never used.
     fresh: usize,
+    play: Play,
     /// Where programs look back, too.
     looks_back: bool,
     /// Where people remove each other: who was removed and did not come back yet.
     removes: bool,
+    /// Where devices die at points that are chosen.
+    aim: Option<Aim>,
+    /// When somebody new looks on.
+    looks_on: Chance,
     pub(crate) gone: Vec<bool>,
     pub(crate) past: Past,
 }
 
 /// Lets the world of a seed happen.
 pub(crate) fn many(seed: u64, steps: usize, play: Play) -> Outcome {
-    let looks_back = play == Play::Past;
+    let looks_back = play == Play::Past || play == Play::Points && seed % 2 == 1;
     world::run(seed, |world| {
         let removes = play == Play::People;
         let count = 2 + usize::from(removes) + world.chance.below(2) as usize;
@@ -103,8 +126,11 @@ pub(crate) fn many(seed: u64, steps: usize, play: Play) -> Outcome {
             ledger: Ledger::default(),
             restored: BTreeSet::new(),
             fresh: count,
+            play,
             looks_back,
             removes,
+            aim: (play == Play::Points).then(|| Aim::new(seed, count)),
+            looks_on: Chance::new(seed, "looks on"),
             gone: vec![false; count],
             past: Past::default(),
         };
@@ -124,7 +150,14 @@ pub(crate) fn many(seed: u64, steps: usize, play: Play) -> Outcome {
             }
             if world.chance.per_mille(8) {
                 many.converge();
+                many.look_on();
             }
+            if step.is_multiple_of(CHECKED) {
+                many.check_trees();
+            }
+        }
+        if play == Play::Many {
+            trouble::without_network(&mut many);
         }
         many.converge();
         if looks_back {
@@ -165,7 +198,8 @@ impl Ledger {
                 return Err(format!("no line at {at} of {}: {text:?}", bytes.len()));
             };
             let (id, len) = ((device as usize, n), len as usize);
-            if self.written.get(&id) != Some(&len) || rest.get(..len) != Some(&line(id, len)) {
+            let written = self.written.get(&id);
+            if written.is_none() || rest.get(..len) != written.map(Vec::as_slice) {
                 return Err(format!("line {id:?} is not what was written"));
             }
             lines.push((at as u64, id));
@@ -177,16 +211,16 @@ impl Ledger {
 
 impl Many<'_> {
     fn scene(&self) -> &'static str {
-        match (self.looks_back, self.removes) {
-            (true, _) => "past",
-            (_, true) => "people",
-            _ => "many",
-        }
+        self.play.name()
     }
 
     /// A device that runs.
     pub(crate) fn machine(&self, who: usize) -> Option<&Machine> {
         self.players.get(who)?.machine.as_ref()
+    }
+
+    pub(crate) fn machine_mut(&mut self, who: usize) -> Option<&mut Machine> {
+        self.players.get_mut(who)?.machine.as_mut()
     }
 
     pub(crate) fn device(&self, who: usize) -> usize {
@@ -250,6 +284,25 @@ impl Many<'_> {
         self.world.chance.below(n)
     }
 
+    /// How many lines of a device were acknowledged.
+    pub(crate) fn acknowledged(&self, who: usize) -> usize {
+        let device = self.players[who].device;
+        let acked = self.ledger.acked.iter();
+        acked.filter(|line| line.0 == device).count()
+    }
+
+    /// `verify` by somebody new while all agree, now and then.
+    fn look_on(&self) {
+        if self.looks_on.below(LOOKS_ON) == 0 {
+            self.world.look_on(self.scene());
+        }
+    }
+
+    fn check_trees(&self) {
+        let machines = self.players.iter().filter_map(|p| p.machine.as_ref());
+        machines.for_each(|machine| self.world.check_tree(self.scene(), machine));
+    }
+
     fn an_end(&self) -> End {
         if self.world.chance.coin() {
             End::Kill
@@ -269,8 +322,10 @@ impl Many<'_> {
         let Some(machine) = &mut self.players[who].machine else {
             return;
         };
-        if planned {
-            machine.body.plan(moments, end);
+        match &mut self.aim {
+            Some(aim) => aim.take(who, machine, self.world),
+            None if planned => machine.body.plan(moments, end),
+            None => {}
         }
         self.world
             .trace
@@ -308,7 +363,7 @@ impl Many<'_> {
     }
 
     /// A device that died is down until its next turn.
-    fn settle_death(&mut self, who: usize) {
+    pub(crate) fn settle_death(&mut self, who: usize) {
         let player = &mut self.players[who];
         let Some(machine) = &player.machine else {
             return;
@@ -323,7 +378,8 @@ impl Many<'_> {
         };
     }
 
-    fn start(&mut self, who: usize) -> bool {
+    /// Starts a device that is down; whether it runs.
+    pub(crate) fn start(&mut self, who: usize) -> bool {
         let weather = Weather::drawn(&self.world.chance);
         let player = &mut self.players[who];
         match self
@@ -332,6 +388,7 @@ impl Many<'_> {
         {
             Ok(machine) => {
                 player.waiting.clear();
+                self.world.check_tree(self.play.name(), &machine);
                 player.machine = Some(machine);
                 true
             }
@@ -401,7 +458,7 @@ impl Many<'_> {
         self.lose_disk(who);
     }
 
-    fn shut_down(&mut self, who: usize) {
+    pub(crate) fn shut_down(&mut self, who: usize) {
         let player = &mut self.players[who];
         let Some(mut machine) = player.machine.take() else {
             return;
@@ -443,7 +500,7 @@ impl Many<'_> {
     }
 
     /// One call of a program; errors of a bad storage are its bad luck.
-    fn call(&mut self, who: usize, what: u64) {
+    pub(crate) fn call(&mut self, who: usize, what: u64) {
         self.world.trace.count(|c| c.operations += 1);
         let Some(machine) = &self.players[who].machine else {
             return;
@@ -527,7 +584,7 @@ impl Many<'_> {
             // A line in the place of another one.
             1..=12 if !anew && !known.is_empty() => {
                 let (place, line) = known[some];
-                lens = vec![self.ledger.written[&line]];
+                lens = vec![self.ledger.written[&line].len()];
                 self.ledger.removed.insert(line);
                 at = place;
             }
@@ -547,8 +604,8 @@ impl Many<'_> {
         for len in lens {
             let id = (self.players[who].device, self.players[who].next);
             self.players[who].next += 1;
-            self.ledger.written.insert(id, len);
-            fs.write(handle, at, &line(id, len))?;
+            self.ledger.written.insert(id, line(id, len));
+            fs.write(handle, at, &self.ledger.written[&id])?;
             at += 2 * BLOCK_LEN as u64;
             self.players[who].waiting.push(id);
             ids.push(id);
@@ -768,6 +825,11 @@ impl Many<'_> {
         };
         let tree = sut::tree(&machine.fs).0;
         self.world.judge(self.scene(), &mut machine, &tree);
+        let others = self.players.iter().filter_map(|p| p.machine.as_ref());
+        let all: Vec<&Machine> = others.chain([&machine]).collect();
+        let is_clear = self.past.is_clear;
+        self.world
+            .check_objects(self.scene(), &machine, &all, is_clear);
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Past {
     doubtful: BTreeSet<Vec<u8>>,
     /// Disks that are gone: their lanes stay open, and nothing is deleted any more.
     pub(crate) lost_disks: usize,
+    /// Whether the last that was said of collecting is that nothing is kept which nobody needs.
+    pub(crate) is_clear: bool,
 }
 
 /// What is known to a kernel until it is read: what lies in the past has no other name.
@@ -247,7 +249,11 @@ pub(crate) fn clear(many: &mut Many<'_>) {
         for who in 0..many.count() {
             let Some(fs) = many.fs(who) else { continue };
             match fs.collect() {
-                Ok(done) if done.kept == 0 => return,
+                Ok(done) if done.kept == 0 => {
+                    // What was repacked goes another time.
+                    many.past.is_clear = done.repacked == 0;
+                    return;
+                }
                 Ok(done) => {
                     last = format!("{done:?}");
                     let now = many.now(who).map(|t| t.0 / 86_400_000_000_000);

@@ -10,6 +10,8 @@ use crate::world::{self, Machine, Outcome, World};
 use std::time::Duration;
 
 const SCENE: &str = "solo";
+/// The tree is checked after so many steps.
+const CHECKED: usize = 25;
 
 /// The states since the last known one; those from `floor` on may be found after a crash.
 struct History {
@@ -74,7 +76,10 @@ pub(crate) fn solo(seed: u64, steps: usize) -> Outcome {
 fn start(world: &World, device: usize, mut image: Image) -> Machine {
     for _ in 0..40 {
         match world.start(device, &image, Weather::drawn(&world.chance), false) {
-            Ok(machine) => return machine,
+            Ok(machine) => {
+                world.check_tree(SCENE, &machine);
+                return machine;
+            }
             Err(error) => {
                 let text = error.to_string();
                 if !text.contains("simulated") {
@@ -113,6 +118,9 @@ impl Solo<'_> {
         }
         if !self.machine.is_alive() {
             self.recover();
+        }
+        if self.step.is_multiple_of(CHECKED) {
+            self.world.check_tree(SCENE, &self.machine);
         }
     }
 
@@ -226,5 +234,7 @@ impl Solo<'_> {
         }
         let tree = self.program.model.tree();
         self.world.judge(SCENE, &mut self.machine, &tree);
+        let all = [&self.machine];
+        self.world.check_objects(SCENE, &self.machine, &all, false);
     }
 }

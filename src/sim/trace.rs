@@ -18,6 +18,10 @@ pub struct Counts {
     pub requests: u64,
     /// Requests that went wrong on purpose.
     pub faults: u64,
+    /// Trees of devices that were checked on their way.
+    pub checks: u64,
+    /// How often a process came by each point at which it can crash.
+    pub passed: BTreeMap<String, u64>,
     /// Crashes, by what was going on.
     pub crashes: BTreeMap<String, u64>,
     /// Other events, by name.
@@ -31,6 +35,10 @@ impl Counts {
         self.operations += other.operations;
         self.requests += other.requests;
         self.faults += other.faults;
+        self.checks += other.checks;
+        for (name, n) in &other.passed {
+            *self.passed.entry(name.clone()).or_default() += n;
+        }
         for (name, n) in &other.crashes {
             *self.crashes.entry(name.clone()).or_default() += n;
         }

@@ -31,6 +31,9 @@ pub use count::{Count, Counters, Counts};
 pub use durable::{Durable, TRAILER_LEN, VERIFIED_MAX, put_confirmed, put_over, put_verified};
 pub use error::{ErrorKind, StoreError};
 pub use http::Times;
+#[cfg(feature = "testutil")]
+#[doc(hidden)]
+pub use http::auth::answer_to_challenges;
 pub use limit::Limit;
 pub use local::LocalStore;
 pub use memory::MemoryStore;

@@ -24,6 +24,9 @@ const SIGNED_FOR: Duration = Duration::from_secs(60 * 60);
 const DEFAULT_REGION: &str = "us-east-1";
 /// Pages of one listing, twice as many as the most entries need in pages of a thousand.
 const PAGES_MAX: usize = 2 * LIST_MAX / 1000;
+/// Bytes of one page: a thousand entries, each with a key of a kilobyte, percent-encoded, take half of it. What a page shows is
+/// held until its end, ours or not.
+const PAGE_BODY_MAX: u64 = 8 << 20;
 
 /// A place in a bucket.
 pub struct S3Store {
@@ -188,7 +191,7 @@ impl S3Store {
             });
         }
         let body = Body::new(&self.http, response, 1 << 20, object);
-        body.parse(read_list_objects).await
+        body.parse(PAGE_BODY_MAX, read_list_objects).await
     }
 }
 

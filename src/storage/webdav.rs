@@ -12,7 +12,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use skrin_base::Entropy;
 
 use crate::http::auth::{Answer, Auth, Login, put_header};
-use crate::http::body::Body;
+use crate::http::body::{Body, LISTING_BODY_MAX};
 use crate::http::{Call, Http, Times, status};
 use crate::memory::too_short;
 use crate::name::is_segment;
@@ -432,7 +432,9 @@ impl Store for WebDavStore {
         // Where it was redirected the names lie below the new place.
         let lister = Lister::new(response.url().clone(), dir.clone());
         let body = Body::new(&self.http, response, 64 << 20, &object);
-        let listing = body.parse(move |pipe| lister.read(pipe)).await?;
+        let listing = body
+            .parse(LISTING_BODY_MAX, move |pipe| lister.read(pipe))
+            .await?;
         self.is_there(dir);
         Ok(listing)
     }

@@ -289,6 +289,9 @@ fn follow(child: &mut Child, teller: &mut Teller) -> Outcome {
 /// # Errors
 /// None: whatever happens was said to the parent, or is in the log.
 pub(crate) fn serve_parent() -> Outcome {
+    // The kernel has named it `exe`, after the link that it was started from.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_name(c"skrin");
     let mut request = Zeroizing::new(Vec::with_capacity(REQUEST_MAX));
     let read = std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut request);
     let plan: Plan = match read.map(|_| serde_json::from_slice(&request)) {

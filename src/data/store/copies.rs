@@ -310,30 +310,30 @@ impl Inner {
         object: Arc<SegmentInfo>,
         needed: Vec<(Arc<SegmentInfo>, Vec<CopiedRun>)>,
     ) -> Result<Vec<Relocation>, DataError> {
-        let bytes = self.get_object(&object).await?;
+        // These first, as each gives its place back: the object holds its own until all is copied, and with little memory that is all there is
+        // for what nobody waits for.
         let mut tables = Vec::with_capacity(needed.len());
         for (info, runs) in needed {
-            let sealed = match info.id == object.id {
-                true => {
-                    let own = segment::table_part(&object, &bytes);
-                    let own = own.map_err(|f| DataError::flawed(object.id, None, f))?;
-                    bytes.slice_ref(own)
-                }
+            let other = match info.id == object.id {
+                true => None,
                 false => {
                     let copies = self.copies_of(info.id).await;
-                    self.sealed_table(&info, copies.as_ref()).await?.bytes()
+                    let sealed = self.sealed_table(&info, copies.as_ref()).await?.bytes();
+                    Some((self.open_table(&info, &sealed)?, sealed))
                 }
             };
-            let table = self.open_table(&info, &sealed)?;
-            tables.push((table, sealed, runs));
+            tables.push((other, runs));
         }
+        let bytes = self.get_object(&object).await?;
         let inner = Arc::clone(&self);
         let copied = blocking(&self.parts.runtime, move || {
-            let own = segment::table_part(&object, &bytes)
+            let own_sealed = segment::table_part(&object, &bytes)
                 .map_err(|f| DataError::flawed(object.id, None, f))?;
-            let own = inner.open_table(&object, own)?;
+            let own = inner.open_table(&object, own_sealed)?;
             let mut all = Vec::new();
-            for (table, sealed, runs) in tables {
+            for (other, runs) in tables {
+                let its_own = || (Arc::clone(&own), bytes.slice_ref(own_sealed));
+                let (table, sealed) = other.unwrap_or_else(its_own);
                 let from = Source {
                     object: &object,
                     own: &own,

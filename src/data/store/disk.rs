@@ -1,6 +1,8 @@
 //! Sealed blocks and tables on the local disk, as the storage gave them. Everything here can be deleted at any time. Nothing in it is
 //! believed: each block is checked against its segment's table, each table against the declaration; what fails is a miss.
 
+mod present;
+
 use crate::error::DataError;
 use crate::segment::Table;
 use parking_lot::Mutex;

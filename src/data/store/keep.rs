@@ -8,7 +8,10 @@ use skrin_base::{Copies, SegmentId, SegmentInfo};
 use skrin_crypto::hash;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
+
+const KEEP: &str = "keep what is pinned";
 
 /// The parts of `wanted` that none of `have` covers, in order.
 fn without(wanted: &[Range<u32>], have: &[Range<u32>]) -> Vec<Range<u32>> {
@@ -88,9 +91,32 @@ impl Inner {
             let slots = slots.iter().flat_map(|range| range.clone().filter(lacks));
             return slots.map(|slot| slot..slot + 1).collect();
         }
-        match &self.disk {
-            Some(disk) if disk.has_table(segment) => without(slots, &disk.kept(segment)),
-            _ => slots.to_vec(),
+        let Some(disk) = &self.disk else {
+            return slots.to_vec();
+        };
+        disk.forget_removed(segment);
+        match disk.has_table(segment) {
+            true => without(slots, &disk.kept(segment)),
+            false => slots.to_vec(),
+        }
+    }
+
+    /// Refuses so many bytes more on the disk of `dir`, which may still have to be made, where they would not leave room for the journal.
+    pub(super) fn check_free(
+        &self,
+        what: &'static str,
+        dir: &Path,
+        bytes: u64,
+    ) -> Result<(), DataError> {
+        let mut above = dir.ancestors();
+        let Some(disk) = above.find_map(|dir| rustix::fs::statvfs(dir).ok()) else {
+            // Whoever writes there hears why.
+            return Ok(());
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        match free >= bytes.saturating_add(self.config.keep_free) {
+            true => Ok(()),
+            false => Err(DataError::disk(what, dir, full())),
         }
     }
 
@@ -106,6 +132,7 @@ impl Inner {
         if absent.is_empty() {
             return Ok(());
         }
+        self.check_free(KEEP, disk.dir(), 0)?;
         let copies = self.copies_of(info.id).await;
         let table = self.table_to_keep(disk, &info, copies.as_ref()).await?;
         let mut failed = None;
@@ -116,6 +143,8 @@ impl Inner {
             if range.is_empty() {
                 continue;
             }
+            // What finds no room is not fetched.
+            self.check_free(KEEP, disk.dir(), range.end - range.start)?;
             let bytes = self
                 .slot_bytes(&table, slots.clone(), copies.as_ref())
                 .await?;
@@ -173,8 +202,11 @@ impl Inner {
 }
 
 fn disk_full(disk: &DiskCache) -> DataError {
-    let full = io::Error::from(io::ErrorKind::StorageFull);
-    DataError::disk("keep what is pinned", disk.dir(), full)
+    DataError::disk(KEEP, disk.dir(), full())
+}
+
+fn full() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const SPARE: &str = "keep a copy of what is put again";
+
 /// What became of a segment that was to be mended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mended {
@@ -58,8 +60,13 @@ impl Inner {
         let (inner, path) = (Arc::clone(&self), spare.join(id.to_string()));
         let found = blocking(&self.parts.runtime, move || {
             let spare = Spare(path);
-            let found = inner.find_parts(&info, stored.as_deref(), spare.read().as_deref());
+            let kept = spare.read();
+            let found = inner.find_parts(&info, stored.as_deref(), kept.as_deref());
             if let Found::Object(object) = &found {
+                // One for each object that the storage does not take: they must not fill the disk.
+                if kept.as_deref() != Some(&object[..]) {
+                    inner.check_free(SPARE, spare.dir(), object.len() as u64)?;
+                }
                 // What the storage shows of it may go before the whole is there.
                 spare.store(object)?;
             }
@@ -165,10 +172,13 @@ impl Spare {
         (len <= SEGMENT_MAX as u64).then(|| std::fs::read(&self.0).ok())?
     }
 
+    fn dir(&self) -> &Path {
+        self.0.parent().unwrap_or(Path::new("/"))
+    }
+
     fn store(&self, object: &[u8]) -> Result<(), DataError> {
-        let dir = self.0.parent().unwrap_or(Path::new("/"));
-        let written = write_synced(dir, &self.0, object);
-        written.map_err(|e| DataError::disk("keep a copy of what is put again", &self.0, e))
+        let written = write_synced(self.dir(), &self.0, object);
+        written.map_err(|e| DataError::disk(SPARE, &self.0, e))
     }
 
     /// It is on the storage. One that stays is of use, or found to be of none.

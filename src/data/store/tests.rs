@@ -1,6 +1,7 @@
 mod copies;
 mod crash;
 mod damage;
+mod keeping;
 mod mend;
 mod reading;
 mod urgency;

@@ -339,7 +339,7 @@ impl Fs {
         offset: u64,
         data: &[u8],
     ) -> Result<(), FsError> {
-        self.check_writable()?;
+        self.check_allowed()?;
         let now = self.now();
         self.with_room(|tree| tree.write(handle, offset, data, now))
     }

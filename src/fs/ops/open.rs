@@ -33,7 +33,9 @@ impl Fs {
             self.close_file(&file)?;
             return Err(e);
         }
-        Ok(self.files.add_handle(file, how.write))
+        Ok(self
+            .files
+            .add_handle(file, how.write, self.data.read_ahead()))
     }
 
     /// The open file of a node, counted once more; `close_file` takes that back.

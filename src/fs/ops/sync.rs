@@ -76,6 +76,8 @@ impl Fs {
             self.journal.sync_all()?;
             self.upload_all(progress)?;
         }
+        // Whoever asked looks next at what others had published.
+        self.tell_untold();
         // Last: a full disk here is no reason to keep from the storage what would make room.
         self.locals.keep()
     }

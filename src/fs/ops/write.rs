@@ -21,6 +21,21 @@ impl Fs {
         self.write_file(&handle.file, offset, data)
     }
 
+    /// As `write`, for what a program has written already, so that only the kernel has it: also where the storage takes no changes from here.
+    /// `fsync` tells how that stands.
+    ///
+    /// # Errors
+    /// As those of `write`.
+    pub fn write_back(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), FsError> {
+        if handle.is_local() {
+            return self.write_local(handle, offset, data);
+        }
+        let handle = self.files.handle(handle)?;
+        self.check_allowed()?;
+        self.publisher.check_space()?;
+        self.put(&handle.file, offset, data)
+    }
+
     pub(crate) fn write_file(
         &self,
         file: &OpenFile,
@@ -28,7 +43,11 @@ impl Fs {
         data: &[u8],
     ) -> Result<(), FsError> {
         self.check_writable()?;
-        self.publisher.check_room()?;
+        self.publisher.check_space()?;
+        self.put(file, offset, data)
+    }
+
+    fn put(&self, file: &OpenFile, offset: u64, data: &[u8]) -> Result<(), FsError> {
         let end = offset.checked_add(data.len() as u64);
         if end.is_none_or(|end| end > FILE_LEN_MAX) {
             return Err(FsError::TooLarge);

@@ -12,11 +12,12 @@ use crate::ops::{dir_of, inode_of, name_of};
 use crate::types::{NodeId, RenameMode};
 use skrin_base::limits::{BLOCK_LEN, RUNS_TOLD_MAX};
 use skrin_base::{Content, Extent, Ino, KeyId, Name, OpId};
+use skrin_data::DataError;
 use skrin_meta::op::{NEW_KEYS_MAX, NewNode, Place};
 use skrin_meta::replica::{MergeDiff, TreeGuard};
 use skrin_meta::state::{self, Inode};
 use skrin_meta::{Body, Kind, NamedKey, OpKind, Rows};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The kernel is told whenever so many files were changed.
 const TELL_AFTER: usize = 4096;
@@ -140,6 +141,28 @@ fn node_of(dir: Ino) -> NodeId {
     NodeId(dir.0)
 }
 
+/// Does what may find no room, with nothing locked, for as long as publishing makes some: what was put back halfway is a tree that never was,
+/// and a link takes the time that it takes. `act` begins anew without doing anything twice.
+fn with_room<T>(fs: &Fs, mut act: impl FnMut() -> Result<T, FsError>) -> Result<T, FsError> {
+    loop {
+        let done = fs.awaiting_room(&mut act);
+        match &done {
+            Err(FsError::Data(DataError::Full { .. })) if may_get_room(fs) => {}
+            Err(FsError::Crowded(_)) if fs.await_room().is_ok() || may_get_room(fs) => {}
+            _ => return done,
+        }
+    }
+}
+
+/// Whether something is being published, and meets no error.
+fn may_get_room(fs: &Fs) -> bool {
+    if !fs.options.background || fs.check_keeps_changes().is_err() {
+        return false;
+    }
+    let pending = fs.pending();
+    pending.last_error.is_none() && pending.operations > 0
+}
+
 impl Work<'_> {
     fn in_place(&mut self, path: &[Name]) -> Result<(), FsError> {
         let Some((last, parents)) = path.split_last() else {
@@ -218,7 +241,7 @@ impl Work<'_> {
             self.push_children(old, now, &mut steps)?;
         }
         while let Some(step) = steps.pop() {
-            self.fs.await_room()?;
+            with_room(self.fs, || self.fs.await_room())?;
             match step {
                 Step::Entry { old, dir, name } => self.entry(old, dir, &name, &mut steps)?,
                 Step::Finish { old, now, new } => self.finish(old, now, new)?,
@@ -361,8 +384,10 @@ impl Work<'_> {
         if there.is_some() {
             self.clear(dir, name)?;
         }
-        let place = self.fs.new_place(dir, name.clone());
-        self.fs.commit(|_| Ok(OpKind::Link { ino: now, place }))?;
+        with_room(self.fs, || {
+            let place = self.fs.new_place(dir, name.clone());
+            self.fs.commit(|_| Ok(OpKind::Link { ino: now, place }))
+        })?;
         self.diff.entries.insert((dir, name.clone()));
         self.done.made += 1;
         Ok(())
@@ -392,7 +417,7 @@ impl Work<'_> {
             aside.extend_from_slice(mark.as_bytes());
             let (from, to) = (name.as_bytes(), &aside);
             let (dir_node, no) = (node_of(dir), RenameMode::NoReplace);
-            match self.fs.rename(dir_node, from, dir_node, to, no) {
+            match with_room(self.fs, || self.fs.rename(dir_node, from, dir_node, to, no)) {
                 Err(FsError::Exists) => n += 1,
                 moved => {
                     moved?;
@@ -407,15 +432,16 @@ impl Work<'_> {
     fn remove(&mut self, dir: Ino, name: &Name, is_dir: bool) -> Result<(), FsError> {
         let mut steps = vec![(dir, name.clone(), is_dir, false)];
         while let Some((dir, name, is_dir, empty)) = steps.pop() {
-            self.fs.await_room()?;
+            with_room(self.fs, || self.fs.await_room())?;
             self.diff.entries.insert((dir, name.clone()));
+            let node = node_of(dir);
             if !is_dir {
-                self.fs.unlink(node_of(dir), name.as_bytes())?;
+                with_room(self.fs, || self.fs.unlink(node, name.as_bytes()))?;
                 self.done.removed += 1;
                 continue;
             }
             if empty {
-                self.fs.rmdir(node_of(dir), name.as_bytes())?;
+                with_room(self.fs, || self.fs.rmdir(node, name.as_bytes()))?;
                 self.done.removed += 1;
                 continue;
             }
@@ -442,11 +468,14 @@ impl Work<'_> {
             rdev: inode.rdev,
             target: inode.target.clone(),
         };
-        let mut tree = self.fs.replica.tree();
-        let ino = self.fs.new_ino(&tree)?;
-        let place = self.fs.new_place(dir, name.clone());
-        let kind = OpKind::Create { place, ino, node };
-        self.fs.execute(&mut tree, kind)?;
+        let ino = with_room(self.fs, || {
+            let mut tree = self.fs.replica.tree();
+            let ino = self.fs.new_ino(&tree)?;
+            let (place, node) = (self.fs.new_place(dir, name.clone()), node.clone());
+            let kind = OpKind::Create { place, ino, node };
+            self.fs.execute(&mut tree, kind)?;
+            Ok(ino)
+        })?;
         self.diff.entries.insert((dir, name.clone()));
         self.diff.inodes.insert(dir);
         Ok(ino)
@@ -454,11 +483,18 @@ impl Work<'_> {
 
     /// Names the old contents in the file. False if it has them.
     fn contents(&mut self, old: Ino, inode: &Inode, now: Ino) -> Result<bool, FsError> {
-        let mut tree = self.fs.replica.tree();
-        let extents = state::extents(self.then, old, 0, u64::MAX)?;
-        let written = put_contents(self.fs, &mut tree, now, extents, inode)?;
+        // Of several operations the first ones may be done when it begins anew, which names the same once more.
+        let mut tries = 0;
+        let (now, written) = with_room(self.fs, || {
+            tries += 1;
+            let mut tree = self.fs.replica.tree();
+            let extents = state::extents(self.then, old, 0, u64::MAX)?;
+            let written = put_contents(self.fs, &mut tree, now, extents, inode)?;
+            Ok((inode_of(&tree, now)?.0, written))
+        })?;
+        let written = written || tries > 1;
         if written {
-            self.diff.inodes.insert(inode_of(&tree, now)?.0);
+            self.diff.inodes.insert(now);
         }
         Ok(written)
     }
@@ -489,6 +525,25 @@ impl Work<'_> {
     /// Puts attributes back. False if they are what they were.
     fn attributes(&mut self, old: Ino, inode: &Inode, now: Ino) -> Result<bool, FsError> {
         let then = attributes(self.then, old, inode)?;
+        let mut tries = 0;
+        let (now, changed) = with_room(self.fs, || {
+            tries += 1;
+            self.put_attributes(&then, inode, now)
+        })?;
+        let changed = changed || tries > 1;
+        if changed {
+            self.diff.inodes.insert(now);
+        }
+        Ok(changed)
+    }
+
+    /// The inode, and whether it had others.
+    fn put_attributes(
+        &self,
+        then: &BTreeMap<Vec<u8>, Vec<u8>>,
+        inode: &Inode,
+        now: Ino,
+    ) -> Result<(Ino, bool), FsError> {
         let mut tree = self.fs.replica.tree();
         let (now, there) = inode_of(&tree, now)?;
         let present = attributes(&tree, now, &there)?;
@@ -498,7 +553,7 @@ impl Work<'_> {
             let name = name.clone();
             ops.push(OpKind::RemoveXattr { ino: now, name });
         }
-        for (name, value) in &then {
+        for (name, value) in then {
             if present.get(name) != Some(value) {
                 let (name, value) = (name.clone(), value.clone());
                 ops.push(OpKind::SetXattr {
@@ -523,10 +578,7 @@ impl Work<'_> {
         for op in ops {
             self.fs.execute(&mut tree, op)?;
         }
-        if changed {
-            self.diff.inodes.insert(now);
-        }
-        Ok(changed)
+        Ok((now, changed))
     }
 }
 

@@ -353,7 +353,8 @@ impl Fs {
         // Under its number here, so that it is nobody's open file when the present one is removed.
         let file = OpenFile::new(node, Ino(node.0), state);
         let file = self.files.open(node, || Ok(file))?;
-        Ok(self.files.add_handle(file, false))
+        let ahead = self.data.read_ahead();
+        Ok(self.files.add_handle(file, false, ahead))
     }
 
     pub(crate) fn past_getxattr(&self, node: NodeId, name: &[u8]) -> Result<Vec<u8>, FsError> {

@@ -1,6 +1,7 @@
 //! Files as people write them.
 
 use super::choose;
+use crate::targets::cli::pins_file;
 
 /// For `targets::cli::netrc`.
 pub fn netrc() -> Vec<Vec<u8>> {
@@ -26,4 +27,14 @@ pub fn ini() -> Vec<Vec<u8>> {
     numbered
         .map(|(text, which)| choose(which, text.as_bytes()))
         .collect()
+}
+
+/// For `targets::cli::pins`: numbers, none, and the whole file.
+pub fn pins() -> Vec<Vec<u8>> {
+    let numbers = [1, 1 << 40, u64::MAX].map(u64::to_le_bytes).concat();
+    vec![
+        choose(0, &numbers),
+        choose(0, &[]),
+        choose(1, &pins_file(&numbers)),
+    ]
 }

@@ -5,6 +5,7 @@ use crate::targets::crypto::{VAULT, receivers};
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::wire::Encode;
 use skrin_crypto::passphrase::Argon2Params;
+use skrin_crypto::shares::divide;
 use skrin_crypto::words::words_of;
 use skrin_crypto::{DeviceSeed, DeviceSigner, WordsEntropy, pad_pow2, wrap};
 
@@ -52,4 +53,25 @@ pub fn words() -> Vec<Vec<u8>> {
         text.to_uppercase().into_bytes(),
         short.join("\t\u{3000}\n").into_bytes(),
     ]
+}
+
+fn divided(division: (u8, u8), seed: u64) -> Vec<String> {
+    let words = WordsEntropy::from_bytes([0x33; 16]);
+    match divide(&words, division, &SeededEntropy::new(seed)) {
+        Ok(shares) => shares.iter().map(|s| s.as_str().to_owned()).collect(),
+        Err(error) => unreachable!("a division that there is: {error}"),
+    }
+}
+
+/// For `targets::crypto::shares`: first three that are enough, then too few of them and some of two keys.
+pub fn shares() -> Vec<Vec<u8>> {
+    let (two, three) = (divided((2, 3), 13), divided((3, 5), 14));
+    let texts = [
+        two[..2].join("\n"),
+        two[1..].join("\r\n").to_uppercase(),
+        three[1..].join("\n"),
+        three[..2].join("\n"),
+        [&two[..1], &three[..2]].concat().join("\n"),
+    ];
+    texts.map(String::into_bytes).to_vec()
 }

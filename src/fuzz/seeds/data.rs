@@ -102,6 +102,13 @@ pub fn records() -> Vec<Vec<u8>> {
         Record::Declared { segment },
         Record::Released { counter: 3 },
         Record::Reserve { lane, until: 2048 },
+        Record::Again {
+            room: ROOM,
+            segment,
+            author: lane,
+            number: 5,
+            table_key: [7; 32],
+        },
     ];
     let marked = [
         &[9; 8][..],

@@ -11,11 +11,13 @@ use skrin_base::{Ino, OpId, Timestamp};
 use skrin_meta::checkpoint::{CoveredLane, PageRef, Paginator, Root};
 use skrin_meta::commit::{CheckpointRef, Commit, Decided, Opinion, Verdict};
 use skrin_meta::heads::{Heads, SeenHead};
-use skrin_meta::lane::Head;
+use skrin_meta::lane::{Head, RoomNames};
+use skrin_meta::order::OrderKey;
 use skrin_meta::state::{Entry, Inode, Link};
 use skrin_meta::{
     Attributes, Body, Kind, NamedKey, NewNode, Op, OpKind, Place, Seen, SlotRun, VersionRun,
 };
+use skrin_storage::{BadName, ObjectName};
 
 const DIR: Ino = Ino(1000);
 const FILE: Ino = Ino(1001);
@@ -55,10 +57,7 @@ fn create(dir: Ino, text: &str, ino: Ino, kind: Kind) -> OpKind {
 fn write(base: u64, size: u64, body: Body) -> OpKind {
     OpKind::Write {
         ino: FILE,
-        base: OpId {
-            device: DEVICE,
-            counter: base,
-        },
+        base: version(base),
         size,
         mtime: Timestamp(5),
         keys: vec![NamedKey {
@@ -77,17 +76,20 @@ fn write(base: u64, size: u64, body: Body) -> OpKind {
     }
 }
 
+fn version(counter: u64) -> OpId {
+    OpId {
+        device: DEVICE,
+        counter,
+    }
+}
+
 /// Operations of every kind in an order in which they all do something.
 fn all_kinds() -> Vec<OpKind> {
-    let file = || place(DIR, "file", FILE.0 as u8);
-    let seen = Seen {
-        entry: EntryId([9; 16]),
-        ino: Ino(1002),
-        version: OpId {
-            device: DEVICE,
-            counter: 4,
-        },
-    };
+    [made(), changed(), removed(), forgotten()].concat()
+}
+
+/// New entries, and contents.
+fn made() -> Vec<OpKind> {
     vec![
         OpKind::Label {
             label: "laptop".to_owned(),
@@ -112,6 +114,18 @@ fn all_kinds() -> Vec<OpKind> {
                 list: vec![extent(2)],
             },
         ),
+    ]
+}
+
+/// Names and attributes.
+fn changed() -> Vec<OpKind> {
+    let file = || place(DIR, "file", FILE.0 as u8);
+    let seen = Seen {
+        entry: EntryId([9; 16]),
+        ino: Ino(1002),
+        version: version(4),
+    };
+    vec![
         OpKind::Link {
             ino: FILE,
             place: place(Ino::ROOT, "second", 77),
@@ -146,6 +160,12 @@ fn all_kinds() -> Vec<OpKind> {
             ino: FILE,
             name: b"user.comment".to_vec(),
         },
+    ]
+}
+
+/// A fork, and what is removed, with something new in it.
+fn removed() -> Vec<OpKind> {
+    vec![
         write(
             3,
             9 * 65_536,
@@ -157,30 +177,27 @@ fn all_kinds() -> Vec<OpKind> {
         OpKind::Remove {
             place: place(Ino::ROOT, "second", 77),
             ino: FILE,
-            version: OpId {
-                device: DEVICE,
-                counter: 7,
-            },
+            version: version(7),
         },
         create(Ino::ROOT, "dir", Ino(1003), Kind::Dir),
         OpKind::Remove {
             place: place(Ino::ROOT, "dir", DIR.0 as u8),
             ino: DIR,
-            version: OpId {
-                device: DEVICE,
-                counter: 2,
-            },
+            version: version(2),
         },
         create(DIR, "late", Ino(1004), Kind::File),
+    ]
+}
+
+/// Snapshots, versions and copies, and what is not known.
+fn forgotten() -> Vec<OpKind> {
+    vec![
         OpKind::Snapshot {
             name: name("monday"),
         },
         OpKind::ForgetSnapshot {
             name: name("monday"),
-            snapshot: OpId {
-                device: DEVICE,
-                counter: 2,
-            },
+            snapshot: version(2),
         },
         OpKind::ForgetVersions {
             runs: vec![VersionRun {
@@ -260,10 +277,7 @@ fn hostile() -> Vec<OpKind> {
         to_name: name(text),
         replaces: None,
     };
-    let version = OpId {
-        device: DEVICE,
-        counter: 2,
-    };
+    let version = version(2);
     vec![
         dir("a", 2000),
         again(Ino(2000), "b", 1, 2001),
@@ -542,4 +556,125 @@ pub fn heads() -> Vec<Vec<u8>> {
         incarnation: 3,
     };
     vec![heads.to_bytes(), Heads::default().to_bytes()]
+}
+
+/// For `targets::meta::tips`: of a commit, then of a control record.
+pub fn tips() -> Vec<Vec<u8>> {
+    let names = RoomNames(ROOM);
+    let tips = [
+        names.tip(&head(0xab, 0x1234)),
+        names.control_tip(&Hash32([0xcd; 32])),
+    ];
+    let name = |tip: Result<ObjectName, BadName>| Some(tip.ok()?.file_name().as_bytes().to_vec());
+    tips.into_iter().filter_map(name).collect()
+}
+
+/// For `targets::meta::side_row`, with something in every field.
+pub fn side_rows() -> Vec<Vec<u8>> {
+    vec![
+        choose(0, &standing_row()),
+        choose(1, &cuts_row()),
+        choose(2, &lane_row()),
+        choose(3, &node_row()),
+    ]
+}
+
+fn checkpoint(n: u8, floor: u64) -> CheckpointRef {
+    CheckpointRef {
+        name: [n; 16],
+        hash: Hash32([n; 32]),
+        floor,
+    }
+}
+
+/// A checkpoint that stands on another, one that was refuted, one that this device refutes, and its opinion of the first.
+fn standing_row() -> Vec<u8> {
+    let (parent, reference) = (checkpoint(1, 3), checkpoint(2, 12));
+    let place = OrderKey::new(ROOM, LaneId([1; 16]), 14, 6, &Hash32([1; 32]));
+    let mut w = Writer::default();
+    w.option(Some(&parent));
+    // The proposal, with one place and what the proposer had named.
+    w.count(1);
+    reference.encode(&mut w);
+    w.raw(&[4; 32]);
+    w.count(1);
+    w.raw(place.as_bytes());
+    w.u8(1);
+    w.count(1);
+    w.raw(&[5; 16]);
+    w.u64(7);
+    w.u64(11);
+    // It holds nothing beyond a cut; its root.
+    w.u8(0);
+    w.u8(1);
+    w.option(Some(&parent));
+    w.count(1);
+    w.raw(&[5; 16]);
+    ends(&mut w);
+    w.option(Some(&7u64));
+    // Who refuted which other.
+    w.count(1);
+    checkpoint(3, 9).encode(&mut w);
+    w.count(1);
+    head(3, 7).encode(&mut w);
+    DEVICE.encode(&mut w);
+    w.list(&[head(3, 7)]);
+    w.list(&[checkpoint(4, 10)]);
+    w.count(1);
+    w.raw(place.as_bytes());
+    reference.hash.encode(&mut w);
+    w.into_bytes()
+}
+
+/// One branch of a lane.
+fn ends(w: &mut Writer) {
+    w.count(1);
+    w.u64(7);
+    w.raw(&[5; 32]);
+}
+
+fn cuts_row() -> Vec<u8> {
+    let mut w = Writer::default();
+    w.count(1);
+    DEVICE.encode(&mut w);
+    w.count(1);
+    w.raw(&[5; 16]);
+    ends(&mut w);
+    w.into_bytes()
+}
+
+/// A lane of one branch that two commits close, begun within a checkpoint.
+fn lane_row() -> Vec<u8> {
+    let mut w = Writer::default();
+    DEVICE.encode(&mut w);
+    w.u32(3);
+    w.count(1);
+    w.u64(8);
+    w.raw(&[6; 32]);
+    w.u64(12);
+    Timestamp(5).encode(&mut w);
+    w.list(&[Hash32([1; 32])]);
+    w.list(&[head(1, 4), head(2, 0)]);
+    w.option(Some(&8u64));
+    w.count(1);
+    w.u64(8);
+    w.list(&[Hash32([1; 32]), Hash32([2; 32])]);
+    w.u8(1);
+    w.u64(7);
+    w.option(None::<&u64>);
+    ends(&mut w);
+    w.u64(11);
+    w.option(Some(&8u64));
+    w.into_bytes()
+}
+
+fn node_row() -> Vec<u8> {
+    let mut w = Writer::default();
+    w.raw(&[5; 16]);
+    w.u64(8);
+    w.u64(12);
+    w.u8(1);
+    w.raw(&[5; 32]);
+    w.list(&[head(1, 4), head(2, 0)]);
+    w.into_bytes()
 }

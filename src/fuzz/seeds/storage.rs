@@ -56,3 +56,14 @@ pub fn addresses() -> Vec<Vec<u8>> {
         "https://h/x",
     ])
 }
+
+/// For `targets::storage::challenges`: first three that are answered.
+pub fn challenges() -> Vec<Vec<u8>> {
+    all([
+        "Digest realm=\"r, s\", nonce=\"n1\", algorithm=MD5, qop=\"auth\"",
+        "basic realm=\"x\"",
+        "Negotiate\nBasic realm=\"a \\\" b\", digest realm=\"r\", nonce=\"n\", algorithm=SHA-256-sess, qop=\"auth,auth-int\", opaque=\"o\", stale=true, userhash=true, charset=UTF-8",
+        "Negotiate, Bearer realm=x",
+        "Digest realm=\"r\"",
+    ])
+}

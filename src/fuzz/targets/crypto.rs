@@ -5,6 +5,7 @@ use skrin_base::VaultId;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_base::wire::{Decode, Encode};
 use skrin_crypto::passphrase::Argon2Params;
+use skrin_crypto::shares::join;
 use skrin_crypto::words::{parse_words, words_of};
 use skrin_crypto::{
     Envelope, KemPublic, KemSecret, LocalAad, LocalKey, Signature, SignatureKind, Suite,
@@ -105,5 +106,17 @@ pub fn words(data: &[u8]) {
     if let Ok(entropy) = parse_words(&text) {
         let again = parse_words(&words_of(&entropy)).map(|again| *again.expose());
         assert_eq!(again, Ok(*entropy.expose()), "words stand for two secrets");
+    }
+}
+
+/// What people type as shares of such words, one a line: what they give are words, and each share counts once.
+pub fn shares(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let lines: Vec<&str> = text.lines().collect();
+    if let Ok(entropy) = join(&lines) {
+        let twice = join(&lines.repeat(2)).map(|again| *again.expose());
+        assert_eq!(twice, Ok(*entropy.expose()), "a share counts twice");
+        let typed = parse_words(&words_of(&entropy)).map(|typed| *typed.expose());
+        assert_eq!(typed, Ok(*entropy.expose()));
     }
 }

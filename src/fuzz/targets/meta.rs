@@ -16,7 +16,8 @@ use skrin_meta::check::Finding;
 use skrin_meta::checkpoint::{PAGE_CAPACITY, Root, RowAssembler, open_root, seal_root};
 use skrin_meta::commit::{CheckpointRef, Commit, open_commit};
 use skrin_meta::heads::Heads;
-use skrin_meta::lane::Head;
+use skrin_meta::lane::{Head, RoomNames, parse_control_tip, parse_tip};
+use skrin_meta::replica::side_row as written_again;
 use skrin_meta::state::{self, Entry, Inode};
 use skrin_meta::undo::{Frame, Recorder};
 use skrin_meta::{MemoryRows, Op, Outcome, RowKey, apply};
@@ -255,4 +256,28 @@ pub fn row(data: &[u8]) {
             Ok(())
         }
     };
+}
+
+/// Names of tips, as a listing shows them: of a commit, of a control record, or of nothing.
+pub fn tips(data: &[u8]) {
+    let Ok(name) = std::str::from_utf8(data) else {
+        return;
+    };
+    let names = RoomNames(ROOM);
+    let (head, record) = (parse_tip(name), parse_control_tip(name));
+    assert!(head.is_none() || record.is_none(), "a tip of two things");
+    let tip = head.map(|head| names.tip(&head));
+    let tip = tip.or_else(|| record.map(|record| names.control_tip(&record)));
+    if let Some(tip) = tip {
+        let is_same = tip.is_ok_and(|tip| tip.file_name() == name);
+        assert!(is_same, "a tip has two names");
+    }
+}
+
+/// Rows of the local cache beside those of the state, where the encoding need not be the only one; the first byte chooses.
+pub fn side_row(data: &[u8]) {
+    let (which, bytes) = chosen(data);
+    if let Ok(row) = written_again(which, bytes) {
+        assert_eq!(written_again(which, &row), Ok(row));
+    }
 }

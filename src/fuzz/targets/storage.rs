@@ -1,13 +1,17 @@
 //! What storages answer, and addresses that people type.
 
-use skrin_storage::VaultUrl;
+use skrin_base::clock::testutil::SeededEntropy;
 use skrin_storage::xml::{
     parse_error_code, parse_list_objects, parse_multistatus, read_list_objects, read_multistatus,
 };
+use skrin_storage::{VaultUrl, answer_to_challenges};
 use std::io::BufReader;
+use std::sync::Arc;
 
 /// How an answer may be cut on its way.
 const PIECES: [usize; 3] = [1, 7, 4096];
+/// More headers are read of no answer.
+const HEADERS_MAX: usize = 100;
 
 /// An answer to PROPFIND: the same however the network cuts it.
 pub fn multistatus(data: &[u8]) {
@@ -70,5 +74,20 @@ pub fn address(data: &[u8]) {
         }
         Ok(VaultUrl::Local(path)) => drop(path),
         Err(error) => drop(error.to_string()),
+    }
+}
+
+/// What a server asks for that wants to know who comes, a header a line: it is told just that or nothing, and little more than it sent.
+pub fn challenges(data: &[u8]) {
+    let values = data.split(|byte| *byte == b'\n').take(HEADERS_MAX);
+    let values: Vec<&[u8]> = values.collect();
+    for encrypted in [false, true] {
+        let entropy = Arc::new(SeededEntropy::new(2));
+        let Some(answer) = answer_to_challenges(&values, encrypted, entropy) else {
+            continue;
+        };
+        let is_basic = answer == b"Basic YW5uYTpzZWNyZXQ=";
+        assert!(is_basic || answer.starts_with(b"Digest username="));
+        assert!(answer.len() <= 2 * data.len() + 1024);
     }
 }

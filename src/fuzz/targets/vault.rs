@@ -45,7 +45,7 @@ pub fn header(data: &[u8]) {
 
 /// A slot object. Passphrase slots are not opened: that is slow on purpose, and behind the same commitment.
 pub fn slot(data: &[u8]) {
-    let words = WordsEntropy::from_bytes([0x33; 16]);
+    let words = words();
     let fitting = with_checksum(data);
     for bytes in [data, &fitting] {
         let Ok(Some(slot)) = Slot::parse("slots/x", bytes) else {
@@ -58,25 +58,33 @@ pub fn slot(data: &[u8]) {
     }
 }
 
-/// What a slot holds, sealed here as a slot of known words, so that every byte of it is reached.
-pub fn slot_payload(data: &[u8]) {
-    let words = WordsEntropy::from_bytes([0x33; 16]);
-    let entropy = SeededEntropy::new(3);
+/// The words of all slots here.
+pub(super) fn words() -> WordsEntropy {
+    WordsEntropy::from_bytes([0x33; 16])
+}
+
+/// A slot of those words with `plain` under its seal.
+pub(super) fn words_slot(plain: &[u8]) -> Vec<u8> {
     let salt = [0x44; 32];
-    let (key, commitment) = derive_words_slot(&words, VAULT, &salt);
+    let (key, commitment) = derive_words_slot(&words(), VAULT, &salt);
     let mut clear = Writer::default();
     clear.raw(b"SKRS\x01\x02");
     clear.raw(VAULT.as_bytes());
     clear.raw(&salt);
     clear.raw(&commitment.0);
     let clear = clear.into_bytes();
+    let aad = SlotAad { header: &clear };
+    let sealed = seal(&key, &aad, plain, &SeededEntropy::new(3));
+    with_checksum(&[&clear[..], &sealed, &[0; 32]].concat())
+}
+
+/// What a slot holds, sealed here as a slot of known words, so that every byte of it is reached.
+pub fn slot_payload(data: &[u8]) {
     for plain in [data.to_vec(), pad_pow2(data).to_vec()] {
-        let sealed = seal(&key, &SlotAad { header: &clear }, &plain, &entropy);
-        let object = with_checksum(&[&clear[..], &sealed, &[0; 32]].concat());
-        let Ok(Some(slot)) = Slot::parse("slots/x", &object) else {
+        let Ok(Some(slot)) = Slot::parse("slots/x", &words_slot(&plain)) else {
             unreachable!("a well-formed slot is read");
         };
-        if let Ok(payload) = slot.open_words("slots/x", &words) {
+        if let Ok(payload) = slot.open_words("slots/x", &words()) {
             assert!(payload.is_some_and(|payload| payload.vault == VAULT));
         }
     }

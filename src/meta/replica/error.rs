@@ -204,6 +204,11 @@ impl ReplicaError {
         matches!(self, Self::Store(error) if error.kind() == ErrorKind::Full)
     }
 
+    /// Whether the storage refuses us, by the log-in or by permissions.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Store(error) if error.kind() == ErrorKind::Denied)
+    }
+
     /// Whether the storage took something and shows other bytes of it, or none.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self, Self::Store(error) if error.kind() == ErrorKind::Broken)

@@ -184,13 +184,13 @@ impl Replica {
         self.take_back_void()?;
         self.choose_lane(&mut net, &own);
         net.waiting = self.own_unknown(&own);
-        match self.settle(&mut net).await {
-            // A full storage is read all the same, and cleared by what is done on this mount. What another one stores in part stays kept
-            // here, and is put again by whoever publishes next.
-            Err(error) if !error.is_transient() && !error.is_full() && !error.is_broken() => {
+        if let Err(error) = self.settle(&mut net).await {
+            // A full storage is read all the same, and cleared by what is done on this mount; so is one that takes nothing now. What another
+            // one stores in part stays kept here, and is put again by whoever publishes next.
+            let goes_on = error.is_transient() || error.is_full() || error.is_denied();
+            if !goes_on && !error.is_broken() {
                 return Err(error);
             }
-            _ => {}
         }
         net.undelivered = MergeDiff::default();
         self.core.lock().flush()?;

@@ -1,12 +1,17 @@
 //! Worlds of fixed seeds, which every run sees, and of new ones. `SKRIN_SEED=n` runs that one alone, `SKRIN_SEEDS=n` so many new ones.
 #![allow(clippy::unwrap_used)] // Helpers of tests; the lint only excuses the test functions themselves.
 
-use skrin_sim::{Counts, PEOPLE, SCENES, Scene};
+use skrin_sim::{Counts, PEOPLE, SCENES, Scene, crash_points};
+use std::ops::Range;
 
 /// Seeds of every run.
 const FIXED: u64 = 150;
 /// New ones, unless said otherwise.
 const FRESH: u64 = 25;
+/// Both, of worlds in which devices die at points that are chosen: a few come by everything.
+const POINTS: (u64, u64) = (40, 5);
+/// A point that all these come by so often is one at which somebody died.
+const OFTEN: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -17,24 +22,35 @@ fn scene(name: &str) -> &'static Scene {
     all.find(|scene| scene.name == name).unwrap()
 }
 
-fn worlds(name: &str) {
+/// Lets the worlds of a scene happen. How much did in those of fixed seeds, unless one is seen alone.
+fn worlds(name: &str) -> Option<Counts> {
     let scene = scene(name);
-    let mut counts = Counts::default();
-    let mut run = |seed| counts.add(&(scene.run)(seed).counts);
     if let Some(one) = number("SKRIN_SEED") {
-        run(one);
-    } else {
-        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-        let first = now.unwrap().as_secs() * 1000;
-        let unsaid = if name == PEOPLE.name { 0 } else { FRESH };
-        let fresh = number("SKRIN_SEEDS").unwrap_or(unsaid);
-        println!(
-            "{name}: seeds 0 to {FIXED}, and {first} to {}",
-            first + fresh
-        );
-        (0..FIXED).chain(first..first + fresh).for_each(&mut run);
+        println!("{name}: {:#?}", (scene.run)(one).counts);
+        return None;
     }
+    let (fixed, unsaid) = match name {
+        "points" => POINTS,
+        "people" => (FIXED, 0),
+        _ => (FIXED, FRESH),
+    };
+    let all = |seeds: Range<u64>| {
+        let mut counts = Counts::default();
+        seeds.for_each(|seed| counts.add(&(scene.run)(seed).counts));
+        counts
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    let first = now.unwrap().as_secs() * 1000;
+    let fresh = number("SKRIN_SEEDS").unwrap_or(unsaid);
+    println!(
+        "{name}: seeds 0 to {fixed}, and {first} to {}",
+        first + fresh
+    );
+    let seen = all(0..fixed);
+    let mut counts = seen.clone();
+    counts.add(&all(first..first + fresh));
     println!("{name}: {counts:#?}");
+    Some(seen)
 }
 
 #[test]
@@ -44,7 +60,31 @@ fn solo_worlds_keep_every_promise_to_the_programs_of_one_device() {
 
 #[test]
 fn many_worlds_converge_and_lose_no_line_that_was_acknowledged() {
-    worlds("many");
+    let Some(counts) = worlds("many") else { return };
+    let hours = counts.events.get("an hour without network, two wrote");
+    assert!(hours.is_some(), "{:#?}", counts.events);
+}
+
+/// Whatever point the code has that the simulation can see: each that was come by often, and each sync and put.
+#[test]
+fn points_worlds_have_somebody_die_at_every_one_and_keep_what_the_others_keep() {
+    let Some(counts) = worlds("points") else {
+        return;
+    };
+    let died = |end: &str, point: &str| counts.crashes.contains_key(&format!("{end} {point}"));
+    let often = counts.passed.iter().filter(|(_, times)| **times >= OFTEN);
+    let mut points: Vec<String> = often.map(|(point, _)| point.clone()).collect();
+    points.extend(crash_points());
+    points.retain(|point| {
+        let (killed, cut) = (died("Kill", point), died("Power", point));
+        // What is on stable storage shows only when the power fails.
+        let enough = match point.contains(" sync ") {
+            true => killed && cut,
+            false => killed || cut,
+        };
+        !enough
+    });
+    assert!(points.is_empty(), "nobody died: {points:#?}, {counts:#?}");
 }
 
 #[test]

@@ -169,6 +169,29 @@ impl Auth {
     }
 }
 
+/// What a request is sent again with that was refused with these values of `WWW-Authenticate`; `None` where it is not. For the fuzz targets.
+#[cfg(feature = "testutil")]
+#[doc(hidden)]
+pub fn answer_to_challenges(
+    values: &[&[u8]],
+    encrypted: bool,
+    entropy: Arc<dyn Entropy>,
+) -> Option<Vec<u8>> {
+    let login = Login {
+        user: "anna".to_owned(),
+        password: Secret::new("secret"),
+        origin: String::new(),
+    };
+    let auth = Auth::new(Some(login), encrypted, entropy);
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(WWW_AUTHENTICATE, HeaderValue::from_bytes(value).ok()?);
+    }
+    auth.challenged(&headers, false);
+    let url = Url::parse("https://h/a/b").ok()?;
+    Some(auth.header(&Method::PUT, &url)?.as_bytes().to_vec())
+}
+
 /// Removes what must not leave.
 pub(crate) fn put_header(headers: &mut HeaderMap, value: Option<HeaderValue>) {
     match value {

@@ -18,7 +18,7 @@ const SKIP_MAX: u64 = skrin_base::limits::SEGMENT_MAX as u64;
 /// Bytes of an error's body that are read to find its code.
 const ERROR_BODY_MAX: usize = 16 * 1024;
 /// Bytes of all listings; two million entries with long addresses.
-const LISTING_BODY_MAX: u64 = 2 << 30;
+pub(crate) const LISTING_BODY_MAX: u64 = 2 << 30;
 
 /// The body of an answer as it comes in.
 pub(crate) struct Body<'a> {
@@ -177,9 +177,11 @@ impl<'a> Body<'a> {
         bytes
     }
 
-    /// Feeds the body to a parser that runs in a thread of its own, so that no listing lies in memory as XML.
+    /// Feeds the body to a parser that runs in a thread of its own, so that no listing lies in memory as XML. Refused above
+    /// `max` bytes.
     pub(crate) async fn parse<T: Send + 'static>(
         mut self,
+        max: u64,
         parser: impl FnOnce(Pipe) -> Result<T, XmlError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (send, receive) = mpsc::channel(4);
@@ -200,7 +202,7 @@ impl<'a> Body<'a> {
                 }
             };
             total += chunk.len() as u64;
-            if total > LISTING_BODY_MAX {
+            if total > max {
                 let _ = send.send(Err(io::ErrorKind::BrokenPipe.into())).await;
                 break Err(self.error(ErrorKind::Broken, "the listing has no end"));
             }

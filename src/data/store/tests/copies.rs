@@ -323,3 +323,20 @@ async fn a_member_who_names_a_thousand_false_places_costs_a_reader_a_few_request
     let requests = moved.world.counts().ranges - before.ranges;
     assert_eq!(requests, 7);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_of_another_segment_are_copied_where_their_object_takes_all_the_memory_there_is_for_it()
+ {
+    let mut moved = moved(World::new()).await;
+    moved.delete(moved.relocation.segment).await;
+    moved.world.config.fetch_bytes = 4 << 10;
+    moved.store = moved.world.open();
+    let host = Arc::new(moved.infos[&moved.host()].clone());
+    assert!(host.object_len > moved.world.config.fetch_bytes);
+    let info = Arc::new(moved.written.the_info().clone());
+    let needed = vec![(info, moved.relocation.runs.clone())];
+    let copying = moved.store.copy_blocks(host, needed);
+    let copied = tokio::time::timeout(Duration::from_secs(120), copying).await;
+    let copied = copied.expect("it waits for its own place").unwrap();
+    assert_eq!(copied.len(), 1);
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use skrin_base::clock::testutil::SeededEntropy;
 use skrin_storage::{Credentials, ObjectName, OpenOptions, Secret, Store, Times, VaultUrl, open};
@@ -17,10 +18,19 @@ pub(crate) enum Answer {
     Close(String),
     /// These bytes, and then one more every so often without end.
     Drip(String, Duration),
-    /// These bytes, and then as many as the client takes.
-    Endless(String),
-    /// These bytes, again and again.
-    Again(String),
+    /// The first bytes, and then the others again and again, as many as the client takes.
+    Flood(String, String),
+    /// These bytes, which are no text, and then the connection stays.
+    Bytes(Bytes),
+    /// Nothing: what the client sends is read byte by byte, one now and then.
+    Sip,
+}
+
+/// What a server reads of its requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Everything,
+    Heads,
 }
 
 /// A server that answers by a function of the request's head, and remembers all heads.
@@ -38,6 +48,18 @@ impl Drop for Hostile {
 
 impl Hostile {
     pub(crate) async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::reading(Reads::Everything, answer).await
+    }
+
+    /// One that answers before it has read the body of a request.
+    pub(crate) async fn rash(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::reading(Reads::Heads, answer).await
+    }
+
+    async fn reading(
+        reads: Reads,
+        answer: impl Fn(&str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -45,7 +67,7 @@ impl Hostile {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (answer, seen) = (Arc::clone(&answer), Arc::clone(&seen));
-                tokio::spawn(async move { serve(stream, &*answer, &seen).await });
+                tokio::spawn(async move { serve(stream, reads, &*answer, &seen).await });
             }
         });
         Self { port, heads, task }
@@ -76,12 +98,6 @@ impl Hostile {
         self.open_s3(options(keys()))
     }
 
-    /// WebDAV and S3 for servers that are given up because they are slow.
-    pub(crate) fn hasty(&self) -> [Arc<dyn Store>; 2] {
-        let webdav = self.open_webdav(hasty(Credentials::Anonymous));
-        [webdav, self.open_s3(hasty(keys()))]
-    }
-
     /// WebDAV and S3 for what has to succeed, or to fail at once: a machine that is busy is no reason to give up.
     pub(crate) fn patient(&self) -> [Arc<dyn Store>; 2] {
         let patient = |credentials| OpenOptions {
@@ -90,6 +106,17 @@ impl Hostile {
         };
         let webdav = self.open_webdav(patient(Credentials::Anonymous));
         [webdav, self.open_s3(patient(keys()))]
+    }
+
+    /// WebDAV and S3 that ask once and repeat nothing.
+    pub(crate) fn once(&self, times: Times) -> [Arc<dyn Store>; 2] {
+        let once = |credentials| OpenOptions {
+            patience: Duration::ZERO,
+            times,
+            ..options(credentials)
+        };
+        let webdav = self.open_webdav(once(Credentials::Anonymous));
+        [webdav, self.open_s3(once(keys()))]
     }
 
     fn open_webdav(&self, options: OpenOptions) -> Arc<dyn Store> {
@@ -121,25 +148,23 @@ pub(crate) fn options(credentials: Credentials) -> OpenOptions {
     }
 }
 
-/// Quick to give up who is slow.
-pub(crate) fn hasty(credentials: Credentials) -> OpenOptions {
-    OpenOptions {
-        times: Times {
-            connect: Duration::from_secs(2),
-            answer: Duration::from_secs(1),
-            stall: Duration::from_millis(500),
-            slowest: 1 << 20,
-        },
-        ..options(credentials)
-    }
-}
+/// For servers that are slow on purpose.
+pub(crate) const SHORT: Times = Times {
+    connect: Duration::from_secs(2),
+    answer: Duration::from_secs(1),
+    stall: Duration::from_millis(500),
+    slowest: 1 << 20,
+};
 
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
+async fn read_head(stream: &mut TcpStream, reads: Reads) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    if reads == Reads::Heads {
+        return Some(head);
+    }
     let len = head.split("content-length: ").nth(1);
     let len = len.map_or(0, |rest| {
         rest.split_once("\r\n").unwrap().0.parse().unwrap()
@@ -151,31 +176,39 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 async fn serve(
     mut stream: TcpStream,
+    reads: Reads,
     answer: &(dyn Fn(&str) -> Answer + Send + Sync),
     seen: &Mutex<Vec<String>>,
 ) {
-    while let Some(head) = read_head(&mut stream).await {
+    while let Some(head) = read_head(&mut stream, reads).await {
         seen.lock().push(head.clone());
         let answer = answer(&head);
-        let (Answer::Send(bytes)
-        | Answer::Close(bytes)
-        | Answer::Drip(bytes, _)
-        | Answer::Endless(bytes)
-        | Answer::Again(bytes)) = &answer;
-        if stream.write_all(bytes.as_bytes()).await.is_err() {
+        let bytes: &[u8] = match &answer {
+            Answer::Sip => &[],
+            Answer::Bytes(bytes) => bytes,
+            Answer::Send(text)
+            | Answer::Close(text)
+            | Answer::Drip(text, _)
+            | Answer::Flood(text, _) => text.as_bytes(),
+        };
+        if stream.write_all(bytes).await.is_err() {
             return;
         }
         match answer {
-            Answer::Send(_) => {}
+            Answer::Send(_) | Answer::Bytes(_) => {}
             Answer::Close(_) => return,
+            Answer::Sip => {
+                while stream.read_u8().await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
             Answer::Drip(_, every) => loop {
                 tokio::time::sleep(every).await;
                 if stream.write_all(b"x").await.is_err() {
                     return;
                 }
             },
-            Answer::Endless(_) => while stream.write_all(&[b'x'; 4096]).await.is_ok() {},
-            Answer::Again(bytes) => while stream.write_all(bytes.as_bytes()).await.is_ok() {},
+            Answer::Flood(_, more) => while stream.write_all(more.as_bytes()).await.is_ok() {},
         }
     }
 }
