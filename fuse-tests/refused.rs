@@ -1,13 +1,11 @@
-//! Storages that take no writes for a while: a folder that is mounted read-only, a server that answers 403, one that went back under a mount. These
+//! Storages that take no writes for a while: a folder that is mounted read-only, one that went back under a mount. These
 //! tests need root, as those of full disks.
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use skrin_servers::{Kind, Server};
 use tempfile::TempDir;
 
 use crate::harness::{Mount, Run, Vault, command, wait_for, wait_within};
@@ -180,44 +178,6 @@ fn a_local_folder_that_becomes_read_only_is_erofs_and_loses_nothing() {
         folder.set_read_only(read_only);
     });
     vault.verify_clean();
-}
-
-#[test]
-fn a_web_dav_server_that_answers_403_to_put_is_erofs_and_loses_nothing() {
-    let server = Server::start(Kind::Apache).unwrap();
-    let data = server.data_dir().unwrap();
-    let owner = std::fs::metadata(&data).unwrap().uid();
-    let vault = Vault::without_init(On::Local);
-    let address = server.vault_url("vault");
-    let skrin = |args: &[&str]| {
-        let mut command = vault.skrin(args);
-        command.envs(server.env());
-        command
-    };
-    skrin(&["init", &address, "--words-file"])
-        .arg(vault.words_file())
-        .output_ok();
-    let again = |device: &str| {
-        let point = vault.point(device);
-        skrin(&["mount", &address, "--words-file"])
-            .arg(vault.words_file())
-            .arg("--state-dir")
-            .arg(vault.state(device))
-            .arg(&point)
-            .output_ok();
-        point
-    };
-    // Apache, which does not serve as root, may read then and not write.
-    a_storage_that_takes_no_writes_loses_nothing(&vault, &again, &|read_only| {
-        let to = if read_only { 0 } else { owner };
-        command("chown")
-            .args(["-R", &to.to_string()])
-            .arg(&data)
-            .output_ok();
-    });
-    skrin(&["verify", &address, "--data", "--words-file"])
-        .arg(vault.words_file())
-        .output_ok();
 }
 
 #[test]

@@ -9,7 +9,7 @@ const FIXED: u64 = 150;
 /// New ones, unless said otherwise.
 const FRESH: u64 = 25;
 /// Both, of worlds in which devices die at points that are chosen: a few come by everything.
-const POINTS: (u64, u64) = (40, 5);
+const POINTS: (u64, u64) = (40, 0);
 /// A point that all these come by so often is one at which somebody died.
 const OFTEN: u64 = 200;
 
