@@ -614,7 +614,7 @@ fn the_units_for_systemd_are_well_formed_and_name_a_program_that_is_there() {
     let unit = std::fs::read_to_string(units.join("skrin@.service")).unwrap();
     for (begins, ends) in [
         ("ExecStart=skrin mount", "-- ${VAULT} ${DIR}"),
-        ("ExecStop=skrin unmount", "-- ${DIR}"),
+        ("ExecStop=-skrin unmount", "-- ${DIR}"),
     ] {
         let line = unit.lines().find(|line| line.starts_with(begins));
         assert!(line.is_some_and(|line| line.ends_with(ends)), "{unit}");
@@ -639,7 +639,7 @@ fn service_starts_and_stops(unit: &str) {
     run("ExecStart=");
     let mount = Mount::adopt(&vault, dir.clone());
     std::fs::write(mount.join("file"), "written").unwrap();
-    run("ExecStop=");
+    run("ExecStop=-");
     assert!(!dir.exists(), "it was made for the mount");
     let again = vault.mount("a");
     assert_eq!(std::fs::read(again.join("file")).unwrap(), b"written");
