@@ -134,6 +134,7 @@ fn a_storage_that_takes_no_writes_loses_nothing(
     let mut written = Acknowledged::default();
     written.write(mount.path(), "before").unwrap();
     std::fs::write(mount.join("unnamed"), "renamed").unwrap();
+    let mut open = File::create(mount.join("open")).unwrap();
     mount.sync();
     refuse(true);
     // Nobody has heard of it yet. In one call, before which nothing waits that a slow machine could have been refused.
@@ -151,8 +152,13 @@ fn a_storage_that_takes_no_writes_loses_nothing(
         assert!(said.contains("permissions of the storage"), "{said}");
         assert!(said.contains("--now"), "{verb}: {said}");
     }
+    // Whoever has a file open goes on writing. `fsync` says how it stands; what it was called for is on this disk.
+    open.write_all(b"open").unwrap();
+    assert_eq!(errno(open.sync_all()), Some(EROFS));
+    written.0.push("open".to_owned());
+    mount.crash();
+    drop(open);
     // What waits is no reason not to mount: it is read, and waits on.
-    mount.unmount_with(&["--now"]);
     let mount = Mount::adopt(vault, again("a"));
     written.assert_there(mount.path());
     written.fill(mount.path(), "accepted once more");

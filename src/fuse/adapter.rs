@@ -248,7 +248,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -275,8 +275,13 @@ impl Filesystem for Adapter {
                 return reply.error(raw_errno(refused));
             }
             let thread = req.pid();
+            // The kernel names a file otherwise only where it cuts it (fuse_flush_times).
+            let is_late = fh.is_some() && size.is_none();
             let work = move |fs: &Fs| {
-                let done = fs.setattr(node(ino), &set);
+                let done = match is_late {
+                    true => fs.set_back(node(ino), &set),
+                    false => fs.setattr(node(ino), &set),
+                };
                 if size == Some(0) {
                     fs.note_author(node(ino), thread);
                 }

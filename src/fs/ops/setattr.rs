@@ -38,6 +38,20 @@ impl Fs {
     /// `NotFound`, `Stale` (a new length for a branch that is no longer the tree's), `IsDirectory`, `TooLarge`, `ReadOnly`.
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
         self.check_writable()?;
+        self.set(node, set)
+    }
+
+    /// As `setattr`, for times of what a program has written already, which only the kernel has: also where the storage takes no changes from
+    /// here. Where they are refused the kernel ends `fsync` and `close` there, before it asks for what these promise.
+    ///
+    /// # Errors
+    /// As those of `setattr`.
+    pub fn set_back(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
+        self.check_allowed()?;
+        self.set(node, set)
+    }
+
+    fn set(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
         self.check_present(node)?;
         if node.is_local() {
             return self.set_local(node, set);
