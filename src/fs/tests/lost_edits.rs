@@ -113,8 +113,8 @@ fn edits_whose_first_record_is_damaged_are_laid_over_what_the_tree_has_and_leave
 #[test]
 fn edits_that_need_a_block_of_the_record_that_is_damaged_change_nothing_and_stay_in_the_journal() {
     let overwritten = [500, BLOCK + 500, 700, 900];
-    // Nobody has what the first one appended: zeros would stand there.
-    let appended = [3 * BLOCK, 4 * BLOCK];
+    // Nobody has what the first one appended behind a block: zeros would stand there.
+    let appended = [3 * BLOCK - 3, 4 * BLOCK];
     for places in [&overwritten[..], &appended] {
         let mut vault = TestVault::in_memory(3).unwrap();
         let bytes = crashed(&mut vault, places);
