@@ -55,8 +55,8 @@ impl Place {
         conn.pragma_update(None, "key", self.key.as_str())?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
         conn.pragma_update(None, "cache_size", -(self.page_cache_kib as i64))?;
-        // NORMAL rather than OFF: after a power loss the file is an older state, never a mixture.
-        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        // FULL: after a power loss the journal is applied to it, maybe without the storage, and an older state would not fit.
+        conn.pragma_update(None, "synchronous", "FULL")?;
         // Or statements whose range depends on a parameter are prepared again at each call (the library has STAT4).
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         conn.set_prepared_statement_cache_capacity(16);

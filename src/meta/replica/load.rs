@@ -183,6 +183,7 @@ impl Replica {
         }
         self.take_back_void()?;
         self.choose_lane(&mut net, &own);
+        self.remember_incarnation(&mut net).await?;
         net.waiting = self.own_unknown(&own);
         if let Err(error) = self.settle(&mut net).await {
             // A full storage is read all the same, and cleared by what is done on this mount; so is one that takes nothing now. What another
@@ -527,7 +528,12 @@ impl Replica {
                 seq: tip.seq,
                 hash: tip.hash,
             });
-            let kept = lane.tips.len() == 1 && last.is_some_and(|head| own.contains(&head));
+            // Of a lane whose end waits for what it follows, more is known later.
+            let goes_on = |head: Head| {
+                let next = |o: &Head| o.lane == id && o.seq.checked_sub(1) == Some(head.seq);
+                own.contains(&head) || own.iter().any(|o| next(o) && !core.graph.knows(o))
+            };
+            let kept = lane.tips.len() == 1 && last.is_some_and(goes_on);
             let lost = lane.incarnation < incarnation;
             let ended = last.filter(|_| lane.closed.is_some());
             let ended = ended.and_then(|last| self.own_commit(&last).ok().flatten());

@@ -225,6 +225,38 @@ impl Replica {
             self.core.lock().meta.standing.judge_all();
             return Ok(());
         }
+        self.keep_what_others_did(net, &heads);
+        self.store_heads(net, heads).await?;
+        self.core.lock().meta.standing.judge_all();
+        Ok(())
+    }
+
+    /// Writes the state before programs do anything on top of what others did: a device that dies and starts without the storage would
+    /// otherwise apply its own changes to what was there before, and show conflict copies and gaps until the storage is there again.
+    fn keep_what_others_did(&self, net: &Net, heads: &Heads) {
+        let is_news = |(id, seen): (&LaneId, &SeenHead)| {
+            let before = net.heads.lanes.get(id).map(|before| before.head);
+            seen.device != self.env.device && before != Some(seen.head)
+        };
+        if heads.lanes.iter().any(is_news)
+            && let Err(error) = self.flush()
+        {
+            tracing::warn!(%error, "the local cache cannot be written");
+        }
+    }
+
+    /// Remembers in which lane segments are named from now on: a commit declares those of its own lane and of earlier ones only, so
+    /// that no later run may go on in an earlier one, whatever it is shown.
+    pub(super) async fn remember_incarnation(&self, net: &mut Net) -> Result<(), ReplicaError> {
+        let mut heads = net.heads.clone();
+        heads.incarnation = heads.incarnation.max(net.own.incarnation);
+        if self.env.read_only || heads == net.heads {
+            return Ok(());
+        }
+        self.store_heads(net, heads).await
+    }
+
+    async fn store_heads(&self, net: &mut Net, mut heads: Heads) -> Result<(), ReplicaError> {
         heads.last_counter = heads.last_counter.max(self.core.lock().last_counter());
         let (file, entropy, stored) = (
             self.heads_file.clone(),
@@ -234,7 +266,6 @@ impl Replica {
         let store = blocking(&Handle::current(), move || file.store(&stored, &*entropy));
         store.await.map_err(|_| ReplicaError::Ending)??;
         net.heads = heads;
-        self.core.lock().meta.standing.judge_all();
         Ok(())
     }
 

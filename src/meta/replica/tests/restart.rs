@@ -204,6 +204,68 @@ async fn a_device_opens_offline_with_its_cache_and_goes_on() {
     assert_eq!(vault.fresh_digest().await, expected);
 }
 
+/// Seed 58 of the simulation: segments were named in a later lane, and the commit that declared them went into the earlier one, when
+/// what its end follows was there again.
+#[tokio::test]
+async fn a_device_that_opens_offline_below_what_its_own_commit_follows_names_segments_in_that_lane()
+{
+    let vault = Vault::new(18);
+    let mut rng = Rng(18);
+    let (mut device, mut other) = (vault.open(0).await, vault.open(1).await);
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    device.replica().flush().unwrap();
+    let lane = device.replica().own_lane().await;
+    let older = tempfile::tempdir().unwrap();
+    device.replica = None;
+    copy_dir(device.dir.path(), older.path());
+    device.open(&vault).await.unwrap();
+    other.act(&mut rng);
+    other.publish().await.unwrap();
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    // What was folded in since the last flush went with the power.
+    device.forget_cache();
+    std::fs::copy(
+        older.path().join("meta.db"),
+        device.dir.path().join("meta.db"),
+    )
+    .unwrap();
+    device.faults.add(Rule::new(Failure::Before(Transient)));
+    device.open(&vault).await.unwrap();
+    assert_eq!(device.kinds(), []);
+    assert_eq!(device.replica().own_lane().await, lane);
+    device.act(&mut rng);
+    device.faults.clear();
+    device.publish().await.unwrap();
+    assert_eq!(device.pending(), 0);
+    assert_eq!(device.replica().own_lane().await, lane);
+    assert_eq!(vault.fresh_digest().await, device.digest());
+}
+
+/// Whatever it is shown later: segments may have been named in it.
+#[tokio::test]
+async fn a_lane_that_was_begun_offline_is_not_left_for_an_earlier_one() {
+    let vault = Vault::new(19);
+    let mut rng = Rng(19);
+    let mut device = vault.open(0).await;
+    device.act(&mut rng);
+    device.publish().await.unwrap();
+    device
+        .replica()
+        .close_lane(Settled::default())
+        .await
+        .unwrap();
+    device.replica().flush().unwrap();
+    device.faults.add(Rule::new(Failure::Before(Transient)));
+    device.open(&vault).await.unwrap();
+    let begun = device.replica().net.lock().await.own.incarnation;
+    assert!(begun > 0);
+    device.open(&vault).await.unwrap();
+    assert!(device.replica().net.lock().await.own.incarnation >= begun);
+    assert!(device.replica().net.lock().await.heads.incarnation >= begun);
+}
+
 #[tokio::test]
 async fn a_device_opens_on_a_full_storage_and_publishes_when_there_is_room() {
     let vault = Vault::new(15);
