@@ -1,12 +1,12 @@
 //! LibreOffice edits documents in place, and another device sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Mount, Run, Vault, command, files_below, kill, wait_for};
@@ -156,6 +156,8 @@ fn a_lock_file_is_seen_by_a_look_up_before_the_poll_interval_is_over(on: On) {
 crate::on_every_storage! {
     documents_are_edited_in_place_and_seen_by_another_device_after_one_poll_interval;
     a_lock_file_is_seen_by_a_look_up_before_the_poll_interval_is_over;
+    the_second_user_is_told_who_has_the_document_until_it_is_closed_or_the_program_is_killed;
+    what_was_not_saved_when_the_program_is_killed_is_recovered_and_seen_by_another_device;
 }
 
 /// A LibreOffice of its own for one user; what it says on standard output.
@@ -166,12 +168,40 @@ fn suite(verb: &str, args: &[&str]) -> Command {
     office
 }
 
-/// One that keeps a document open until it is told to go on, or killed.
+/// Each kind of document in both formats, by the names that `suite.py` knows.
+const KINDS: [&str; 6] = [
+    "text.docx",
+    "text.odt",
+    "sheet.xlsx",
+    "sheet.ods",
+    "slides.pptx",
+    "slides.odp",
+];
+
+/// Puts documents in a directory, for one who has his turn. LibreOffice makes one of each kind once for all tests.
+fn put(names: [&'static str; 2], directory: &Path) -> [PathBuf; 2] {
+    static MADE: OnceLock<BTreeMap<&str, Vec<u8>>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = KINDS.map(|name| dir.path().join(name));
+        suite("make", &[]).args(&paths).output_ok();
+        let bytes = paths.iter().map(|path| std::fs::read(path).unwrap());
+        KINDS.into_iter().zip(bytes).collect()
+    });
+    names.map(|name| {
+        let document = directory.join(name);
+        std::fs::write(&document, &made[name]).unwrap();
+        document
+    })
+}
+
+/// One that keeps documents open until it is told to go on, or killed.
 struct Holder(Child);
 
 impl Holder {
-    fn start(document: &Path, user: &str) -> Self {
-        let mut office = suite("hold", &[document.to_str().unwrap(), user]);
+    fn start(documents: &[PathBuf], user: &str) -> Self {
+        let mut office = suite("hold", &[user]);
+        office.args(documents);
         office.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = office.spawn().unwrap();
         let mut said = BufReader::new(child.stdout.as_mut().unwrap());
@@ -272,53 +302,127 @@ fn writer_calc_and_impress_make_edit_save_and_save_as_in_both_formats_with_backu
     here.unmount();
 }
 
-#[test]
-fn the_second_user_is_told_who_has_the_document_until_it_is_closed_or_the_program_is_killed() {
-    let vault = Vault::new(On::Local);
-    let (here, there) = (vault.mount("a"), vault.mount_with("b", &["--allow-other"]));
-    let _turn = turn();
-    office_alone("make", here.path(), "");
-    let all = |path: &Path| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+/// Whether these names are there and nothing else, no lock and no conflict copy.
+fn lists_only(directory: &Path, names: &[&str]) -> bool {
+    let names: BTreeSet<OsString> = names.iter().map(OsString::from).collect();
+    listed(directory) == names
+}
+
+fn the_second_user_is_told_who_has_the_document_until_it_is_closed_or_the_program_is_killed(
+    on: On,
+) {
+    let names = match on {
+        On::Local => ["text.odt", "slides.pptx"],
+        On::WebDav => ["text.docx", "sheet.ods"],
+        On::S3 => ["sheet.xlsx", "slides.odp"],
     };
-    all(here.path());
-    all(&here.join("letter.odt"));
+    let vault = Vault::new(on);
+    let _turn = turn();
+    let (here, there) = (vault.mount("a"), vault.mount_with("b", &["--allow-other"]));
+    let documents = put(names, here.path());
+    let seen = names.map(|name| there.join(name));
+    for path in documents.iter().map(PathBuf::as_path).chain([here.path()]) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
     here.sync();
-    let document = here.join("letter.odt");
-    let seen = there.join("letter.odt");
-    wait_for("the document to arrive", || seen.exists());
+    wait_for("the documents to arrive", || {
+        seen.iter().all(|path| path.exists())
+    });
     let screen = Screen::start();
-    let user = |verb| {
-        let mut office = suite(verb, &[seen.to_str().unwrap(), "Ben"]);
-        office.env("DISPLAY", &screen.1).output_ok()
+    let user = |verb: &str, paths: &[PathBuf]| {
+        let mut office = suite(verb, &["Ben"]);
+        office.args(paths).env("DISPLAY", &screen.1).output_ok()
     };
 
-    let [own, lock] = [&here, &there].map(|at| at.join(".~lock.letter.odt#"));
+    let locks_at = |mount: &Mount<'_>| names.map(|name| mount.join(format!(".~lock.{name}#")));
+    let (own, locks) = (locks_at(&here), locks_at(&there));
     // A look is given up after a moment, and then the document opens as if nobody had it.
-    let comes = || {
-        wait_for("the lock to come", || {
-            std::fs::read_to_string(&lock).is_ok_and(|text| text.starts_with("Anna"))
+    let come = || {
+        wait_for("the locks to come", || {
+            locks.iter().all(|lock| {
+                std::fs::read_to_string(lock).is_ok_and(|text| text.starts_with("Anna"))
+            })
         });
     };
+    let go = |what: &str, locks: &[PathBuf]| {
+        wait_for(what, || !locks.iter().any(|lock| lock.exists()));
+    };
 
-    let anna = Holder::start(&document, "Anna");
-    comes();
-    let told = user("told");
-    assert!(told.contains("locked for editing by:\n\nAnna"), "{told}");
+    let anna = Holder::start(&documents, "Anna");
+    come();
+    for document in &seen {
+        let told = user("told", std::slice::from_ref(document));
+        assert!(told.contains("locked for editing by:\n\nAnna"), "{told}");
+    }
     anna.finish();
     here.sync();
-    // Whoever asks for the lock file has the newest document as well.
-    wait_for("the lock to go", || !lock.exists());
-    let opened = user("second");
-    assert_eq!(opened, "read-only: False\ntext: edited by Anna\n");
+    // Whoever asks for the lock files has the newest documents as well.
+    go("the locks to go", &locks);
+    let opened = user("second", &seen);
+    assert_eq!(opened, "read-only: False\ntext: edited by Anna\n".repeat(2));
     there.sync();
-    wait_for("the lock of the second user to go", || !own.exists());
+    go("the locks of the second user to go", &own);
 
-    let anna = Holder::start(&document, "Anna");
-    comes();
+    let anna = Holder::start(&documents, "Anna");
+    come();
     anna.kill();
-    wait_for("the lock of a dead program to go", || !lock.exists());
-    assert!(user("second").starts_with("read-only: False"));
+    go("the locks of a dead program to go", &locks);
+    // The second user edits, and whose program died gets that.
+    Holder::start(&seen, "Ben").finish();
+    let bytes = |paths: &[PathBuf; 2]| paths.each_ref().map(|path| std::fs::read(path).ok());
+    let written = bytes(&seen);
+    assert!(written.iter().all(Option::is_some));
+    there.sync();
+    wait_for("what the second user wrote, and nothing else", || {
+        bytes(&documents) == written && lists_only(here.path(), &names)
+    });
+    there.unmount();
+    here.unmount();
+}
+
+/// Has a document edited in a window and the program killed with a copy of that in the vault; recovered and saved it is another one.
+fn recover(verb: &str, document: &Path, text: &str, screen: &Screen) {
+    let before = std::fs::read(document).unwrap();
+    let mut office = suite(verb, &[]);
+    let said = office.arg(document).env("DISPLAY", &screen.1).output_ok();
+    assert!(said.contains(text), "{said}");
+    let after = std::fs::read(document).unwrap();
+    assert!(after != before, "it was not saved: {said}");
+}
+
+/// Waits until another device sees a document as it is.
+fn assert_arrives(document: &Path, there: &Mount<'_>) {
+    let saved = std::fs::read(document).unwrap();
+    let seen = there.join(document.file_name().unwrap());
+    wait_for("what was saved and recovered to arrive", || {
+        std::fs::read(&seen).is_ok_and(|seen| seen == saved)
+    });
+}
+
+fn what_was_not_saved_when_the_program_is_killed_is_recovered_and_seen_by_another_device(on: On) {
+    let names = match on {
+        On::Local => ["text.docx", "slides.odp"],
+        On::WebDav => ["text.odt", "sheet.xlsx"],
+        On::S3 => ["sheet.ods", "slides.pptx"],
+    };
+    let vault = Vault::new(on);
+    let _turn = turn();
+    let (here, there) = (vault.mount("a"), vault.mount("b"));
+    let documents = put(names, here.path());
+    here.sync();
+    let screen = Screen::start();
+    for document in &documents {
+        assert_arrives(document, &there);
+        recover("crash", document, "not saved", &screen);
+    }
+    here.sync();
+    for document in &documents {
+        assert_arrives(document, &there);
+    }
+    let [first, second] = names;
+    wait_for("nothing to be left but the copies' directory", || {
+        lists_only(there.path(), &[first, second, "backups"])
+    });
     there.unmount();
     here.unmount();
 }
@@ -326,36 +430,25 @@ fn the_second_user_is_told_who_has_the_document_until_it_is_closed_or_the_progra
 #[test]
 fn a_window_is_typed_into_and_saved_by_keys_and_recovers_after_a_kill() {
     let vault = Vault::new(On::Local);
-    let here = vault.mount("a");
     let _turn = turn();
+    let here = vault.mount("a");
     office_alone("make", here.path(), "");
     let screen = Screen::start();
     let letter = here.join("letter.odt");
-    let report = here.join("report.docx");
     let sheet = here.join("sheet.ods");
     // The same in another format, and slides.
     let more = here.join("more");
     std::fs::create_dir(&more).unwrap();
     suite("all", &[more.to_str().unwrap()]).output_ok();
     let made = ["text.docx", "sheet.xlsx", "slides.odp", "slides.pptx"].map(|name| more.join(name));
-    let mut documents = vec![letter.to_str().unwrap(), sheet.to_str().unwrap()];
-    documents.extend(made.iter().map(|path| path.to_str().unwrap()));
-    let mut typed = suite("window", &documents);
+    let mut typed = suite("window", &[]);
+    typed.args([&letter, &sheet]).args(&made);
     typed.env("DISPLAY", &screen.1).output_ok();
-    let mut crash = suite("crash", &[report.to_str().unwrap()]);
-    let said = crash.env("DISPLAY", &screen.1).output_ok();
-    assert!(said.contains("not saved"), "{said}");
-    let mut autosave = suite("autosave", &[sheet.to_str().unwrap()]);
-    let said = autosave.env("DISPLAY", &screen.1).output_ok();
-    assert!(said.contains("timed"), "{said}");
+    recover("autosave", &sheet, "timed", &screen);
     let there = vault.mount("b");
     here.sync();
-    for document in [&letter, &report, &sheet] {
-        let name = document.file_name().unwrap();
-        wait_for("what was saved and recovered to arrive", || {
-            let there = std::fs::read(there.join(name));
-            there.is_ok_and(|there| there == std::fs::read(document).unwrap())
-        });
+    for document in [&letter, &sheet] {
+        assert_arrives(document, &there);
     }
     there.unmount();
     here.unmount();

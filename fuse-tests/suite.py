@@ -1,9 +1,10 @@
 """Drives LibreOffice as its users do, one process a user, with a profile and a name of his own.
 
 suite.py all DIR                 makes, opens, edits, saves, saves as, with a backup copy: Writer, Calc, Impress in OOXML and ODF
-suite.py hold PATH USER          opens it and keeps it open until a line comes on standard input; then saves it with another text
-suite.py second PATH USER        opens it; prints whether it may be written, and what it says
-suite.py told PATH USER          opens it in a window on $DISPLAY while another has it; prints what that user is told
+suite.py make PATH...            makes each, of the kind and format that its name in DOCUMENTS stands for
+suite.py hold USER PATH...       opens each and keeps them open until a line comes on standard input; then saves them with another text
+suite.py second USER PATH...     opens each; prints whether it may be written, and what it says
+suite.py told USER PATH          opens it in a window on $DISPLAY while another has it; prints what that user is told
 suite.py crash PATH              in a window too: edits it, has it saved for recovery, and is killed; recovers it in a new process; prints what it says
 suite.py autosave PATH           in a window too: types into it and waits until the program's own timer has saved a copy; is killed and recovers it
 suite.py window PATH...          opens each in a window on $DISPLAY, types into it and saves by keys
@@ -145,12 +146,23 @@ def saved(document):
     check(not document.isModified(), "it was not saved")
 
 
-def work_on(office, path, kind, filter_name, backups):
+def make(office, path):
+    kind, filter_name = DOCUMENTS[os.path.basename(path)]
     document = office.desktop.loadComponentFromURL(f"private:factory/{kind}", "_blank", 0, (option("Hidden", True),))
     write(document, "made")
     document.storeToURL(uno.systemPathToFileUrl(path), (option("FilterName", filter_name),))
     document.close(True)
 
+
+def make_each(profile, *paths):
+    office = Office(profile, "Anna")
+    for path in paths:
+        make(office, path)
+    office.end()
+
+
+def work_on(office, path, filter_name, backups):
+    make(office, path)
     document = office.load(path)
     check(not document.isReadonly(), f"{path} opened read-only")
     with open(lock_of(path)) as lock:
@@ -183,20 +195,22 @@ def all_kinds(profile, directory):
     backups = os.path.join(directory, "backups")
     os.makedirs(backups)
     office.service("com.sun.star.util.PathSettings").Backup = uno.systemPathToFileUrl(backups)
-    for name, (kind, filter_name) in DOCUMENTS.items():
-        work_on(office, os.path.join(directory, name), kind, filter_name, backups)
+    for name, (_, filter_name) in DOCUMENTS.items():
+        work_on(office, os.path.join(directory, name), filter_name, backups)
     office.end()
 
 
-def hold(profile, path, user):
+def hold(profile, user, *paths):
     office = Office(profile, user)
-    document = office.load(path)
-    check(not document.isReadonly(), "it is read-only")
+    documents = [office.load(path) for path in paths]
+    for path, document in zip(paths, documents):
+        check(not document.isReadonly(), f"{path} is read-only")
     print("open", flush=True)
     check(sys.stdin.readline(), "whoever started this is gone")
-    write(document, f"edited by {user}")
-    saved(document)
-    document.close(True)
+    for document in documents:
+        write(document, f"edited by {user}")
+        saved(document)
+        document.close(True)
     office.end()
 
 
@@ -210,16 +224,17 @@ def texts(accessible, depth=12):
         yield from texts(context.getAccessibleChild(n), depth - 1)
 
 
-def second(profile, path, user):
+def second(profile, user, *paths):
     office = Office(profile, user)
-    document = office.load(path)
-    print(f"read-only: {document.isReadonly()}")
-    print(f"text: {read(document)}")
-    document.close(True)
+    for path in paths:
+        document = office.load(path)
+        print(f"read-only: {document.isReadonly()}")
+        print(f"text: {read(document)}")
+        document.close(True)
     office.end()
 
 
-def told(profile, path, user):
+def told(profile, user, path):
     office = Office(profile, user, window=True, arguments=[path])
     toolkit = office.service("com.sun.star.awt.Toolkit")
     end = time.monotonic() + 240
@@ -356,7 +371,10 @@ def window(profile, *paths):
 
 def main():
     verb, rest = sys.argv[1], sys.argv[2:]
-    verbs = {"all": all_kinds, "hold": hold, "second": second, "told": told, "crash": crash, "autosave": autosave, "window": window}
+    verbs = {
+        "all": all_kinds, "make": make_each, "hold": hold, "second": second, "told": told,
+        "crash": crash, "autosave": autosave, "window": window,
+    }
     if verb == "told":
         # Of the same user of the machine LibreOffice says "yourself".
         nobody = pwd.getpwnam("nobody")
