@@ -62,8 +62,7 @@ fn solo_worlds_keep_every_promise_to_the_programs_of_one_device() {
 fn many_worlds_converge_and_lose_no_line_that_was_acknowledged() {
     let Some(counts) = worlds("many") else { return };
     let hours = counts.events.get("an hour without network, two wrote");
-    let is_asked_for = std::env::var_os("SKRIN_AWAY").is_some();
-    assert_eq!(hours.is_some(), is_asked_for, "{:#?}", counts.events);
+    assert!(hours.is_some(), "{:#?}", counts.events);
 }
 
 /// Whatever point the code has that the simulation can see: each that was come by often, and each sync and put.
