@@ -170,6 +170,39 @@ fn a_local_folder_on_a_full_disk_is_enospc_and_loses_nothing() {
 }
 
 #[test]
+fn on_a_full_disk_no_document_is_cut_and_what_is_written_to_an_open_one_is_kept() {
+    let disk = SmallDisk::new(24 * MIB);
+    let vault = Vault::new_in(&disk.at);
+    let mount = vault.mount("a");
+    for name in ["document", "open"] {
+        write_synced(&mount.join(name), b"before").unwrap();
+    }
+    mount.sync();
+    let append = File::options().append(true).open(mount.join("open"));
+    let mut open = append.unwrap();
+    let mut written = Acknowledged::default();
+    let refused = written.fill(mount.path());
+    assert_eq!(refused.raw_os_error(), Some(ENOSPC), "{refused}");
+    let cut = File::create(mount.join("document")).unwrap_err();
+    assert_eq!(cut.raw_os_error(), Some(ENOSPC), "{cut}");
+    // The kernel takes it, and says how it stands when it is asked.
+    open.write_all(b" and after").unwrap();
+    let told = open.sync_all().unwrap_err();
+    assert_eq!(told.raw_os_error(), Some(ENOSPC), "{told}");
+    drop(open);
+    disk.resize(ROOMY);
+    mount.sync();
+    mount.unmount();
+    let other = vault.mount("b");
+    let text = |name: &str| std::fs::read_to_string(other.join(name)).unwrap();
+    assert_eq!(text("document"), "before");
+    assert_eq!(text("open"), "before and after");
+    written.assert_there(other.path());
+    other.unmount();
+    vault.verify_clean();
+}
+
+#[test]
 fn a_web_dav_server_with_a_full_disk_is_enospc_and_loses_nothing() {
     let server = Server::start(Kind::Apache).unwrap();
     let data = server.data_dir().unwrap();

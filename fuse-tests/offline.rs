@@ -191,3 +191,45 @@ fn a_mount_goes_on_after_a_sleep_in_which_its_connections_ended() {
     mount.unmount();
     other.unmount();
 }
+
+/// The log-in was changed on the server, and not here.
+#[test]
+fn with_a_password_that_the_server_refuses_what_is_known_here_is_mounted_and_what_is_written_waits()
+{
+    let vault = Vault::new(On::WebDav);
+    let refused = |device: &str| {
+        let mut mount = vault.mount_command(device, &vault.point(device), &[]);
+        mount.env("SKRIN_WEBDAV_PASSWORD", "hunter2");
+        mount
+    };
+    let (code, said) = refused("b").code();
+    assert_eq!(code, 4, "nothing is known here: {said}");
+    assert!(said.contains("refuses the user"), "{said}");
+
+    let mount = vault.mount("a");
+    std::fs::write(mount.join("before"), "known").unwrap();
+    mount.unmount();
+    let said = refused("a").output_ok();
+    for part in ["refuses the user", "mounting what is known here"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let mount = Mount::adopt(&vault, vault.path("mount-a"));
+    assert_eq!(std::fs::read(mount.join("before")).unwrap(), b"known");
+    std::fs::write(mount.join("accepted"), "waits").unwrap();
+    let mut number = 0;
+    wait_for("the first upload to be refused", || {
+        number += 1;
+        let made = std::fs::create_dir(mount.join(format!("dir-{number}")));
+        made.is_err_and(|error| error.raw_os_error() == Some(30))
+    });
+    let errors = mount.status()["errors"].to_string();
+    assert!(errors.contains("refuses the user"), "{errors}");
+    assert_eq!(std::fs::read(mount.join("accepted")).unwrap(), b"waits");
+    mount.unmount_with(&["--now"]);
+
+    // Once it is corrected here, all of it goes to the storage.
+    vault.mount("a").unmount();
+    let other = vault.mount("b");
+    assert_eq!(std::fs::read(other.join("accepted")).unwrap(), b"waits");
+    other.unmount();
+}

@@ -205,6 +205,29 @@ fn with_durability_remote_fsync_is_erofs_while_the_folder_is_read_only_and_then_
     vault.verify_clean();
 }
 
+#[test]
+fn what_a_mac_leaves_is_written_while_the_folder_is_read_only() {
+    let folder = Folder::new();
+    let vault = Vault::new_in(&folder.at);
+    let mount = vault.mount_with("a", &["--mac-files", "local"]);
+    let mut written = Acknowledged::default();
+    written.write(mount.path(), "before").unwrap();
+    folder.set_read_only(true);
+    written.fill(mount.path(), "accepted");
+    let (window, fork) = (mount.join(".DS_Store"), mount.join("._before"));
+    for contents in ["first", "second"] {
+        std::fs::write(&window, contents).unwrap();
+    }
+    std::fs::rename(&window, &fork).unwrap();
+    assert_eq!(std::fs::read_to_string(&fork).unwrap(), "second");
+    std::fs::remove_file(&fork).unwrap();
+    assert_read_only(mount.path(), "before");
+    folder.set_read_only(false);
+    written.go_on(mount.path(), "after");
+    mount.unmount();
+    vault.verify_clean();
+}
+
 /// Makes one folder what the other is.
 fn mirror(from: &Path, to: &Path) {
     let mut rsync = command("rsync");

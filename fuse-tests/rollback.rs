@@ -8,7 +8,7 @@ use crate::harness::{Mount, Run, Vault, command};
 use crate::storages::On;
 
 /// A copy of the storage as it is now.
-fn copy(vault: &Vault, name: &str) -> std::path::PathBuf {
+pub(crate) fn copy(vault: &Vault, name: &str) -> std::path::PathBuf {
     let to = vault.path(name);
     command("cp")
         .arg("-a")
@@ -19,7 +19,7 @@ fn copy(vault: &Vault, name: &str) -> std::path::PathBuf {
 }
 
 /// Makes the storage what the copy is.
-fn restore(vault: &Vault, from: &Path) {
+pub(crate) fn restore(vault: &Vault, from: &Path) {
     command("rsync")
         .args(["-a", "--delete"])
         .arg(format!("{}/", from.display()))
@@ -120,6 +120,11 @@ fn a_storage_that_went_back_is_told_with_both_dates_and_can_be_accepted_without_
         rollbacks.contains("accepted on 20") && rollbacks.contains(&kept),
         "{rollbacks}"
     );
+    // The new device knows what the old one saw.
+    let events = mount.status()["events"].to_string();
+    for kind in ["mount-refused", "rolled-back", "rollback-accepted"] {
+        assert!(events.contains(kind), "{kind}: {events}");
+    }
     mount.unmount();
     let state = fs::read_dir(vault.state("a")).unwrap().count();
     assert_eq!(state, 2, "the new state and the old one");

@@ -1,6 +1,7 @@
 //! `skrin scrub`: a slow look at everything on the storage while the vault is mounted.
 
 use crate::damage::log_of;
+use crate::events::of_kind;
 use crate::harness::{Dice, Mount, Run, Vault, wait_for};
 use crate::storages::On;
 
@@ -199,4 +200,46 @@ fn a_scrub_goes_on_where_it_was_after_a_stop_a_crash_and_a_remount() {
     assert_eq!(report["objects"], all["objects"], "each is looked at once");
     assert_ne!(report["ended"], serde_json::Value::Null);
     mount.unmount();
+}
+
+/// Each of them opens the vault.
+#[test]
+fn a_scrub_tells_what_is_wrong_with_header_slots_and_control_records_and_that_is_known_after_a_remount()
+ {
+    let vault = Vault::new(On::Local);
+    let mount = vault.mount("a");
+    let names = vault.storage.objects().into_iter().map(|(name, _)| name);
+    let names: Vec<String> = names.collect();
+    let one = |part: &str| names.iter().find(|name| name.contains(part)).unwrap();
+    let (header, slot, record) = (one("skrin.vault"), one("slots/"), one("/control/"));
+    let honest = [header, slot, record].map(|name| vault.storage.read(name));
+    for (name, honest) in [header, record].into_iter().zip([&honest[0], &honest[2]]) {
+        let mut bytes = honest.clone();
+        *bytes.last_mut().unwrap() ^= 1;
+        vault.storage.replace(name, &bytes);
+    }
+    vault.storage.remove(slot);
+    let report = whole(&vault, &mount);
+    assert_eq!(report["repaired"], 0, "{report}");
+    mount.unmount();
+    for (name, honest) in [header, slot, record].into_iter().zip(&honest) {
+        vault.storage.replace(name, honest);
+    }
+    let mount = vault.mount("a");
+    // Without the record nobody knows of the slot.
+    for (kind, object) in [("header-damaged", header), ("control-damaged", record)] {
+        let events = of_kind(&mount, kind);
+        let [event] = &events[..] else {
+            panic!("{kind}: {events:?}");
+        };
+        assert_eq!(event["object"], object.as_str());
+        assert_eq!(event["repaired"], false);
+    }
+    assert_eq!(whole(&vault, &mount)["found"], 0);
+    vault.storage.remove(slot);
+    assert_eq!(whole(&vault, &mount)["found"], 1);
+    vault.storage.replace(slot, &honest[1]);
+    assert_eq!(of_kind(&mount, "slot-missing").len(), 1);
+    mount.unmount();
+    vault.verify_clean();
 }

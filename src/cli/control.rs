@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::Event;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::KeyMemory;
 use crate::state_dir::make_private;
@@ -188,6 +189,9 @@ pub(crate) struct Status {
     /// Rollbacks of the storage that were accepted on this machine, oldest first.
     #[serde(default)]
     pub rollbacks: Vec<String>,
+    /// What was found on this machine, by this mount or an earlier one, the newest last.
+    #[serde(default)]
+    pub(crate) events: Vec<Event>,
     /// What is kept on this machine.
     #[serde(default)]
     pub pinned: PinReport,
@@ -652,6 +656,7 @@ mod tests {
                 heads_code: String::new(),
                 errors: Vec::new(),
                 rollbacks: Vec::new(),
+                events: Vec::new(),
                 pinned: PinReport::default(),
                 conflicts: 0,
                 scrub: scrub::Report::default(),

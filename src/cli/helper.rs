@@ -113,9 +113,9 @@ fn is_mounted_already(mount: &MountArgs) -> Outcome<bool> {
 /// mount(8) notes `_netdev` under the source that was typed; libmount and systemd find it where the mount table has that very text.
 fn tell_of_another_source(asked: &Asked, mount: &MountArgs) -> Outcome {
     let shown = mount_table::source_of(&StoreSpec::address_of(&mount.vault)?);
-    // An address without `skrin:` never is that, and is taken all the same.
+    // An address without `skrin:` never is that, and is taken all the same; who only asks is told what it costs.
     let is_source = asked.vault != mount.vault;
-    if is_source && asked.vault != shown {
+    if (is_source || asked.fake) && asked.vault != shown {
         print::note(format!(
             "{}: the mount table will show {shown}; write it so, or umount(8) and systemd do not know that this is a network mount",
             asked.dir.display()

@@ -7,7 +7,7 @@ use skrin_meta::replica::{FindingKind, Problem, ProblemKind, Replica};
 use skrin_storage::{ObjectName, Store};
 use skrin_vault::BadRecord;
 
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::finding::{Finding, Kind};
 
 /// A commit is put before its tip: so long it may take until that is there.
@@ -40,6 +40,16 @@ pub(crate) async fn record(store: &dyn Store, bad: &BadRecord) -> Finding {
     };
     let kind = Kind::of_object(&bad.object, is_missing);
     Finding::new(kind, &bad.object, &bad.what)
+}
+
+/// What keeps the vault shut. The text begins with the object where there is one.
+pub(crate) fn shut(failure: &Failure) -> Finding {
+    let text = failure.to_string();
+    let object = text.split([':', ' ']).next().unwrap_or_default();
+    match Kind::of_object(object, false) {
+        Kind::Unreadable => Finding::new(Kind::Unreadable, "vault", &text),
+        kind => Finding::new(kind, object, &text),
+    }
 }
 
 /// All of it: what lies in the lanes, what was found while they were read, and bad control records.

@@ -7,6 +7,7 @@ mod commands;
 mod conflicts;
 mod control;
 mod credentials;
+mod events;
 mod exit;
 mod finding;
 mod fsck;

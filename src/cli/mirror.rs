@@ -182,7 +182,10 @@ async fn put_one(
 }
 
 /// An object's bytes: empty where there are none that can be had.
-async fn bytes_of(store: &dyn Store, name: &ObjectName) -> Outcome<Option<Bytes>> {
+///
+/// # Errors
+/// Of the storage.
+pub(crate) async fn bytes_of(store: &dyn Store, name: &ObjectName) -> Outcome<Option<Bytes>> {
     match store.get(name, CONTROL_MAX).await {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.is_absent() => Ok(None),

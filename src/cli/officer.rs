@@ -12,7 +12,7 @@ use skrin_fs::Fs;
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
 use skrin_vault::record::{CutTip, CutTips, EndReason, History, Label, Role};
-use skrin_vault::{Invitation, Offer, Officer, Place, Room, VaultError, find_request};
+use skrin_vault::{Invitation, Offer, Officer, Place, Room, RoomReader, VaultError, find_request};
 use tokio::runtime::Handle;
 
 use crate::commands::sync::senseless;
@@ -273,6 +273,11 @@ impl People {
                 .map(|tip| (tip.lane.to_string(), tip.seq, tip.commit.to_string()))
                 .collect(),
         }))
+    }
+
+    /// What reads the room without the root, and where it lies.
+    pub(crate) fn reader(&self) -> (&RoomReader, &dyn Store) {
+        (self.parts.officer.reader(), &*self.parts.store)
     }
 
     /// Follows what others decide whenever a look for changes finds that they have.

@@ -11,6 +11,7 @@ use skrin_vault::{HEADER_NAME, Unlocked, VaultError};
 use tempfile::TempDir;
 
 use crate::args::VerifyArgs;
+use crate::events;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::{Finding, Kind};
 use crate::left_out;
@@ -60,6 +61,22 @@ impl Repair {
             done,
             state,
         })
+    }
+
+    /// Writes down what was found and put again, where this machine has a device that remembers it.
+    pub(crate) fn note(&self, findings: &[Finding]) {
+        let known = events::of_known(self.state.path(), &self.target.unlocked);
+        if let (Some(events), false) = (known, findings.is_empty()) {
+            for found in findings {
+                events.note(
+                    found.kind.name(),
+                    &found.object,
+                    &found.what,
+                    found.repaired,
+                );
+            }
+            events.store();
+        }
     }
 
     /// Where objects are kept while they are put again.

@@ -2,6 +2,8 @@
 //! bounded rate and behind everything that somebody waits for. Where it stands is kept in the state directory, so that it goes on
 //! with the next mount; what it finds is mended from what this device has, where that can be done.
 
+mod opening;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,15 +15,17 @@ use skrin_base::{Clock, SegmentId, SegmentInfo};
 use skrin_data::{DataError, DataStore, Mended};
 use skrin_meta::replica::{MetaObject, ProblemKind, Replica};
 use skrin_meta::state;
-use skrin_storage::{ErrorKind, Urgency};
+use skrin_storage::{ErrorKind, Store, Urgency};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use crate::events::EventLog;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::Kind;
 use crate::left_out;
 use crate::machine::{SystemClock, date};
 use crate::mend::{Attempt, mend};
+use crate::officer::People;
 use crate::session::Layers;
 use crate::state_dir::SPARE;
 use crate::unlock::write_durably;
@@ -88,10 +92,21 @@ struct Saved {
     after: Option<String>,
 }
 
+/// What it works with beside the layers.
+struct Around {
+    /// Read what opens the vault, without the root.
+    people: Arc<People>,
+    /// The copies of that on this machine.
+    copies: Arc<dyn Store>,
+    /// Where it is written down for good what was found.
+    events: Arc<EventLog>,
+}
+
 /// The scrub of one mount.
 pub(crate) struct Scrub {
     replica: Arc<Replica>,
     data: Arc<DataStore>,
+    around: Around,
     state_dir: PathBuf,
     read_only: bool,
     saved: Mutex<Saved>,
@@ -118,7 +133,12 @@ impl<E: Into<Failure>> From<E> for Stop {
 
 impl Scrub {
     /// Goes on from what an earlier mount left. A file that cannot be read is none: the next round begins anew.
-    pub(crate) fn new(layers: &Layers, state_dir: &Path, read_only: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        layers: &Layers,
+        (people, copies, events): (&Arc<People>, Arc<dyn Store>, &Arc<EventLog>),
+        state_dir: &Path,
+        read_only: bool,
+    ) -> Arc<Self> {
         let bytes = std::fs::read(state_dir.join(FILE)).unwrap_or_default();
         let mut saved: Saved = serde_json::from_slice(&bytes).unwrap_or_default();
         if saved.report.rate == 0 {
@@ -127,6 +147,11 @@ impl Scrub {
         Arc::new(Self {
             replica: Arc::clone(&layers.replica),
             data: Arc::clone(&layers.data),
+            around: Around {
+                people: Arc::clone(people),
+                copies,
+                events: Arc::clone(events),
+            },
             state_dir: state_dir.to_owned(),
             read_only,
             saved: Mutex::new(saved),
@@ -273,12 +298,13 @@ impl Scrub {
         Ok(())
     }
 
-    /// Lanes, tips and checkpoints. They are little beside the contents: a round that was cut off here begins anew.
+    /// What opens the vault, lanes, tips and checkpoints. They are little beside the contents: a round that was cut off here begins anew.
     async fn metadata(&self) -> Result<(), Stop> {
         {
             let mut saved = self.saved.lock();
             (saved.report.objects, saved.report.bytes) = (0, 0);
         }
+        self.opening().await?;
         let hidden = left_out::problems(&self.replica).await?;
         if !self.read_only {
             let mut put = self.replica.put_kept_again(&self.state_dir).await?;
@@ -462,6 +488,7 @@ impl Scrub {
             repaired,
             "the scrub found something"
         );
+        self.around.events.note(name, &object, &what, repaired);
         report.found += 1;
         report.repaired += u64::from(repaired);
         if report.findings.len() < KEPT {

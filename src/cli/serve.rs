@@ -1,6 +1,8 @@
 //! The process behind a mount: opens everything, answers the kernel and the control socket, and ends cleanly.
 
 mod answers;
+mod noted;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use skrin_base::{Ino, VaultId};
-use skrin_fs::{Durability, Fs, FsError, FsOptions, LocalFiles, Shutdown};
+use skrin_fs::{Durability, Fs, FsError, FsOptions, Shutdown};
 use skrin_fuse::{MountError, MountHandle, MountOptions, Names, View};
 use skrin_meta::replica::Replica;
 use skrin_storage::Store;
@@ -22,19 +24,20 @@ use skrin_vault::{Device, Officer, Place, Room, Unlocked, VaultError};
 use crate::args;
 use crate::commands::mount::{Plan, Ready, Word};
 use crate::control::{self, Pending, Served};
+use crate::events::{self, EventLog};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::harden::{self, KeyMemory};
 use crate::invitations::Invitations;
 use crate::mount_point::{self, MountPoint};
 use crate::officer::{Known, People, PeopleParts};
 use crate::pins::PinFile;
-use crate::rollbacks::{self, Accepted};
 use crate::scrub::Scrub;
-use crate::sealed::SealedFile;
 use crate::session::{Layers, Parts};
-use crate::state_dir::{CACHE, StateDir, make_private};
+use crate::state_dir::{StateDir, make_private};
 use crate::store::SHORT_PATIENCE;
 use crate::{commands, log, machine, mirror, mount_table, told, unlock};
+use noted::Noted;
+use watch::Watch;
 
 /// How long one request is tried again before whoever made it hears of it. What is pending is tried again for ever.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -114,6 +117,7 @@ struct Mounted {
     replica: Arc<Replica>,
     data: Arc<skrin_data::DataStore>,
     scrub: Arc<Scrub>,
+    watch: Watch,
     /// What is pinned, across mounts; `None` above a local folder.
     pin_file: Option<Arc<PinFile>>,
     /// Whether something was uploaded.
@@ -188,6 +192,7 @@ impl Serving {
     fn until_the_end(self) -> Outcome {
         let mounted = &self.mounted;
         let outcome = loop {
+            mounted.note_events();
             match self.events.recv_timeout(LOOK) {
                 Ok(Event::Ended) => break Ok(()),
                 Ok(Event::Signal) => break self.end_by_signal(),
@@ -199,6 +204,7 @@ impl Serving {
                 Err(_) => {}
             }
         };
+        mounted.note_events();
         self.state.ends();
         self.point.remove();
         self.runtime.shutdown_timeout(Duration::from_secs(5));
@@ -253,14 +259,8 @@ fn mount(
     let own = own_dir(state.path(), fresh && plan.read_only)?;
     let people = people_parts(plan, (&unlocked, &device), &store, &own)?;
     let known = Known::of(&room, &people.officer);
-    let accepted = rollbacks::load(&own, unlocked.vault(), &device)?;
-    let rollbacks = accepted.iter().map(Accepted::line).collect();
-    // A cache of sealed blocks beside a local folder would only hold everything twice.
-    let cache = (!plan.store.is_local()).then(|| own.join(CACHE));
-    let vault = unlocked.vault();
-    let pin_file = cache.as_ref().map(|_| PinFile::new(&own, &device, vault));
-    let pinned = pin_file.as_ref().map(|file| file.load()).transpose()?;
-    let local = mac_files(plan, &own, &device, vault)?;
+    let noted = Noted::load(plan, &own, &device, unlocked.vault())?;
+    watch::note_opened(&noted.events, &unlocked, &room);
     let parts = Parts {
         store,
         unlocked: &unlocked,
@@ -270,22 +270,25 @@ fn mount(
         state_dir: &own,
         memory: plan.memory,
         cache_size: plan.cache_size,
-        disk_cache: cache.clone(),
+        disk_cache: noted.cache.clone(),
         read_only: plan.read_only,
-        pins: pin_file.clone(),
+        pins: noted.pin_file.clone(),
     };
-    let mut layers = runtime.block_on(Layers::open(parts))?;
+    let layers = runtime.block_on(Layers::open(parts));
+    let mut layers = layers.inspect_err(|failure| noted.events.refused(failure))?;
     drop(unlocked);
-    layers.local = local;
-    warn(&layers, fresh, say);
+    layers.local = noted.local;
+    warn(&layers, fresh, &noted.events, say);
     let key_memory = harden::lock_memory();
-    let fs = file_system(plan, &mut layers, answered, pinned)?;
+    let fs = file_system(plan, &mut layers, answered, noted.pinned)?;
     let people = People::new(people, known, (&fs, Arc::clone(&layers.replica)));
     let people = follow(runtime, plan, people, &fs);
-    runtime.spawn(Arc::clone(&people).read_copies(mirror::open(state.path())?));
-    let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan, &place))
+    let copies = mirror::open(state.path())?;
+    runtime.spawn(Arc::clone(&people).read_copies(Arc::clone(&copies)));
+    let handle = skrin_fuse::mount(Arc::clone(&fs), point.path(), &mount_options(plan))
         .map_err(mount_failure)?;
-    let scrub = Scrub::new(&layers, &own, plan.read_only);
+    let around = (&people, copies, &noted.events);
+    let scrub = Scrub::new(&layers, around, &own, plan.read_only);
     let (ended, events) = channel();
     signals(runtime, ended.clone())?;
     let mounted = Arc::new(Mounted {
@@ -294,7 +297,8 @@ fn mount(
         replica: layers.replica,
         data: layers.data,
         scrub,
-        pin_file,
+        watch: Watch::new(noted.events),
+        pin_file: noted.pin_file,
         uploaded: AtomicBool::new(false),
         handle: Mutex::new(Some(handle)),
         is_down: AtomicBool::new(false),
@@ -308,10 +312,10 @@ fn mount(
             device: device_id,
             since: Instant::now(),
             answered,
-            cache,
+            cache: noted.cache,
             state_dir: state.path().to_owned(),
             fresh,
-            rollbacks,
+            rollbacks: noted.rollbacks,
         },
     });
     match answer(runtime, &mounted, point) {
@@ -387,8 +391,9 @@ fn follow(runtime: &tokio::runtime::Runtime, plan: &Plan, people: People, fs: &F
 }
 
 /// What whoever mounts has to know first.
-fn warn(layers: &Layers, fresh: bool, say: Say<'_>) {
+fn warn(layers: &Layers, fresh: bool, events: &EventLog, say: Say<'_>) {
     for finding in layers.findings() {
+        events.note(events::JOURNAL_DAMAGED, "journal", &finding, false);
         say(Word::Note(format!("warning: {finding}")));
     }
     if fresh {
@@ -407,9 +412,10 @@ fn answer(
     Ok(control)
 }
 
-fn mount_options(plan: &Plan, place: &str) -> MountOptions {
+fn mount_options(plan: &Plan) -> MountOptions {
     MountOptions {
-        name: mount_table::source_of(place),
+        // What was typed, and not the server that the environment names: mount(8) and `mount.skrin` look for that.
+        name: mount_table::source_of(&plan.store.address),
         allow_other: plan.allow_other,
         read_only: plan.read_only,
         no_exec: plan.no_exec,
@@ -449,40 +455,6 @@ fn elsewhere(error: &MountError, owners: &[String]) -> Failure {
     ))
 }
 
-/// The most that files which stay on this machine may take, and the part of the memory, as all of them are in it.
-const MAC_FILES_MAX: u64 = 16 << 20;
-const MAC_FILES_PART: u64 = 16;
-
-/// Where what only Macs mean is kept, if it is to stay on this machine: as was said, or as this system's users expect.
-///
-/// # Errors
-/// `Integrity` where what is kept does not open.
-fn mac_files(
-    plan: &Plan,
-    state_dir: &Path,
-    device: &Device,
-    vault: VaultId,
-) -> Outcome<Option<LocalFiles>> {
-    const FILE: &str = "mac-files";
-    let usual = match cfg!(target_os = "macos") {
-        true => args::MacFiles::Local,
-        false => args::MacFiles::Shared,
-    };
-    if plan.mac_files.unwrap_or(usual) == args::MacFiles::Shared {
-        return Ok(None);
-    }
-    let file = SealedFile::new(state_dir, FILE, device, vault);
-    let kept = file.load().map_err(|failure| {
-        failure.remedy("move it away: what Finder keeps of this vault begins anew; or mount with --mac-files shared")
-    })?;
-    let max = MAC_FILES_MAX.min(plan.memory / MAC_FILES_PART);
-    Ok(Some(LocalFiles {
-        kept,
-        keeper: Arc::new(file),
-        max: usize::try_from(max).unwrap_or(usize::MAX),
-    }))
-}
-
 /// What was said about names, and what this system's users expect of the rest.
 fn names(plan: &Plan) -> Names {
     let usual = Names::default();
@@ -503,7 +475,7 @@ fn mount_failure(error: MountError) -> Failure {
     Failure::new(exit, error)
 }
 
-/// Opens the vault: from the storage, or from the copies of an earlier mount where the storage cannot be reached.
+/// Opens the vault: from the storage, or from the copies of an earlier mount where the storage cannot be reached or does not let us in.
 async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
     let address = &plan.store.address;
     let (header, store, reached) = reach(plan).await?;
@@ -532,17 +504,9 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
             "warning: {slot} is damaged; run skrin verify"
         )));
     }
-    let mut room = unlocked.load_room(&*source).await?;
-    unlock::require_member(&unlocked, &room)?;
-    require_no_recovery(&unlocked, &room)?;
-    told::tell(state.path(), &room, &mut |text| {
-        say(Word::Note(text));
-    });
-    let (device, fresh) = match plan.read_only && !unlock::has_device(state.path()) {
-        // A reader leaves no trace on the storage.
-        true => (Device::make(&unlocked, &room, &machine::OsEntropy), true),
-        false => unlock::device(&*source, &unlocked, &mut room, state.path()).await?,
-    };
+    let entered = enter(plan, say, &*source, &unlocked, state.path()).await;
+    let (mut room, device, fresh) =
+        entered.inspect_err(|failure| watch::note_refused(state.path(), &unlocked, failure))?;
     if let Reached::Yes(from) = &reached {
         if !plan.read_only && room.needs_epoch() && room.state.now().may_write(&device.id()) {
             let place = Place {
@@ -572,6 +536,28 @@ async fn open(plan: &Plan, say: Say<'_>, logged: bool) -> Outcome<Opened> {
     })
 }
 
+/// The root room, who we are there, and whether that is new.
+async fn enter(
+    plan: &Plan,
+    say: Say<'_>,
+    source: &dyn Store,
+    unlocked: &Unlocked,
+    state_dir: &Path,
+) -> Outcome<(Room, Device, bool)> {
+    let mut room = unlocked.load_room(source).await?;
+    unlock::require_member(unlocked, &room)?;
+    require_no_recovery(unlocked, &room)?;
+    told::tell(state_dir, &room, &mut |text| {
+        say(Word::Note(text));
+    });
+    let (device, fresh) = match plan.read_only && !unlock::has_device(state_dir) {
+        // A reader leaves no trace on the storage.
+        true => (Device::make(unlocked, &room, &machine::OsEntropy), true),
+        false => unlock::device(source, unlocked, &mut room, state_dir).await?,
+    };
+    Ok((room, device, fresh))
+}
+
 /// A recovery key has no devices: it is there to get everything back, not to work with.
 fn require_no_recovery(unlocked: &Unlocked, room: &Room) -> Outcome {
     match unlocked.is_recovery(room) {
@@ -586,7 +572,7 @@ fn require_no_recovery(unlocked: &Unlocked, room: &Room) -> Outcome {
     }
 }
 
-/// Whether the storage answered.
+/// Whether the storage answered, and let us in.
 enum Reached {
     Yes(Arc<dyn Store>),
     No(Failure),
@@ -611,6 +597,10 @@ async fn reach(plan: &Plan) -> Outcome<(Option<VaultId>, Arc<dyn Store>, Reached
         (Ok(header), _) => Ok((Some(header.vault), store, Reached::Yes(quick))),
         (Err(VaultError::Storage(error)), Some(vault)) if error.is_transient() => {
             Ok((Some(vault), store, Reached::No(error.into())))
+        }
+        // `quick` was refused a moment ago and sends nothing for a while. `store` would try the same password again at once, and servers count.
+        (Err(VaultError::Storage(error)), Some(vault)) if error.is_closed() => {
+            Ok((Some(vault), quick, Reached::No(error.into())))
         }
         (Err(error), _) => Err(error.into()),
     }

@@ -20,7 +20,8 @@ impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         let exit = match &error {
             DataError::Integrity { .. } | DataError::Missing(_) => Exit::Integrity,
-            _ if error.is_transient() || error.is_denied() => Exit::Unreachable,
+            DataError::Storage(error) if error.is_closed() => Exit::Unreachable,
+            _ if error.is_transient() => Exit::Unreachable,
             _ => Exit::Other,
         };
         Self::new(exit, error)
@@ -46,7 +47,7 @@ fn exit_of(error: &ReplicaError) -> Exit {
         | ReplicaError::Past(_)
         | ReplicaError::ForeignOperation => Exit::Integrity,
         ReplicaError::Cloned => Exit::Busy,
-        _ if error.is_denied() => Exit::Unreachable,
+        ReplicaError::Store(error) if error.is_closed() => Exit::Unreachable,
         _ => Exit::Other,
     }
 }

@@ -142,11 +142,6 @@ impl DataError {
         }
     }
 
-    /// Whether the storage refuses us, by the log-in or by permissions.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Storage(e) if e.kind() == ErrorKind::Denied)
-    }
-
     /// What the file system answers.
     pub fn errno(&self) -> Errno {
         match self {

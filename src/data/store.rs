@@ -7,6 +7,7 @@ mod fetch;
 mod flight;
 mod keep;
 mod mend;
+mod met;
 mod open;
 mod pending;
 mod read;
@@ -193,6 +194,7 @@ struct Inner {
     prefetches: Semaphore,
     prefetched: AtomicUsize,
     counters: Counters,
+    met: met::Met,
 }
 
 /// One permit of a semaphore over bytes.
@@ -242,6 +244,7 @@ impl DataStore {
             prefetches: Semaphore::new(permits(config.prefetch_bytes, u64::MAX) as usize),
             prefetched: AtomicUsize::new(0),
             counters: Counters::default(),
+            met: met::Met::default(),
             config,
             parts,
         };
@@ -477,6 +480,16 @@ impl DataStore {
     /// `Storage`.
     pub async fn delete(&self, id: SegmentId) -> Result<(), DataError> {
         self.inner.delete(id).await
+    }
+
+    /// Notes an error with which a call ended, if it is damage.
+    pub fn note_damage(&self, error: &DataError) {
+        self.inner.met.note(error);
+    }
+
+    /// Damage that was noted since somebody asked last.
+    pub fn take_damage(&self) -> Vec<DataError> {
+        self.inner.met.take()
     }
 
     /// The journal, for operations and syncs.

@@ -192,7 +192,7 @@ impl Fs {
         threads.is_empty() || threads.iter().any(|t| t.thread().id() == own)
     }
 
-    /// As long as `soon` says so of its error, somebody publishes, and it is not for too long.
+    /// As long as `soon` says so of its error, somebody publishes, and it is not for too long: for one attempt where the storage takes nothing.
     fn retrying<T>(
         &self,
         soon: impl Fn(&FsError) -> bool,
@@ -205,9 +205,11 @@ impl Fs {
                 Err(refused) if soon(&refused) => refused,
                 done => return done,
             };
-            let (begun, _) =
-                waits.get_or_insert_with(|| (Instant::now(), Waiting::new(&self.waiting)));
-            let stuck = self.nobody_else_works();
+            let (begun, attempts, _) = waits.get_or_insert_with(|| {
+                let attempts = self.publisher.attempts();
+                (Instant::now(), attempts, Waiting::new(&self.waiting))
+            });
+            let stuck = self.nobody_else_works() || self.publisher.is_in_vain(*attempts);
             if stuck || begun.elapsed() >= ROOM_PATIENCE {
                 return Err(refused);
             }

@@ -5,7 +5,7 @@ use crate::config::{
     ControlSource, FsConfig, FsOptions, JournalRoom, Pending, SpaceSource, Status, Waits,
 };
 use crate::error::FsError;
-use crate::file::Files;
+use crate::file::{Files, OpenFile};
 use crate::hold::Holds;
 use crate::leases::Leases;
 use crate::local::Locals;
@@ -14,7 +14,7 @@ use crate::past::view::Views;
 use crate::pin::Pins;
 use crate::poll::Untold;
 use crate::publish::Publisher;
-use crate::types::{Notify, Space};
+use crate::types::{NodeId, Notify, Space};
 use parking_lot::Mutex;
 use skrin_base::wire::Decode;
 use skrin_base::{Clock, Entropy, Ino, OpId, SegmentId, Timestamp};
@@ -291,6 +291,24 @@ impl Fs {
             return Err(FsError::Stopped);
         }
         Ok(())
+    }
+
+    /// As `check_writable`, for a node. What stays on this machine is taken whatever the storage says.
+    pub(crate) fn check_node_writable(&self, node: NodeId) -> Result<(), FsError> {
+        match node.is_local() {
+            true => self.check_allowed(),
+            false => self.check_writable(),
+        }
+    }
+
+    /// As `check_writable`, for an open file: one that was cut to nothing before gets its new contents, as otherwise the empty file would be
+    /// published.
+    pub(crate) fn check_file_writable(&self, file: &OpenFile) -> Result<(), FsError> {
+        let is_cut = file.state.lock().rewritten;
+        match is_cut {
+            true => self.check_allowed(),
+            false => self.check_writable(),
+        }
     }
 
     /// How long somebody who reads waits for the storage: not so long if it has not answered lately.

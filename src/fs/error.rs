@@ -149,13 +149,27 @@ impl FsError {
         }
     }
 
-    /// Whether what is published here is taken by nobody, as long as this goes on: the storage refuses us, or the vault needs a newer program.
+    /// Whether what is published here is taken by nobody, as long as this goes on, where publishing has met it: the storage refuses us or what
+    /// we put, something that publishing needs is damaged or lost, or the vault needs a newer program.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
-            Self::Data(e) => e.is_denied(),
-            Self::Replica(e) => e.is_denied() || matches!(**e, ReplicaError::Newer),
+            Self::Data(DataError::Storage(e)) => e.is_refusal(),
+            Self::Data(DataError::Missing(_) | DataError::Integrity { .. }) => true,
+            Self::Replica(e) => match &**e {
+                // Whoever answers instead of the server does not speak its protocol; only of an upload that means what it says.
+                ReplicaError::Store(e) => e.is_denied(),
+                ReplicaError::Newer
+                | ReplicaError::Commit { .. }
+                | ReplicaError::Checkpoint { .. } => true,
+                _ => self.is_final(),
+            },
             _ => false,
         }
+    }
+
+    /// Whether that lasts until the mount ends: another copy of this device's state publishes.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Replica(e) if matches!(**e, ReplicaError::Cloned))
     }
 
     /// Whether the storage shows less than was seen.

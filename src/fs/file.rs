@@ -169,6 +169,9 @@ pub(crate) struct FileState {
     /// Whether it was cut to nothing and the tree still has what was in it: other devices keep the old contents until the new ones are
     /// whole.
     pub(crate) rewritten: bool,
+    /// Whether the kernel wrote pages back when the storage had no room: their program was told that they are written, and hears of it when it
+    /// closes.
+    pub(crate) late: bool,
     /// The thread that made it or cut it to nothing, until its contents are told.
     pub(crate) author: Option<u32>,
     /// Whether its blocks are worth compressing.
@@ -215,6 +218,7 @@ impl FileState {
             counted: 0,
             unnamed: 0,
             rewritten: false,
+            late: false,
             author: None,
             gain: Gain::default(),
             noted: Noted::default(),

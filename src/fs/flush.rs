@@ -388,7 +388,12 @@ impl Fs {
                 .map(|b| b.map_err(FsError::from))
                 .collect()
         });
-        blocks.inspect_err(|error| tracing::error!(%error, "contents cannot be read"))
+        blocks.inspect_err(|error| {
+            tracing::error!(%error, "contents cannot be read");
+            if let FsError::Data(error) = error {
+                self.data.note_damage(error);
+            }
+        })
     }
 
     /// Brings a block that an edit needs to memory. The file is unlocked meanwhile.

@@ -13,7 +13,7 @@ use skrin_data::DataError;
 use skrin_meta::replica::{ReplicaError, Settled, TreeGuard};
 use skrin_meta::state;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -45,6 +45,8 @@ pub(crate) struct Publisher {
     attempts: watch::Sender<u64>,
     error: Mutex<Option<FsError>>,
     refusal: Mutex<Refusal>,
+    /// Somebody waited for room through an attempt, and the storage still takes nothing.
+    in_vain: AtomicBool,
     /// When it was looked last, on the monotonic clock, whether others wait for a commit; 0 before the first time.
     looked: AtomicU64,
 }
@@ -59,6 +61,7 @@ impl Default for Publisher {
             attempts: watch::Sender::new(0),
             error: Mutex::new(None),
             refusal: Mutex::default(),
+            in_vain: AtomicBool::new(false),
             looked: AtomicU64::new(0),
         }
     }
@@ -71,6 +74,8 @@ struct Refusal {
     upload: Option<Arc<FsError>>,
     /// The storage shows less than was seen.
     rollback: Option<Arc<FsError>>,
+    /// What does not end while this mount lasts, whatever is met after it.
+    last: Option<Arc<FsError>>,
 }
 
 /// Takes itself back from the number of those who wait.
@@ -96,7 +101,8 @@ impl Publisher {
     /// `Refused`.
     pub(crate) fn check_taken(&self) -> Result<(), FsError> {
         let refusal = self.refusal.lock();
-        match refusal.rollback.as_ref().or(refusal.upload.as_ref()) {
+        let now = refusal.rollback.as_ref().or(refusal.upload.as_ref());
+        match refusal.last.as_ref().or(now) {
             Some(why) => Err(FsError::Refused(Arc::clone(why))),
             None => Ok(()),
         }
@@ -120,6 +126,23 @@ impl Publisher {
             Some(e) if matches!(e.errno(), Errno::ENOSPC | Errno::EDQUOT) => Err(e.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// How many attempts have ended.
+    pub(crate) fn attempts(&self) -> u64 {
+        *self.attempts.borrow()
+    }
+
+    /// Whether nobody makes room: the storage takes nothing, and one attempt more, after the first `since`, was no better. Whoever comes then does
+    /// not wait for another one, as each page of the kernel would.
+    pub(crate) fn is_in_vain(&self, since: u64) -> bool {
+        if self.check_room().is_ok() {
+            return false;
+        }
+        if self.attempts() != since {
+            self.in_vain.store(true, Ordering::Release);
+        }
+        self.in_vain.load(Ordering::Acquire)
     }
 
     /// What the last attempt met.
@@ -177,6 +200,8 @@ impl Publisher {
         let mut refusal = self.refusal.lock();
         match result {
             Ok(done) if left && done.as_ref().is_none_or(|batch| batch.count == 0) => {}
+            // Also where nothing is left: what comes later would be accepted and never published.
+            Err(error) if error.is_final() => refusal.last = Some(Arc::new(error.clone())),
             // Where nothing is left nobody would try again, and changes would be refused for ever.
             Err(error) if left && error.is_refusal() => {
                 refusal.upload = Some(Arc::new(error.clone()));
@@ -186,6 +211,9 @@ impl Publisher {
         }
         drop(refusal);
         *self.error.lock() = result.as_ref().err().cloned();
+        if self.check_room().is_ok() {
+            self.in_vain.store(false, Ordering::Release);
+        }
         self.attempts.send_modify(|n| *n += 1);
     }
 }

@@ -197,7 +197,7 @@ struct Net {
     /// Roots that came and are not judged yet.
     roots: Vec<(CheckpointRef, Hash32, Reach)>,
     /// When a root that cannot be had is asked for again, and how often it was.
-    root_retries: BTreeMap<[u8; 16], (u64, u32)>,
+    root_retries: BTreeMap<CheckpointRef, (u64, u32)>,
     /// What the clocks showed when changes were last looked for: the wall's and the monotonic one.
     looked: Option<(Timestamp, u64)>,
     /// What is known of the commits below the checkpoint with which this state began.

@@ -131,6 +131,23 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         self.0.kind == ErrorKind::Transient
     }
+
+    /// Whether it does not let us in, or not do this.
+    pub fn is_denied(&self) -> bool {
+        self.0.kind == ErrorKind::Denied
+    }
+
+    /// Of an upload: whether none is taken as long as this goes on. A storage that does not answer, a disk that is not there, and whoever answers
+    /// instead of the storage where a network wants a log-in first are away instead; who has no room takes something again, and an
+    /// answer without sense is asked for once more.
+    pub fn is_refusal(&self) -> bool {
+        self.is_denied() || self.0.kind == ErrorKind::Unsupported
+    }
+
+    /// Whether nothing can be read there either: it does not let us in, or cannot prove that it is the one we know.
+    pub fn is_closed(&self) -> bool {
+        self.is_denied() || self.0.kind == ErrorKind::Untrusted
+    }
 }
 
 impl fmt::Display for StoreError {
@@ -176,6 +193,23 @@ mod tests {
             error.to_string(),
             "slots/ab: the server answered 507 (at webdavs://host/v); free some space or raise the quota"
         );
+    }
+
+    #[test]
+    fn only_who_does_not_let_us_in_or_cannot_take_it_refuses_what_is_put() {
+        for (kind, refuses, is_closed) in [
+            (ErrorKind::Transient, false, false),
+            (ErrorKind::NoPlace, false, false),
+            (ErrorKind::Full, false, false),
+            (ErrorKind::Denied, true, true),
+            (ErrorKind::Untrusted, false, true),
+            (ErrorKind::Unsupported, true, false),
+            (ErrorKind::Broken, false, false),
+        ] {
+            let error = StoreError::new(kind, "x");
+            let told = (error.is_refusal(), error.is_closed());
+            assert_eq!(told, (refuses, is_closed), "{kind:?}");
+        }
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Officer {
         self.person
     }
 
+    /// What it reads the room with.
+    pub fn reader(&self) -> &RoomReader {
+        &self.reader
+    }
+
     /// Reads the room.
     ///
     /// # Errors

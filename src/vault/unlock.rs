@@ -2,12 +2,13 @@
 
 use crate::control::Signer;
 use crate::header::{HEADER_NAME, Header, open_header};
+use crate::inspect::is_record;
 use crate::publish::{Author, Place, publish};
 use crate::record::{Record, SlotEntry};
 use crate::room::{Room, RoomReader};
 use crate::slot::{Payload, Slot, SlotKind};
 use crate::state::ControlState;
-use crate::{VaultError, control, objects};
+use crate::{VaultError, objects};
 use bytes::Bytes;
 use skrin_base::ids::{Hash32, PersonId, RoomId, VaultId};
 use skrin_base::limits::{CONTROL_MAX, FORMAT_VERSION, SLOTS_MAX};
@@ -465,16 +466,12 @@ impl Unlocked {
 
     /// Whether these are the bytes of a control record of this name in the vault's root room.
     pub fn is_control_record(&self, name: &ObjectName, bytes: &[u8]) -> bool {
-        let (vault, room) = (self.anchor.vault, self.anchor.room);
-        let Some(hash) = Hash32::from_hex(name.file_name()) else {
-            return false;
-        };
-        name.as_str() == objects::control_name(room, hash)
-            && match control::examine(&self.control_key(room), vault, room, hash, bytes) {
-                Ok(_) => true,
-                // By a newer program.
-                Err(unread) => unread.is_newer(),
-            }
+        is_record(
+            &self.control_key(self.anchor.room),
+            &self.anchor,
+            name,
+            bytes,
+        )
     }
 
     /// Refuses what only a listed slot may do.

@@ -14,7 +14,9 @@ use skrin_storage::Store;
 use skrin_vault::{Device, Room, Unlocked};
 
 use crate::args::AcceptRollbackArgs;
+use crate::events::{self, EventLog};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::finding::Kind;
 use crate::machine::{SystemClock, date, host_name};
 use crate::rollbacks::{self, Accepted};
 use crate::session::replica_config;
@@ -117,6 +119,7 @@ async fn accept(args: &AcceptRollbackArgs) -> Outcome<Done> {
     };
     let (put, lost) = opened.put_again_and_look().await?;
     put_again += put;
+    opened.note(put_again, lost.as_ref());
     let mut done = Done {
         vault: opened.store.place(),
         vault_id: header.vault.to_string(),
@@ -161,6 +164,23 @@ impl Opened {
         }
     }
 
+    fn events(&self) -> Arc<EventLog> {
+        EventLog::open(self.state.path(), &self.device, self.unlocked.vault())
+    }
+
+    /// Writes down what was lost and what was put again.
+    fn note(&self, put_again: usize, lost: Option<&Rollback>) {
+        let (list, kind) = (self.events(), Kind::RolledBack.name());
+        if put_again > 0 {
+            let what = format!("the storage had lost {put_again} objects");
+            list.note(kind, events::VAULT, what, true);
+        }
+        if let Some(lost) = lost {
+            list.note(kind, events::VAULT, lost.summary(), false);
+        }
+        list.store();
+    }
+
     /// Moves the state away, whole, and begins a new device. Its certificate says to all others what was decided: it is signed with
     /// the root. Whoever is stopped in between finds the old state, or begins as a new device without a record.
     async fn begin_anew(mut self, lost: &Rollback) -> Outcome<PathBuf> {
@@ -185,6 +205,14 @@ impl Opened {
             kept: kept.display().to_string(),
         });
         rollbacks::store(&next, vault, &device, &all)?;
+        let list = self.events();
+        list.note(
+            events::ROLLBACK_ACCEPTED,
+            events::VAULT,
+            lost.summary(),
+            false,
+        );
+        list.pass_on(&next, &device, vault);
         let here = self.state.path();
         let there = kept.join(vault.to_string());
         for (from, to) in [(here, there.as_path()), (next.as_path(), here)] {

@@ -6,9 +6,13 @@ use super::pin::summary;
 use super::sync::{mount_of, silent};
 use crate::args::StatusArgs;
 use crate::control::{self, Answer, Request, Room, Status};
+use crate::events::Event;
 use crate::exit::Outcome;
 use crate::harden::KeyMemory;
 use crate::print;
+
+/// Events that are shown to people; scripts get all.
+const SHOWN: usize = 10;
 
 /// Shows one mount, or all of this user.
 ///
@@ -50,6 +54,14 @@ fn room(room: &Room) -> String {
         1 => format!("{full}; a call waits for room, until the storage takes more"),
         n => format!("{full}; {n} calls wait for room, until the storage takes more"),
     }
+}
+
+/// The newest events, and how many there are beside them.
+fn events(all: &[Event]) -> Vec<String> {
+    let older = all.len().saturating_sub(SHOWN);
+    let told = (older > 0).then(|| format!("{older} older ones; skrin status --json has all"));
+    let newest = all.iter().skip(older).map(Event::line);
+    told.into_iter().chain(newest).collect()
 }
 
 fn show(status: &Status) {
@@ -113,6 +125,9 @@ fn show(status: &Status) {
     field("scrub", &status.scrub.line());
     for rollback in &status.rollbacks {
         field("rollback", rollback);
+    }
+    for event in events(&status.events) {
+        field("event", &event);
     }
     for error in &status.errors {
         field("error", error);

@@ -10,7 +10,7 @@ use crate::args::VerifyArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::finding::{Finding, Kind};
 use crate::fsck::{Checked, Fsck};
-use crate::left_out;
+use crate::left_out::{self, shut};
 use crate::print;
 use crate::reader::Target;
 use crate::repair::Repair;
@@ -106,6 +106,7 @@ async fn repair(args: &VerifyArgs) -> Outcome<Found> {
     if findings.iter().all(|finding| finding.repaired) {
         findings.extend(repair.rolled_back().await?);
     }
+    repair.note(&findings);
     Ok((findings, checked))
 }
 
@@ -152,14 +153,4 @@ async fn look(
 
 fn unreadable(failure: &Failure) -> Found {
     (vec![shut(failure)], Checked::default())
-}
-
-/// What keeps the vault shut. The text begins with the object where there is one.
-fn shut(failure: &Failure) -> Finding {
-    let text = failure.to_string();
-    let object = text.split([':', ' ']).next().unwrap_or_default();
-    match Kind::of_object(object, false) {
-        Kind::Unreadable => Finding::new(Kind::Unreadable, "vault", &text),
-        kind => Finding::new(kind, object, &text),
-    }
 }

@@ -13,6 +13,7 @@ use crate::{conflicts, machine, mount_point, past, people, scrub};
 
 impl Served for Mounted {
     fn status(&self) -> control::Status {
+        self.note_events();
         let fs = self.fs.status();
         let replica = self.replica.status();
         let scrub = self.scrub.report();
@@ -63,6 +64,7 @@ impl Served for Mounted {
                 .chain(scrubbed)
                 .collect(),
             rollbacks: self.info.rollbacks.clone(),
+            events: self.watch.all(),
             pinned: self.pins(),
             conflicts: self.fs.conflict_count().unwrap_or_default(),
             scrub,

@@ -8,7 +8,7 @@ impl Fs {
     /// `fallocate`: grows, punches holes and zeroes. Room is never set aside. May wait for the storage.
     ///
     /// # Errors
-    /// `TooLarge`, `Invalid`, `BadHandle`, `ReadOnly`.
+    /// `TooLarge`, `Invalid`, `BadHandle`, `ReadOnly`; no room on the storage, as last heard.
     pub fn allocate(
         &self,
         handle: HandleId,
@@ -16,11 +16,12 @@ impl Fs {
         len: u64,
         how: Allocate,
     ) -> Result<(), FsError> {
-        self.check_writable()?;
         if handle.is_local() {
+            self.check_allowed()?;
             return self.allocate_local(handle, offset, len, how);
         }
         let handle = self.files.handle(handle)?;
+        self.check_takes(&handle.file)?;
         if !handle.write {
             return Err(FsError::BadHandle);
         }

@@ -26,14 +26,14 @@ impl Fs {
     /// asked, and may wait for the storage. The number of bytes copied; 0 at the end of the source.
     ///
     /// # Errors
-    /// `Invalid` for ranges of one file that overlap, `TooLarge`, `BadHandle`, `ReadOnly`.
+    /// `Invalid` for ranges of one file that overlap, `TooLarge`, `BadHandle`, `ReadOnly`; no room on the storage, as last heard.
     pub fn copy_range(
         &self,
         (from, from_offset): (HandleId, u64),
         (to, to_offset): (HandleId, u64),
         len: u64,
     ) -> Result<u64, FsError> {
-        self.check_writable()?;
+        self.check_allowed()?;
         if from.is_local() || to.is_local() {
             let data = self.read(from, from_offset, len.min(COPY_MAX) as usize)?;
             if data.is_empty() {
@@ -44,6 +44,7 @@ impl Fs {
         }
         let source = self.files.handle(from)?;
         let target = self.files.handle(to)?;
+        self.check_takes(&target.file)?;
         if !target.write {
             return Err(FsError::BadHandle);
         }

@@ -166,11 +166,12 @@ impl Fs {
         opened: bool,
     ) -> Result<Attr, FsError> {
         let name = name_of(name)?;
-        self.check_writable()?;
+        self.check_allowed()?;
         self.check_not_reserved(dir, &name)?;
         if let Some(place) = self.local_place(dir, &name)? {
             return self.make_local(place, node, umask);
         }
+        self.publisher.check_taken()?;
         self.await_room()?;
         let (ino, inode) = self.awaiting_room(|| {
             let mut tree = self.replica.tree();

@@ -12,11 +12,11 @@ impl Fs {
     /// `NotPermitted` for directories, `TooManyLinks`, `Exists`, `OtherDevice`, `NotFound` also for a file without any name left.
     pub fn link(&self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<Attr, FsError> {
         let name = name_of(name)?;
-        self.check_writable()?;
+        self.check_allowed()?;
         self.check_present(node)?;
         self.check_not_reserved(dir, &name)?;
         match (node.is_local(), self.local_place(dir, &name)?) {
-            (false, None) => {}
+            (false, None) => self.publisher.check_taken()?,
             (true, Some(place)) => return self.link_local(node, place),
             _ => return Err(FsError::OtherDevice),
         }

@@ -17,7 +17,7 @@ impl Fs {
             return self.past_open(node, how);
         }
         if how.write || how.truncate {
-            self.check_writable()?;
+            self.check_node_writable(node)?;
         }
         if node.is_local() {
             return self.open_local(node, how);
@@ -83,15 +83,24 @@ impl Fs {
     /// A program closed one of its descriptors: the tree is told what the file holds.
     ///
     /// # Errors
-    /// What went wrong since the last call, once; `BadHandle`.
+    /// What went wrong since the last call, once; that the storage has no room, where the kernel wrote back what programs had written;
+    /// `BadHandle`.
     pub fn flush(&self, handle: HandleId) -> Result<(), FsError> {
         if handle.is_local() {
             return Ok(());
         }
         let handle = self.files.handle(handle)?;
         let told = self.tell_closed(&handle.file);
-        let earlier = handle.file.state.lock().error.take();
-        told.and(earlier.map_or(Ok(()), Err))
+        let (earlier, late) = {
+            let mut state = handle.file.state.lock();
+            let late = handle.write && std::mem::take(&mut state.late);
+            (state.error.take(), late)
+        };
+        told.and(earlier.map_or(Ok(()), Err))?;
+        match late {
+            true => self.publisher.check_space(),
+            false => Ok(()),
+        }
     }
 
     /// As `flush`, by a thread. A program that starts another while it writes a document gives it copies of its descriptors for a moment: that those

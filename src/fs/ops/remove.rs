@@ -88,7 +88,7 @@ impl Fs {
     /// `NotFound`, `IsDirectory`, `ReadOnly`.
     pub fn unlink(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
         let name = name_of(name)?;
-        self.check_writable()?;
+        self.check_allowed()?;
         if let Some(place) = self.local_place(dir, &name)? {
             return self.remove_local(&place, false);
         }
@@ -151,11 +151,12 @@ impl Fs {
     /// `NotFound`, `NotDirectory`, `NotEmpty`, `ReadOnly`.
     pub fn rmdir(&self, dir: NodeId, name: &[u8]) -> Result<(), FsError> {
         let name = name_of(name)?;
-        self.check_writable()?;
+        self.check_allowed()?;
         self.check_not_reserved(dir, &name)?;
         if let Some(place) = self.local_place(dir, &name)? {
             return self.remove_local(&place, true);
         }
+        self.publisher.check_taken()?;
         self.rmdir_in_tree(dir, &name)?;
         self.drop_hidden(dir, &name)
     }

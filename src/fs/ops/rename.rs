@@ -108,15 +108,17 @@ impl Fs {
         mode: RenameMode,
     ) -> Result<(), FsError> {
         let (name, to_name) = (name_of(name)?, name_of(to_name)?);
-        self.check_writable()?;
+        self.check_allowed()?;
         self.check_not_reserved(dir, &name)?;
         self.check_not_reserved(to_dir, &to_name)?;
         let from = self.local_place(dir, &name)?;
         let to = self.local_place(to_dir, &to_name)?;
-        match (from, &to) {
-            (Some(from), to) => return self.rename_local(&from, to.as_ref(), mode),
-            (None, Some(to)) => self.check_move_onto(dir, &name, to, mode)?,
-            (None, None) => {}
+        if let Some(from) = &from {
+            return self.rename_local(from, to.as_ref(), mode);
+        }
+        self.publisher.check_taken()?;
+        if let Some(to) = &to {
+            self.check_move_onto(dir, &name, to, mode)?;
         }
         self.flush_before_rename(dir, &name)?;
         if mode == RenameMode::Exchange {

@@ -35,9 +35,13 @@ impl Fs {
     /// Changes attributes. A new length may wait for the storage: a block that is cut is read first.
     ///
     /// # Errors
-    /// `NotFound`, `Stale` (a new length for a branch that is no longer the tree's), `IsDirectory`, `TooLarge`, `ReadOnly`.
+    /// `NotFound`, `Stale` (a new length for a branch that is no longer the tree's), `IsDirectory`, `TooLarge`, `ReadOnly`; for a shorter
+    /// length, that the storage has no room.
     pub fn setattr(&self, node: NodeId, set: &SetAttr) -> Result<Attr, FsError> {
-        self.check_writable()?;
+        match set.size.and_then(|_| self.files.get(node)) {
+            Some(file) => self.check_file_writable(&file)?,
+            None => self.check_node_writable(node)?,
+        }
         self.set(node, set)
     }
 
@@ -58,13 +62,12 @@ impl Fs {
         }
         if let Some(size) = set.size {
             let file = self.open_file(node)?;
-            let resized = self.resize(&file, size);
-            // For a file that nobody has open this tells the tree.
             let attr = self
-                .set_others(node, set)
+                .resize(&file, size)
+                .and_then(|()| self.set_others(node, set))
                 .and_then(|()| self.open_attr(&file));
+            // For a file that nobody has open this tells the tree.
             self.close_file(&file)?;
-            resized?;
             return attr;
         }
         self.set_others(node, set)?;
@@ -145,6 +148,10 @@ impl Fs {
             let mut state = file.state.lock();
             if !is_meant(state.content.size()) {
                 return Ok(());
+            }
+            // What is written instead might find no room. Of a file without a name the storage hears nothing.
+            if size < state.content.size() && file.gone.lock().is_none() {
+                self.publisher.check_space()?;
             }
             if let Some(missing) = state.content.missing_for_cut(size) {
                 drop(state);

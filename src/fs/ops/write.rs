@@ -21,19 +21,35 @@ impl Fs {
         self.write_file(&handle.file, offset, data)
     }
 
-    /// As `write`, for what a program has written already, so that only the kernel has it: also where the storage takes no changes from here.
-    /// `fsync` tells how that stands.
+    /// As `write`, for what a program has written already, so that only the kernel has it: also where the storage takes no changes from here, or
+    /// has no room. `fsync` tells how that stands, and `flush` that there was no room.
     ///
     /// # Errors
-    /// As those of `write`.
+    /// As those of `write`, but for the storage.
     pub fn write_back(&self, handle: HandleId, offset: u64, data: &[u8]) -> Result<(), FsError> {
         if handle.is_local() {
             return self.write_local(handle, offset, data);
         }
         let handle = self.files.handle(handle)?;
         self.check_allowed()?;
-        self.publisher.check_space()?;
-        self.put(&handle.file, offset, data)
+        self.put(&handle.file, offset, data)?;
+        if self.publisher.check_space().is_err() {
+            handle.file.state.lock().late = true;
+        }
+        Ok(())
+    }
+
+    /// Refuses to put anything into an open file where the storage takes nothing from here, or has no room as last heard; but for one that was
+    /// cut to nothing before, whose `fsync` and `flush` tell it.
+    pub(crate) fn check_takes(&self, file: &OpenFile) -> Result<(), FsError> {
+        self.check_file_writable(file)?;
+        let space = self.publisher.check_space();
+        let mut state = file.state.lock();
+        state.late |= state.rewritten && space.is_err();
+        match state.rewritten {
+            true => Ok(()),
+            false => space,
+        }
     }
 
     pub(crate) fn write_file(
@@ -42,8 +58,7 @@ impl Fs {
         offset: u64,
         data: &[u8],
     ) -> Result<(), FsError> {
-        self.check_writable()?;
-        self.publisher.check_space()?;
+        self.check_takes(file)?;
         self.put(file, offset, data)
     }
 

@@ -283,7 +283,7 @@ impl Fs {
         node: NodeId,
         plan: impl FnOnce(&Inode, &Attributes) -> Result<Vec<Change>, FsError>,
     ) -> Result<(), FsError> {
-        self.check_writable()?;
+        self.check_node_writable(node)?;
         self.check_present(node)?;
         if node.is_local() {
             return self.change_local(node, |gone| gone.change_xattrs(plan, self.now()));

@@ -6,10 +6,12 @@
     reason = "helpers of tests may panic"
 )]
 
-use skrin_base::{Errno, Name};
-use skrin_fs::testutil::{Opened, SystemClock, TestVault};
+use skrin_base::clock::testutil::SeededEntropy;
+use skrin_base::{Entropy, Errno, Name};
+use skrin_fs::testutil::{Opened, Shelf, SystemClock, TestVault};
 use skrin_fs::{
-    Caller, Durability, Fs, FsError, FsOptions, NodeId, Notify, OpenMode, SetAttr, Shutdown,
+    Allocate, Caller, Durability, Fs, FsError, FsOptions, NodeId, Notify, OpenMode, RenameMode,
+    SetAttr, Shutdown, XattrMode,
 };
 use skrin_storage::fault::{Failure, Fault, Faults, Rule};
 use skrin_storage::{ErrorKind, MemoryStore, Verb};
@@ -25,6 +27,10 @@ const CALLER: Caller = Caller {
 const WRITE: OpenMode = OpenMode {
     write: true,
     truncate: false,
+};
+const REWRITE: OpenMode = OpenMode {
+    write: true,
+    truncate: true,
 };
 const READ: OpenMode = OpenMode {
     write: false,
@@ -308,4 +314,190 @@ fn publishing_goes_on_while_the_kernel_has_no_time_to_forget_a_name() {
     assert!(kernel.was_told(b"also theirs"));
     here.fs.set_notify(None);
     leave([here, there]);
+}
+
+fn node(fs: &Fs, name: &[u8]) -> NodeId {
+    fs.lookup(NodeId::ROOT, name).unwrap().node
+}
+
+fn with_length(size: u64) -> SetAttr {
+    SetAttr {
+        size: Some(size),
+        ..SetAttr::default()
+    }
+}
+
+#[test]
+fn where_the_storage_is_full_nothing_is_cut_and_what_the_kernel_had_taken_is_kept_and_fsync_and_close_tell()
+ {
+    let world = World::new(36);
+    let here = world.mount(0);
+    let fs = &here.fs;
+    for name in [&b"document"[..], b"open"] {
+        write(fs, name).unwrap();
+    }
+    fs.sync(|_| ()).unwrap();
+    let handle = fs.open_node(node(fs, b"open"), WRITE).unwrap();
+    let source = fs.open_node(node(fs, b"document"), READ).unwrap();
+    world.fail(Verb::Put, ErrorKind::Full);
+    // Nobody has heard of it yet.
+    write(fs, b"accepted").unwrap();
+    world.publish(&here).unwrap_err();
+    let document = node(fs, b"document");
+    let refused = [
+        ("O_TRUNC", fs.open_node(document, REWRITE).err()),
+        ("truncate", fs.setattr(document, &with_length(3)).err()),
+        ("write", fs.write(handle, 4, b"more").err()),
+        (
+            "fallocate",
+            fs.allocate(handle, 0, 100, Allocate::Extend).err(),
+        ),
+        (
+            "copy_file_range",
+            fs.copy_range((source, 0), (handle, 4), 8).err(),
+        ),
+    ];
+    for (what, error) in refused {
+        assert_eq!(error.map(|e| e.errno()), Some(Errno::ENOSPC), "{what}");
+    }
+    assert_eq!(read(fs, b"document"), b"document");
+    // The program was told before that this is written.
+    fs.write_back(handle, 4, b"kept").unwrap();
+    assert_eq!(fs.flush(handle).unwrap_err().errno(), Errno::ENOSPC);
+    fs.flush(handle).unwrap();
+    assert_eq!(fs.fsync(handle).unwrap_err().errno(), Errno::ENOSPC);
+    for handle in [handle, source] {
+        fs.release(handle).unwrap();
+    }
+    world.faults.clear();
+    fs.sync(|_| ()).unwrap();
+    let there = world.mount(1);
+    for name in [&b"document"[..], b"accepted"] {
+        assert_eq!(read(&there.fs, name), name);
+    }
+    assert_eq!(read(&there.fs, b"open"), b"openkept");
+    leave([here, there]);
+}
+
+#[test]
+fn a_file_that_was_cut_to_nothing_before_the_storage_refused_gets_its_new_contents_by_every_call() {
+    const BLOCK: u64 = 1 << 16;
+    let world = World::new(37);
+    let here = world.mount(0);
+    let fs = &here.fs;
+    write(fs, b"document").unwrap();
+    let made = fs.create(NodeId::ROOT, b"source", 0o644, true, WRITE, &CALLER);
+    let (_, source) = made.unwrap();
+    fs.write(source, 0, &[7u8; BLOCK as usize]).unwrap();
+    fs.sync(|_| ()).unwrap();
+    let document = node(fs, b"document");
+    let handle = fs.open_node(document, REWRITE).unwrap();
+    world.fail(Verb::Put, ErrorKind::Denied);
+    write(fs, b"accepted").unwrap();
+    world.publish(&here).unwrap_err();
+    assert_refused(fs, b"accepted");
+    let copied = fs.copy_range((source, 0), (handle, 0), BLOCK);
+    assert_eq!(copied.unwrap(), BLOCK);
+    fs.allocate(handle, 0, BLOCK + 5, Allocate::Extend).unwrap();
+    fs.write(handle, BLOCK, b"new").unwrap();
+    fs.setattr(document, &with_length(BLOCK + 4)).unwrap();
+    // What was not cut has its old contents still.
+    let refused = fs.write(source, 0, b"new").unwrap_err();
+    assert_eq!(refused.errno(), Errno::EROFS);
+    assert_eq!(fs.fsync(handle).unwrap_err().errno(), Errno::EROFS);
+    for handle in [handle, source] {
+        fs.release(handle).unwrap();
+    }
+    world.faults.clear();
+    fs.sync(|_| ()).unwrap();
+    let there = world.mount(1);
+    let handle = there
+        .fs
+        .open_node(node(&there.fs, b"document"), READ)
+        .unwrap();
+    let bytes = there.fs.read(handle, 0, 2 * BLOCK as usize).unwrap();
+    there.fs.release(handle).unwrap();
+    assert!(bytes == [&[7u8; BLOCK as usize][..], b"new\0"].concat());
+    leave([here, there]);
+}
+
+#[test]
+fn at_the_bound_of_the_journal_who_writes_waits_once_for_a_storage_that_refuses_and_not_for_each_page()
+ {
+    const PAGES: usize = 1 << 16;
+    let mut world = World::new(38);
+    world.vault.journal = Box::new(|config| {
+        config.file_len = 256 << 10;
+        config.max_bytes = 1 << 20;
+    });
+    let options = FsOptions {
+        poll_interval: None,
+        ..FsOptions::default()
+    };
+    let here = world.vault.open(0, options).unwrap();
+    let fs = &here.fs;
+    world.fail(Verb::Put, ErrorKind::Denied);
+    let made = fs.create(NodeId::ROOT, b"large", 0o644, true, WRITE, &CALLER);
+    let (_, handle) = made.unwrap();
+    // No compression makes less of them.
+    let mut data = vec![0; 48 * PAGES];
+    SeededEntropy::new(1).fill(&mut data);
+    let parts = data.chunks(PAGES).enumerate();
+    let mut written = parts.map(|(n, part)| fs.write_back(handle, (n * PAGES) as u64, part));
+    let refused = written.find_map(Result::err).unwrap();
+    assert_eq!(refused.errno(), Errno::ENOSPC);
+    let begun = Instant::now();
+    let refused = written.take(5).filter(Result::is_err).count();
+    assert_eq!(refused, 5);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    world.faults.clear();
+    wait_until("room for the first pages", || {
+        fs.write_back(handle, 0, &data[..PAGES]).is_ok()
+    });
+    assert!(fs.read(handle, 0, PAGES).unwrap() == data[..PAGES]);
+    fs.release(handle).unwrap();
+    leave([here]);
+}
+
+#[test]
+fn files_of_this_machine_are_changed_while_the_storage_takes_nothing() {
+    let mut world = World::new(39);
+    let shelf = Arc::new(Shelf::default());
+    world.vault.local = Box::new(move |device| (device == 0).then(|| shelf.files(1 << 20)));
+    let here = world.mount(0);
+    let fs = &here.fs;
+    write(fs, b".DS_Store").unwrap();
+    world.fail(Verb::Put, ErrorKind::Denied);
+    write(fs, b"accepted").unwrap();
+    world.publish(&here).unwrap_err();
+    write(fs, b"._fork").unwrap();
+    let window = node(fs, b".DS_Store");
+    let source = fs.open_node(node(fs, b"accepted"), READ).unwrap();
+    let handle = fs.open_node(window, REWRITE).unwrap();
+    fs.write(handle, 0, b"new").unwrap();
+    assert_eq!(fs.copy_range((source, 0), (handle, 3), 8).unwrap(), 8);
+    fs.allocate(handle, 0, 20, Allocate::Extend).unwrap();
+    for handle in [handle, source] {
+        fs.release(handle).unwrap();
+    }
+    fs.setattr(window, &with_length(11)).unwrap();
+    fs.setxattr(window, b"user.x", b"y", XattrMode::Any)
+        .unwrap();
+    assert_eq!(read(fs, b".DS_Store"), b"newaccepted");
+    fs.link(window, NodeId::ROOT, b"._second").unwrap();
+    let rename = |from: &[u8], to: &[u8]| {
+        let mode = RenameMode::Replace;
+        fs.rename(NodeId::ROOT, from, NodeId::ROOT, to, mode)
+    };
+    rename(b"._second", b"._fork").unwrap();
+    fs.unlink(NodeId::ROOT, b"._fork").unwrap();
+    fs.mkdir(NodeId::ROOT, b".Trashes", 0o755, &CALLER).unwrap();
+    fs.rmdir(NodeId::ROOT, b".Trashes").unwrap();
+    // What the others are to see is refused as before.
+    let moved = rename(b"accepted", b"._moved");
+    assert_eq!(moved.unwrap_err().errno(), Errno::EROFS);
+    assert_refused(fs, b"accepted");
+    world.faults.clear();
+    leave([here]);
 }

@@ -310,6 +310,7 @@ pub fn open_root(
     if let Some((_, what)) = places.iter().find(|(same, _)| !same) {
         return Err(CheckpointFault::Place(what));
     }
+    check_ends(&root, keys)?;
     let mut unknown = root.control.iter().filter(|record| !roster.stands(record));
     if let Some(record) = unknown.next() {
         return Err(CheckpointFault::UnknownControl(*record));
@@ -318,6 +319,19 @@ pub fn open_root(
         RULE_SET => Ok(root),
         other => Err(CheckpointFault::RuleSet(other)),
     }
+}
+
+/// What the root says of the ends of lanes, as far as no commit is needed to refute it: who begins with it computes by that.
+fn check_ends(root: &Root, keys: &RoomKeys) -> Result<(), CheckpointFault> {
+    for end in &root.covered {
+        if end.lane != keys.lane_id(end.device, end.incarnation) {
+            return Err(CheckpointFault::Place("device of a lane"));
+        }
+        if end.lamport > root.floor {
+            return Err(WireError::Value("time of a lane above the floor").into());
+        }
+    }
+    Ok(())
 }
 
 fn verify(plain: &Opened, roster: &Roster) -> Result<Root, CheckpointFault> {

@@ -4,7 +4,7 @@ use crate::testing::World;
 use proptest::prelude::*;
 use skrin_base::limits::PAGE_LEN;
 use skrin_base::wire::{Decode, Encode};
-use skrin_base::{LaneId, Timestamp, VaultId};
+use skrin_base::{Timestamp, VaultId};
 use skrin_crypto::hash;
 use std::collections::BTreeMap;
 
@@ -152,7 +152,7 @@ fn a_root(world: &World) -> Root {
             floor: 12,
         }),
         covered: vec![CoveredLane {
-            lane: LaneId([1; 16]),
+            lane: world.keys.lane_id(world.device(0), 2),
             device: world.device(0),
             incarnation: 2,
             seq: 9,
@@ -258,6 +258,14 @@ fn a_root_is_bound_to_its_place_and_signer() {
         CheckpointFault::Place("vault"),
     );
     refuse(&|root| root.rules = 99, CheckpointFault::RuleSet(99));
+    for other in [0, 3] {
+        let device = CheckpointFault::Place("device of a lane");
+        refuse(&|root| root.covered[0].incarnation = other, device);
+    }
+    for lamport in [42, 1 << 40, u64::MAX] {
+        let late = WireError::Value("time of a lane above the floor");
+        refuse(&|root| root.covered[0].lamport = lamport, late.into());
+    }
     let record = Hash32([7; 32]);
     refuse(
         &|root| root.control = vec![record],

@@ -215,7 +215,7 @@ impl Admission {
     ) -> Result<(), Refusal> {
         let (head, commit) = (checked.head(), checked.commit());
         self.graph
-            .admit_up_to(head, commit, before.highest_floor())?;
+            .admit_up_to(head, commit, before.highest_floor(), |_| None)?;
         for verdict in proposals(checked) {
             let reference = verdict.checkpoint;
             let named = self.graph.named_up_to(head, reference.floor);

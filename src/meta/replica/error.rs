@@ -204,9 +204,14 @@ impl ReplicaError {
         matches!(self, Self::Store(error) if error.kind() == ErrorKind::Full)
     }
 
-    /// Whether the storage refuses us, by the log-in or by permissions.
-    pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Store(error) if error.kind() == ErrorKind::Denied)
+    /// Whether nothing of the storage can be read: it does not let us in, or cannot prove that it is the one we know.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_closed())
+    }
+
+    /// Whether the storage takes nothing from here, as long as this goes on.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_refusal())
     }
 
     /// Whether the storage took something and shows other bytes of it, or none.

@@ -13,7 +13,7 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use skrin_base::limits::COMMIT_MAX;
 use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_storage::{ErrorKind, StoreError};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ const LISTED_AT_MOST: u64 = 65_536;
 const WITHHELD_AFTER: u64 = 120_000_000_000;
 const RETRY_MIN: u64 = 1_000_000_000;
 const RETRY_MAX: u64 = 60_000_000_000;
+/// So many commits of a lane that wait one for the other are kept. Those after them are got again when they can be admitted.
+pub(super) const KEPT_WAITING: usize = 64;
 /// Commits that wait are kept in memory up to this part of the bound in sum, and on the disk beyond: an operation takes several
 /// times as much in memory. Less in tests, so that random programs go that way.
 const PART: usize = if cfg!(test) { 1024 } else { 32 };
@@ -124,6 +126,8 @@ pub(super) struct Inbox {
     fits: usize,
     spool: Spool,
     troubles: BTreeMap<Head, Trouble>,
+    /// Commits that were let go of as they come after others of their lane that wait, and the last of these that is kept.
+    parked: BTreeMap<Head, Hash32>,
     /// Whose lanes these are, of which no commit is known and no cut speaks: of devices that were cut off.
     ended: BTreeMap<LaneId, DeviceId>,
     /// What control records name as the ends of lanes.
@@ -157,15 +161,99 @@ impl Inbox {
             let (head, device) = (waiting.head(), waiting.commit().device);
             device != env.device && cuts.are_passed(&device, &head.lane, head.seq)
         };
-        loop {
-            let named = self.named();
-            let before = self.held.len();
-            self.held
-                .retain(|_, waiting| !is_beyond(waiting) || named.contains(waiting.head()));
-            if self.held.len() == before {
-                return;
+        let held = &self.held;
+        self.parked.retain(|head, last| {
+            // What comes before it may not be kept: it is got again if something that may count names it.
+            let device = held.get(&*last).map(|waiting| waiting.commit().device);
+            device.is_some_and(|device| !cuts.are_passed(&device, &head.lane, head.seq))
+        });
+        let mut followers: HashMap<Head, usize> = HashMap::new();
+        let parents = |waiting: &Waiting| Graph::parents(waiting.commit()).collect::<Vec<_>>();
+        for head in self.held.values().flat_map(parents) {
+            *followers.entry(head).or_default() += 1;
+        }
+        for head in &self.cut_ends {
+            *followers.entry(*head).or_default() += 1;
+        }
+        let unnamed = |waiting: &&Waiting| !followers.contains_key(waiting.head());
+        let first = self.held.values().filter(unnamed);
+        let mut queue: Vec<Hash32> = first.map(|waiting| waiting.head().hash).collect();
+        while let Some(next) = queue.pop() {
+            let is_left = |head: &Head| followers.get(head).is_some_and(|left| *left > 0);
+            let goes = |waiting: &Waiting| is_beyond(waiting) && !is_left(waiting.head());
+            if !self.held.get(&next).is_some_and(goes) {
+                continue;
+            }
+            let Some(gone) = self.take_out(&next) else {
+                continue;
+            };
+            for head in parents(&gone) {
+                let left = followers.entry(head).or_default();
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    queue.push(head.hash);
+                }
             }
         }
+    }
+
+    fn take_out(&mut self, commit: &Hash32) -> Option<Waiting> {
+        let waiting = self.held.remove(commit)?;
+        if waiting.body.is_none() {
+            self.in_memory = self.in_memory.saturating_sub(waiting.outline.len());
+        }
+        Some(waiting)
+    }
+
+    /// Lets go of the commits that come after the first ones of their lanes that wait: none of them can be admitted before those, and
+    /// a member decides how many there are. Own ones stay, as they may be nowhere else, and what lies beyond a cut, as it goes where
+    /// nothing names it.
+    pub(super) fn park(&mut self, own: DeviceId, cuts: &Cuts) {
+        let mut waiting: Vec<Head> = self.held.values().map(|w| *w.head()).collect();
+        waiting.sort_by_key(|head| head.seq);
+        // How many of its lane a commit waits for, itself included, and the last of them that is kept.
+        let mut places: HashMap<Hash32, (usize, Hash32)> = HashMap::new();
+        for head in waiting {
+            let Some(commit) = self.held.get(&head.hash).map(|w| w.commit().clone()) else {
+                continue;
+            };
+            let previous = Graph::previous(&commit);
+            let parked = previous.as_ref().and_then(|p| self.parked.get(p));
+            let before = places.get(&commit.prev).filter(|_| previous.is_some());
+            let (count, last) = match (before, parked) {
+                (Some((count, _)), _) if *count < KEPT_WAITING => (count + 1, head.hash),
+                (Some((count, last)), _) => (*count, *last),
+                (None, Some(last)) => (KEPT_WAITING, *last),
+                (None, None) => (1, head.hash),
+            };
+            places.insert(head.hash, (count, last));
+            let stays =
+                commit.device == own || cuts.are_passed(&commit.device, &head.lane, head.seq);
+            if last != head.hash && !stays {
+                self.take_out(&head.hash);
+                self.parked.insert(head, last);
+            }
+        }
+    }
+
+    /// Forgets what was let go of after commits that wait no more, so that it is got again. Returns whether there is any.
+    pub(super) fn unpark(&mut self) -> bool {
+        let before = self.parked.len();
+        let held = &self.held;
+        self.parked.retain(|_, last| held.contains_key(&*last));
+        self.parked.len() < before
+    }
+
+    /// The same of all: who begins elsewhere has to see everything.
+    pub(super) fn unpark_all(&mut self) {
+        self.parked.clear();
+    }
+
+    /// Whether a commit was opened here and waits for others, or was let go of since then.
+    pub(super) fn was_opened(&self, head: &Head, own: &DeviceId) -> bool {
+        let held = self.held.get(&head.hash);
+        let is_held = held.is_some_and(|w| w.head() == head && w.commit().device != *own);
+        is_held || self.parked.contains_key(head)
     }
 
     /// An empty one, which keeps in this directory what does not fit into its part of a bound of memory.
@@ -176,6 +264,7 @@ impl Inbox {
             fits: memory / PART,
             spool: Spool::new(dir),
             troubles: BTreeMap::new(),
+            parked: BTreeMap::new(),
             ended: BTreeMap::new(),
             cut_ends: Vec::new(),
         }
@@ -334,7 +423,9 @@ impl Inbox {
 
     fn is_due(&self, head: &Head, now: u64) -> bool {
         let trouble = self.troubles.get(head);
-        !self.held.contains_key(&head.hash) && trouble.is_none_or(|t| t.next_try <= now)
+        !self.held.contains_key(&head.hash)
+            && !self.parked.contains_key(head)
+            && trouble.is_none_or(|t| t.next_try <= now)
     }
 
     /// Whether a tip was fetched with the one before it, and both wait for others; or is not asked for now.

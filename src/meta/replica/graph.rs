@@ -1,6 +1,7 @@
 //! What is known of the lanes: which commits follow which, and how far everybody has seen.
 
 mod cuts;
+mod named;
 
 pub(crate) use cuts::Cuts;
 
@@ -170,8 +171,8 @@ impl Graph {
         (node.lane == head.lane && node.seq == head.seq).then_some(node.lamport)
     }
 
-    /// Lamport time of a known commit. A covered one that is not the last of its lane counts as 0: whatever names it
-    /// follows a later one as well.
+    /// Lamport time of a known commit. A covered one that is not the last of its lane counts as 0, where its time was not
+    /// looked up: whatever honest names it follows a later one as well.
     fn lamport_of(&self, head: &Head) -> Option<u64> {
         if let Some(node) = self.nodes.get(&head.hash) {
             return (node.lane == head.lane && node.seq == head.seq).then_some(node.lamport);
@@ -196,6 +197,20 @@ impl Graph {
         !is_known && lane.covered_to().is_some_and(|last| head.seq <= last)
     }
 
+    /// The Lamport time that the checkpoint with which this graph begins says of an end of a lane.
+    pub(crate) fn covered_time(&self, head: &Head) -> Option<u64> {
+        let lane = self.lanes.get(&head.lane)?;
+        let mut ends = lane.covered.iter();
+        let end = ends.find(|end| (end.seq, end.hash) == (head.seq, head.hash));
+        end.map(|end| end.lamport)
+    }
+
+    /// The highest Lamport time that the checkpoint with which this graph begins says of what it holds.
+    pub(crate) fn latest_covered(&self) -> u64 {
+        let ends = self.lanes.values().flat_map(|lane| &lane.covered);
+        ends.map(|end| end.lamport).max().unwrap_or(0)
+    }
+
     /// Where a lane ends in the checkpoint with which this graph begins.
     pub(crate) fn ends_of(&self, lane: LaneId) -> Vec<Head> {
         let covered = self.lanes.get(&lane).into_iter().flat_map(|l| &l.covered);
@@ -207,7 +222,7 @@ impl Graph {
         covered.map(head).collect()
     }
 
-    fn previous(commit: &Commit) -> Option<Head> {
+    pub(crate) fn previous(commit: &Commit) -> Option<Head> {
         let seq = commit.seq.checked_sub(1)?;
         Some(Head {
             lane: commit.lane,
@@ -232,22 +247,34 @@ impl Graph {
 
     /// Takes a checked commit in, if all that it follows is known and its Lamport time is what that gives.
     pub(crate) fn admit(&mut self, head: &Head, commit: &Commit) -> Result<Admitted, Refusal> {
-        self.admit_up_to(head, commit, 0)
+        self.admit_up_to(head, commit, 0, |_| None)
     }
 
     /// As `admit`, and also with another Lamport time, if that is not above `proposed`, the highest floor that was ever
     /// proposed: it is void then. Those who begin with a checkpoint cannot compute what lies below it, and others have to
-    /// follow it by then, whether or not the checkpoint goes on standing.
+    /// follow it by then, whether or not the checkpoint goes on standing. `past` says the times of commits that lie in the
+    /// checkpoint with which this graph begins.
     pub(crate) fn admit_up_to(
         &mut self,
         head: &Head,
         commit: &Commit,
         proposed: u64,
+        past: impl Fn(&Hash32) -> Option<u64>,
     ) -> Result<Admitted, Refusal> {
+        let previous = Self::previous(commit);
+        let time_of = |parent: &Head| {
+            let known = self.lamport_of(parent)?;
+            if !self.is_below(parent) {
+                return Some(known);
+            }
+            // By the one before it in its lane a false time is told: a guess would let in what others refuse.
+            let guess = (previous.as_ref() != Some(parent)).then_some(known);
+            past(&parent.hash).or(guess)
+        };
         let mut missing = Vec::new();
         let mut latest = 0;
         for parent in Self::parents(commit) {
-            match self.lamport_of(&parent) {
+            match time_of(&parent) {
                 Some(lamport) => latest = latest.max(lamport),
                 None => missing.push(parent),
             }
@@ -257,7 +284,7 @@ impl Graph {
         }
         let computed = latest.saturating_add(1);
         let said = commit.lamport;
-        let previous = Self::previous(commit).and_then(|previous| self.lamport_of(&previous));
+        let previous = previous.as_ref().and_then(time_of);
         let timed = said == computed && computed != u64::MAX;
         let taken = said <= proposed && previous.unwrap_or(0) < said;
         if !timed && !taken {
@@ -277,7 +304,7 @@ impl Graph {
         admitted.forked = named.is_none() && !lane.tips.is_empty();
         let named = named.unwrap_or_else(|| self.named_by(&commit.prev));
         admitted.went_back = self.goes_back(commit, &named);
-        let named = name(named, &commit.heads);
+        let named = self.name(named, &commit.heads);
         let (closes, early): (Vec<Head>, Vec<Head>) = commit
             .closes
             .iter()
@@ -317,32 +344,6 @@ impl Graph {
             admitted.closed.extend(self.close(close, head.hash));
         }
         admitted
-    }
-
-    /// What a commit and those before it in its lane have named. Only for a second branch of a lane: which of two came
-    /// first must not decide what they have seen.
-    fn named_by(&self, hash: &Hash32) -> BTreeSet<Head> {
-        let mut nodes = Vec::new();
-        let mut next = self.nodes.get(hash);
-        while let Some(node) = next {
-            nodes.push(node);
-            next = self.nodes.get(&node.prev);
-        }
-        let named = nodes.iter().rev();
-        named.fold(BTreeSet::new(), |named, node| name(named, &node.heads))
-    }
-
-    /// Whether a commit names what its lane, which named these, has named before, by itself or by what follows it. Below the
-    /// checkpoint that stands for it, its device may not know: who begins with that does not know what the own lane named
-    /// below it, and names again what lies beyond a cut, as the checkpoint does not hold that.
-    fn goes_back(&self, commit: &Commit, named: &BTreeSet<Head>) -> bool {
-        let floor = commit.standing.map_or(0, |standing| standing.floor);
-        commit.heads.iter().any(|head| {
-            let of_lane = named.iter().filter(|old| old.lane == head.lane);
-            let before: Vec<_> = of_lane.map(|old| (old.seq, old.hash)).collect();
-            self.lamport_of(head).is_some_and(|time| time > floor)
-                && self.precedes_any(head, &before)
-        })
     }
 
     /// Whether nothing later of that lane was named by who closes it.
@@ -663,38 +664,6 @@ impl Graph {
             .collect()
     }
 
-    /// For each lane that a commit follows by what it and those before it in its lane name, its own included: number and time of the
-    /// last commit up to this Lamport time that lies beyond no cut.
-    pub(crate) fn named_up_to(&self, head: &Head, floor: u64) -> BTreeMap<LaneId, (u64, u64)> {
-        let lane = self.lanes.get(&head.lane);
-        let tip = lane.and_then(|lane| lane.tips.iter().find(|tip| tip.hash == head.hash));
-        let earlier;
-        let named = match tip {
-            Some(tip) => &tip.named,
-            None => {
-                earlier = self.named_by(&head.hash);
-                &earlier
-            }
-        };
-        let mut last = BTreeMap::new();
-        for named in named.iter().chain([head]) {
-            let mut hash = named.hash;
-            let mut node = self.nodes.get(&hash);
-            while let Some(later) = node
-                && (later.lamport > floor || self.is_hash_cut_off(&hash))
-            {
-                hash = later.prev;
-                node = self.nodes.get(&hash);
-            }
-            if let Some(node) = node {
-                let found = (node.seq, node.lamport);
-                let entry = last.entry(named.lane).or_insert(found);
-                *entry = found.max(*entry);
-            }
-        }
-        last
-    }
-
     /// Lamport time of an admitted commit, by its id.
     pub(crate) fn lamport_by_hash(&self, commit: &Hash32) -> Option<u64> {
         self.nodes.get(commit).map(|node| node.lamport)
@@ -731,16 +700,6 @@ impl Graph {
         }
         graph
     }
-}
-
-/// The newest named heads of each lane, after naming some more.
-fn name(mut named: BTreeSet<Head>, heads: &[Head]) -> BTreeSet<Head> {
-    for head in heads {
-        let named_together = |old: &Head| heads.contains(old);
-        named.retain(|old| old.lane != head.lane || old.seq > head.seq || named_together(old));
-        named.insert(*head);
-    }
-    named
 }
 
 impl Encode for Node {

@@ -31,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Raised when rows or entries beside them change their meaning: an older cache is then made again.
-const CACHE_VERSION: u32 = 10;
+const CACHE_VERSION: u32 = 11;
 /// Pages got at once.
 const PAGES_AT_ONCE: usize = 8;
 /// Names of the root that are told when everything may be another.
@@ -176,8 +176,8 @@ impl Replica {
             false => self.load(&mut net).await,
         };
         match loaded {
-            Err(error) if error.is_transient() && kept => {
-                tracing::warn!(%error, "the storage cannot be reached; going on with what is known");
+            Err(error) if kept && (error.is_transient() || error.is_closed()) => {
+                tracing::warn!(%error, "the storage cannot be reached or lets nobody in; going on with what is known");
             }
             other => other?,
         }
@@ -188,8 +188,8 @@ impl Replica {
         if let Err(error) = self.settle(&mut net).await {
             // A full storage is read all the same, and cleared by what is done on this mount; so is one that takes nothing now. What another
             // one stores in part stays kept here, and is put again by whoever publishes next.
-            let goes_on = error.is_transient() || error.is_full() || error.is_denied();
-            if !goes_on && !error.is_broken() {
+            let is_taken_later = error.is_transient() || error.is_closed() || error.is_broken();
+            if !is_taken_later && !error.is_full() && !error.is_refusal() {
                 return Err(error);
             }
         }
@@ -382,6 +382,7 @@ impl Replica {
     ) -> Result<(), ReplicaError> {
         let device = |lane: &LaneId| graph.device_of_lane(lane);
         let newest = |lane: &LaneId| graph.newest(lane);
+        net.inbox.unpark_all();
         let want = self.wanted(net, tips, device, newest).await?;
         net.inbox
             .fetch(&self.env, want, |head| graph.knows(head))

@@ -8,11 +8,12 @@ use super::graph::{Admitted, Refusal};
 use super::load::get_root;
 use super::standing::{Candidate, Reach};
 use super::{MergeDiff, Net, Replica, barred};
-use crate::checkpoint::DigestOfRows;
+use crate::checkpoint::{DigestOfRows, Root};
 use crate::commit::{CheckedCommit, CheckpointRef, Fault, Opinion, Verdict};
 use crate::lane::{Head, parse_control_tip, parse_tip};
 use crate::order::OrderKey;
 use crate::rows::RowsError;
+use futures_util::stream::{self, StreamExt};
 use skrin_base::{DeviceId, Hash32, LaneId};
 use skrin_crypto::{RoomKeys, Roster};
 use skrin_storage::disk::blocking;
@@ -22,7 +23,11 @@ use tokio::runtime::Handle;
 
 /// More nanoseconds than this do not pass at once, unless the monotonic clock says so.
 const JUMP_MAX: i64 = 86_400_000_000_000;
-const ROOT_RETRY_MAX: u64 = 60_000_000_000;
+const ROOT_RETRY_MAX: u64 = 3_600_000_000_000;
+/// So many roots that could not be had are asked for again in one pull: whoever invents proposals decides how many there are.
+const ROOTS_AGAIN: usize = 16;
+/// Roots got at once.
+const ROOTS_AT_ONCE: usize = 16;
 
 /// A commit with a Lamport time that is not what it follows gives, and the highest floor when it was looked at.
 type Refused = (u64, Waiting, Fault);
@@ -120,7 +125,16 @@ impl Replica {
         let tips = self.list_tips(net).await?;
         let device = |lane: &LaneId| self.core.lock().graph.device_of_lane(lane);
         let newest = |lane: &LaneId| self.core.lock().graph.newest(lane);
-        let want = self.wanted(net, &tips, device, newest).await?;
+        let mut want = self.wanted(net, &tips, device, newest).await?;
+        while self.take_in(net, want).await? {
+            // What was let go of after commits that wait no more: the pull is complete only with that.
+            want = self.wanted(net, &tips, device, newest).await?;
+        }
+        self.finish_pull(net, &tips).await
+    }
+
+    /// Gets what is wanted and takes it in. Returns whether there is more to get.
+    async fn take_in(&self, net: &mut Net, want: Vec<Head>) -> Result<bool, ReplicaError> {
         let mut fetched = self.fetch(net, want).await;
         if fetched.is_ok() {
             fetched = self.fetch_roots(net).await;
@@ -130,8 +144,8 @@ impl Replica {
             true => self.absorb_or_rebuild(net).await?,
             false => Box::pin(self.rebuild(net)).await?,
         }
-        fetched?;
-        self.finish_pull(net, &tips).await
+        let is_more = net.inbox.unpark();
+        fetched.map(|()| is_more)
     }
 
     /// What is worth asking for: what tips show, what lies before it as far as listings show it, and what was seen.
@@ -234,6 +248,7 @@ impl Replica {
             // What was admitted may not be folded, and what is set aside goes back on top when the state has been folded again.
             Err(_) => core.fail(),
         }
+        net.inbox.park(self.env.device, &self.cuts());
         net.inbox.let_go();
         absorbed
     }
@@ -352,9 +367,10 @@ impl Replica {
             }
             let proposed = core.meta.standing.highest_floor();
             let control = core.graph.control_before(checked.commit()).to_vec();
+            let past = |commit: &Hash32| net.past.time_of(commit);
             let admitted = core
                 .graph
-                .admit_up_to(checked.head(), checked.commit(), proposed);
+                .admit_up_to(checked.head(), checked.commit(), proposed, past);
             match admitted {
                 Ok(admitted) => {
                     self.report_older_control(checked, &control);
@@ -492,62 +508,74 @@ impl Replica {
     /// Gets the roots of checkpoints that are proposed by commits in the inbox or were before, so that what they make
     /// void is known when the commits are folded.
     pub(super) async fn fetch_roots(&self, net: &mut Net) -> Result<(), ReplicaError> {
-        let mut wanted: BTreeMap<CheckpointRef, Hash32> = BTreeMap::new();
-        for waiting in net.inbox.held.values() {
-            wanted.extend(proposals(waiting.outline()).map(|v| (v.checkpoint, v.digest)));
-        }
-        {
-            let core = self.core.lock();
-            let (known, unknown): (Vec<_>, Vec<_>) = core
-                .meta
-                .standing
-                .candidates
-                .iter()
-                .partition(|c| c.reach.is_some());
-            wanted.extend(unknown.iter().map(|c| (c.reference, c.digest)));
-            let known: BTreeSet<CheckpointRef> = known.iter().map(|c| c.reference).collect();
-            wanted.retain(|wanted, _| {
-                !known.contains(wanted) && !net.roots.iter().any(|root| root.0 == *wanted)
-            });
-        }
-        for (reference, digest) in wanted {
-            self.fetch_root(net, reference, digest).await?;
+        let wanted = self.wanted_roots(net);
+        net.root_retries
+            .retain(|reference, _| wanted.contains_key(reference));
+        let due = roots_due(&wanted, &net.root_retries, self.env.clock.monotonic());
+        let get = |(reference, digest): (CheckpointRef, Hash32)| async move {
+            (reference, digest, get_root(&self.env, &reference).await)
+        };
+        let mut got = stream::iter(due.into_iter().map(get)).buffered(ROOTS_AT_ONCE);
+        while let Some((reference, digest, root)) = got.next().await {
+            self.take_root(net, reference, digest, root)?;
         }
         Ok(())
     }
 
-    async fn fetch_root(
+    /// The roots that are not known, of proposals that may count, with the digests that these say.
+    fn wanted_roots(&self, net: &Net) -> BTreeMap<CheckpointRef, Hash32> {
+        let cuts = self.cuts();
+        let mut wanted: BTreeMap<CheckpointRef, Hash32> = BTreeMap::new();
+        for waiting in net.inbox.held.values() {
+            let (head, device) = (waiting.head(), waiting.commit().device);
+            if !cuts.are_passed(&device, &head.lane, head.seq) {
+                wanted.extend(proposals(waiting.outline()).map(|v| (v.checkpoint, v.digest)));
+            }
+        }
+        let core = self.core.lock();
+        for candidate in &core.meta.standing.candidates {
+            if candidate.reach.is_some() {
+                wanted.remove(&candidate.reference);
+            } else if candidate.all_places().next().is_some() {
+                wanted.insert(candidate.reference, candidate.digest);
+            }
+        }
+        for (known, _, _) in &net.roots {
+            wanted.remove(known);
+        }
+        wanted
+    }
+
+    fn take_root(
         &self,
         net: &mut Net,
         reference: CheckpointRef,
         digest: Hash32,
+        root: Result<Root, ReplicaError>,
     ) -> Result<(), ReplicaError> {
-        let now = self.env.clock.monotonic();
-        let (next_try, tries) = net
-            .root_retries
-            .get(&reference.name)
-            .copied()
-            .unwrap_or_default();
-        if now < next_try {
-            return Ok(());
-        }
         let object = self.env.names.checkpoint(&reference.name)?.to_string();
-        match get_root(&self.env, &reference).await {
+        match root {
             Ok(root) => {
                 if root.digest != digest {
                     // Somebody may propose again what is another's: which of the two came first must decide nothing.
                     let text = "a commit proposes it with another digest than its root has";
                     self.report(FindingKind::Digest, object, text.to_owned());
                 }
-                net.root_retries.remove(&reference.name);
+                net.root_retries.remove(&reference);
                 net.roots.push((reference, root.digest, Reach::of(&root)));
             }
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
                 self.report(FindingKind::Integrity, object, error.to_string());
-                let pause = (1_000_000_000u64 << tries.min(6)).min(ROOT_RETRY_MAX);
-                let next = (now.saturating_add(pause), tries.saturating_add(1));
-                net.root_retries.insert(reference.name, next);
+                let (_, tries) = net
+                    .root_retries
+                    .get(&reference)
+                    .copied()
+                    .unwrap_or_default();
+                let pause = (1_000_000_000u64 << tries.min(12)).min(ROOT_RETRY_MAX);
+                let next = self.env.clock.monotonic().saturating_add(pause);
+                let next = (next, tries.saturating_add(1));
+                net.root_retries.insert(reference, next);
             }
         }
         Ok(())
@@ -662,6 +690,28 @@ pub(super) fn proposals(checked: &CheckedCommit) -> impl Iterator<Item = &Verdic
     let lamport = checked.commit().lamport;
     let verdicts = checked.commit().verdicts.iter();
     verdicts.filter(move |v| v.opinion == Opinion::Propose && v.checkpoint.floor < lamport)
+}
+
+/// Those of the wanted roots that are asked for now: all that were not before, and of the others those that are due for longest. So nobody
+/// keeps one from its turn by inventing others.
+fn roots_due(
+    wanted: &BTreeMap<CheckpointRef, Hash32>,
+    retries: &BTreeMap<CheckpointRef, (u64, u32)>,
+    now: u64,
+) -> Vec<(CheckpointRef, Hash32)> {
+    let (again, new): (Vec<_>, Vec<_>) = wanted
+        .iter()
+        .map(|(reference, digest)| (*reference, *digest))
+        .partition(|(reference, _)| retries.contains_key(reference));
+    let due = |(reference, digest): (CheckpointRef, Hash32)| {
+        let (next, _) = retries.get(&reference)?;
+        (*next <= now).then_some((*next, reference, digest))
+    };
+    let mut again: Vec<(u64, CheckpointRef, Hash32)> = again.into_iter().filter_map(due).collect();
+    again.sort();
+    let again = again.into_iter().take(ROOTS_AGAIN);
+    let again = again.map(|(_, reference, digest)| (reference, digest));
+    new.into_iter().chain(again).collect()
 }
 
 /// Notes the checkpoints that a commit proposes.

@@ -100,10 +100,7 @@ impl Replica {
     fn opened(&self, net: &Net, tips: &[Head]) -> BTreeMap<LaneId, Head> {
         let core = self.core.lock();
         // Own ones may wait that only the local disk has.
-        let waits = |tip: &Head| {
-            let held = net.inbox.held.get(&tip.hash);
-            held.is_some_and(|w| w.head() == tip && w.commit().device != self.env.device)
-        };
+        let waits = |tip: &Head| net.inbox.was_opened(tip, &self.env.device);
         let mut opened: BTreeMap<LaneId, Head> = BTreeMap::new();
         for tip in tips {
             if core.graph.knows(tip) || waits(tip) {

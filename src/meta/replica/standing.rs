@@ -33,6 +33,8 @@ impl Held {
 pub(super) struct Reach {
     pub(super) parent: Option<CheckpointRef>,
     pub(super) lanes: BTreeMap<LaneId, Held>,
+    /// The Lamport times of the commits that it names: decide nothing, and must be true for those who begin with it.
+    pub(super) lamports: BTreeMap<Hash32, u64>,
 }
 
 impl Reach {
@@ -70,16 +72,18 @@ impl Reach {
             held.ends.push((covered.seq, covered.hash));
             held.closed = held.closed.into_iter().chain(covered.closed).min();
         }
+        let lamports = root.covered.iter().map(|end| (end.hash, end.lamport));
         Self {
             parent: root.parent,
             lanes,
+            lamports: lamports.collect(),
         }
     }
 }
 
-/// What a commit that proposes a checkpoint had named by then: for each lane, number and Lamport time of the last commit
-/// up to the floor.
-pub(super) type Named = BTreeMap<LaneId, (u64, u64)>;
+/// What a commit that proposes a checkpoint had named by then: for each lane, number and Lamport time of the last commits
+/// up to the floor. One, unless the lane was forked.
+pub(super) type Named = BTreeMap<LaneId, BTreeSet<(u64, u64)>>;
 
 /// One proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,8 +130,10 @@ impl Candidate {
         };
         let from = reach.parent_floor();
         let held = |lane| reach.lanes.get(lane).map(Held::last);
-        let mut above = named.iter().filter(|(_, (_, lamport))| *lamport > from);
-        above.any(|(lane, (seq, _))| held(lane).is_none_or(|last| last < *seq))
+        named.iter().any(|(lane, ends)| {
+            let mut above = ends.iter().filter(|(_, lamport)| *lamport > from);
+            above.any(|(seq, _)| held(lane).is_none_or(|last| last < *seq))
+        })
     }
 
     /// The places at which it was proposed, by commits that lie beyond no cut.
@@ -457,6 +463,7 @@ impl Encode for Reach {
     fn encode(&self, w: &mut Writer) {
         w.option(self.parent.as_ref());
         encode_map(w, &self.lanes, |w, held| held.encode(w));
+        encode_map(w, &self.lamports, |w, lamport| w.u64(*lamport));
     }
 }
 
@@ -465,6 +472,7 @@ impl Decode for Reach {
         Ok(Self {
             parent: r.option()?,
             lanes: decode_map(r, Held::decode)?,
+            lamports: decode_map(r, |r: &mut Reader<'_>| r.u64())?,
         })
     }
 }
@@ -477,9 +485,12 @@ impl Encode for Candidate {
         for (place, by) in &self.places {
             w.raw(place.as_bytes());
             w.u8(by.counts.into());
-            encode_map(w, &by.named, |w, (seq, lamport)| {
-                w.u64(*seq);
-                w.u64(*lamport);
+            encode_map(w, &by.named, |w, ends| {
+                w.count(ends.len());
+                for (seq, lamport) in ends {
+                    w.u64(*seq);
+                    w.u64(*lamport);
+                }
             });
         }
         w.u8(self.is_beyond.into());
@@ -495,10 +506,9 @@ impl Decode for Candidate {
             places: {
                 let n = r.count("places of a proposal", LOCAL_MAX, ORDER_LEN)?;
                 let places = (0..n).map(|_| {
-                    let pair = |r: &mut Reader<'_>| Ok((r.u64()?, r.u64()?));
                     let place = decode_place(r)?;
                     let counts = r.bool()?;
-                    let named = decode_map(r, pair)?;
+                    let named = decode_map(r, decode_ends)?;
                     Ok((place, Proposed { named, counts }))
                 });
                 places.collect::<Result<_, WireError>>()?
@@ -568,6 +578,11 @@ fn decode_map<K: Decode + Ord, V>(
 ) -> Result<BTreeMap<K, V>, WireError> {
     let n = r.count("entries of a map", LOCAL_MAX, 1)?;
     (0..n).map(|_| Ok((K::decode(r)?, value(r)?))).collect()
+}
+
+fn decode_ends(r: &mut Reader<'_>) -> Result<BTreeSet<(u64, u64)>, WireError> {
+    let n = r.count("named ends of a lane", LOCAL_MAX, 16)?;
+    (0..n).map(|_| Ok((r.u64()?, r.u64()?))).collect()
 }
 
 fn decode_place(r: &mut Reader<'_>) -> Result<OrderKey, WireError> {

@@ -95,7 +95,7 @@ impl Status {
 impl Replica {
     /// How things stand, without the network.
     pub fn status(&self) -> Status {
-        let shown = self.shown.lock().clone();
+        let (findings, shown) = (self.findings(), self.shown.lock().clone());
         let core = self.core.lock();
         let lanes = core.graph.lanes.iter().filter_map(|(id, lane)| {
             let tip = lane.tip()?;
@@ -111,8 +111,6 @@ impl Replica {
             })
         });
         let lanes = lanes.collect();
-        let mut findings: Vec<Finding> = self.findings.lock().values().cloned().collect();
-        findings.extend(shown.findings);
         Status {
             lanes,
             own: shown.own,
@@ -124,6 +122,13 @@ impl Replica {
             checkpoint: core.meta.standing.current().map(|c| c.reference),
             findings,
         }
+    }
+
+    /// What should be looked at.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = self.findings.lock().values().cloned().collect();
+        findings.extend_from_slice(&self.shown.lock().findings);
+        findings
     }
 
     /// What the control records call a device.

@@ -164,6 +164,11 @@ impl Replica {
                     "it holds a commit of lane {lane} that its proposer cannot have seen"
                 ));
             }
+            if let Some(lane) = mistimed_end(&core.graph, reach) {
+                return Some(format!(
+                    "it says another Lamport time of a commit of lane {lane} than that has"
+                ));
+            }
             if let Some(lane) = takes_back(core, reach) {
                 return Some(format!(
                     "it takes back what the checkpoint before it says of lane {lane}"
@@ -288,10 +293,30 @@ fn unknown_end(graph: &Graph, reach: &Reach) -> Option<LaneId> {
         .map(|(lane, _)| *lane)
 }
 
-/// A lane of which the root holds less than its parent, or another end.
+/// A lane of which the root names a commit with a time that is not its own: who begins with it could not tell, and would refuse what
+/// follows. Only what was admitted here is compared; what is covered was said by another root.
+fn mistimed_end(graph: &Graph, reach: &Reach) -> Option<LaneId> {
+    let is_false = |held: &Held| {
+        held.ends.iter().any(|(_, hash)| {
+            let known = graph.lamport_by_hash(hash);
+            known.is_some() && known != reach.lamports.get(hash).copied()
+        })
+    };
+    let mut lanes = reach.lanes.iter();
+    lanes
+        .find(|(_, held)| is_false(held))
+        .map(|(lane, _)| *lane)
+}
+
+/// A lane of which the root holds less than its parent, or another end, or the same with another time.
 fn takes_back(core: &Core, reach: &Reach) -> Option<LaneId> {
     let mut all = core.meta.standing.candidates.iter();
     let parent = all.find(|c| Some(c.reference) == reach.parent)?;
+    let parent = parent.reach.as_ref()?;
+    let is_timed_alike = |hash: &Hash32| {
+        let now = reach.lamports.get(hash);
+        now.is_none_or(|now| parent.lamports.get(hash) == Some(now))
+    };
     let agrees = |lane: &LaneId, before: &Held| {
         let Some(now) = reach.lanes.get(lane) else {
             return false;
@@ -303,12 +328,13 @@ fn takes_back(core: &Core, reach: &Reach) -> Option<LaneId> {
                 .precedes_any(&Head { lane, seq, hash }, &now.ends)
         });
         holds
+            && before.ends.iter().all(|(_, hash)| is_timed_alike(hash))
             && match before.closed {
                 Some(closed) => now.closed == Some(closed),
                 None => now.closed.is_none_or(|closed| closed >= before.last()),
             }
     };
-    let mut lanes = parent.reach.as_ref()?.lanes.iter();
+    let mut lanes = parent.lanes.iter();
     lanes
         .find(|(lane, held)| !agrees(lane, held))
         .map(|(lane, _)| *lane)

@@ -434,3 +434,28 @@ async fn nothing_readable_reaches_the_storage() {
         }
     }
 }
+
+#[tokio::test]
+async fn header_records_and_slots_are_told_from_other_bytes_without_the_root() {
+    let w = world(1).await;
+    let (unlocked, device) = (w.unlock().await, w.device().await);
+    let reader = crate::RoomReader::for_device(&unlocked, &device);
+    let get = async |name: &ObjectName| w.store.get(name, 1 << 20).await.unwrap();
+    let header = get(&header_name()).await;
+    assert!(reader.is_header(&header) && !reader.is_header(&header[1..]));
+    let records = reader.control_objects(&w.store).await.unwrap();
+    assert!(!records.is_empty());
+    for name in &records {
+        let mut bytes = get(name).await.to_vec();
+        assert!(reader.is_control_record(name, &bytes));
+        assert!(!reader.is_control_record(&header_name(), &bytes));
+        bytes[30] ^= 1;
+        assert!(!reader.is_control_record(name, &bytes));
+    }
+    let slots = crate::slot_objects(&w.room().await.state);
+    assert_eq!(slots.len(), 2);
+    for (name, expected) in slots {
+        let bytes = get(&ObjectName::new(name).unwrap()).await;
+        assert_eq!(hash(&bytes), expected);
+    }
+}

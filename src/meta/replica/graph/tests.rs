@@ -126,6 +126,106 @@ proptest! {
         prop_assert_eq!((again.floor(), again.latest()), (floor, latest));
         prop_assert!(lanes.all.iter().all(|(head, _)| again.knows(head)));
     }
+
+    #[test]
+    fn what_stays_named_of_a_forked_lane_is_what_nothing_else_follows_that_was_named(
+        parents in prop::collection::vec(any::<prop::sample::Index>(), 1..24),
+        named in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 1..5), 1..6),
+    ) {
+        let (world, mut graph) = (World::new(9), Graph::default());
+        let mut tree = vec![(put(&mut graph, &world, (0, None), Vec::new(), 0), None)];
+        for (time, parent) in parents.iter().enumerate() {
+            let at = parent.index(tree.len());
+            let before = Some(tree[at].0);
+            let head = put(&mut graph, &world, (0, before), Vec::new(), time as i64 + 1);
+            tree.push((head, Some(at)));
+        }
+        let precedes = |earlier: usize, later: usize| {
+            let mut before = std::iter::successors(tree[later].1, |at: &usize| tree[*at].1);
+            before.any(|at| at == earlier)
+        };
+        let (mut all, mut last) = (BTreeSet::new(), None);
+        for list in &named {
+            let list: BTreeSet<usize> = list.iter().map(|at| at.index(tree.len())).collect();
+            let mut heads: Vec<Head> = list.iter().map(|at| tree[*at].0).collect();
+            heads.sort();
+            last = Some(put(&mut graph, &world, (1, last), heads, 1));
+            all.extend(list);
+            let newest = all.iter().filter(|at| !all.iter().any(|other| precedes(**at, *other)));
+            let newest: BTreeSet<Head> = newest.map(|at| tree[*at].0).collect();
+            let tips = &graph.lanes[&world.first_commit(1).lane].tips;
+            prop_assert_eq!(&tips[0].named, &newest);
+            prop_assert_eq!(&graph.named_by(&tips[0].hash), &newest);
+        }
+    }
+}
+
+/// A commit of a device after another of its lane, which names these.
+fn put(
+    graph: &mut Graph,
+    world: &World,
+    (n, before): (usize, Option<Head>),
+    heads: Vec<Head>,
+    time: i64,
+) -> Head {
+    let followed = before.iter().chain(&heads);
+    let latest = followed.filter_map(|head| graph.admitted(head)).max();
+    let commit = Commit {
+        seq: before.map_or(0, |before| before.seq + 1),
+        prev: before.map_or(Hash32::default(), |before| before.hash),
+        lamport: latest.unwrap_or(0) + 1,
+        heads,
+        time: Timestamp(time),
+        ..world.first_commit(n)
+    };
+    let head = Head {
+        lane: commit.lane,
+        seq: commit.seq,
+        hash: skrin_crypto::hash(&commit.to_bytes()),
+    };
+    graph.admit(&head, &commit).unwrap();
+    head
+}
+
+#[test]
+fn the_end_of_one_branch_stays_named_when_another_goes_on() {
+    let (world, mut graph) = (World::new(10), Graph::default());
+    let mut add = |n, before, heads, time| put(&mut graph, &world, (n, before), heads, time);
+    let first = add(0, None, Vec::new(), 0);
+    let mut one = first;
+    for _ in 0..2 {
+        one = add(0, Some(one), Vec::new(), 1);
+    }
+    let mut other = add(0, Some(first), Vec::new(), 2);
+    let mut names = add(1, None, vec![one], 1);
+    names = add(1, Some(names), vec![other], 1);
+    for _ in 0..3 {
+        other = add(0, Some(other), Vec::new(), 2);
+    }
+    add(1, Some(names), vec![other], 1);
+    let tips = &graph.lanes[&names.lane].tips;
+    assert_eq!(tips[0].named, BTreeSet::from([one, other]));
+}
+
+/// Once each was compared with each, for each of them.
+#[test]
+fn thousands_of_branches_that_are_named_at_once_are_looked_at_once() {
+    let (world, mut graph) = (World::new(11), Graph::default());
+    let mut add = |n, before, heads, time| put(&mut graph, &world, (n, before), heads, time);
+    let first = add(0, None, Vec::new(), 0);
+    let branches = 1..=skrin_base::limits::HEADS_MAX as i64;
+    let mut ends: Vec<Head> = branches
+        .map(|time| add(0, Some(first), Vec::new(), time))
+        .collect();
+    ends.sort();
+    let mut names = add(1, None, ends.clone(), 1);
+    for end in &mut ends {
+        *end = add(0, Some(*end), Vec::new(), 1);
+    }
+    ends.sort();
+    names = add(1, Some(names), ends.clone(), 1);
+    let tips = &graph.lanes[&names.lane].tips;
+    assert_eq!(tips[0].named, ends.into_iter().collect());
 }
 
 #[test]

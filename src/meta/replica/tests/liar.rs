@@ -1,5 +1,7 @@
 //! A member's device that proposes false checkpoints, closes the lanes of others and refutes what is right.
 
+mod false_roots;
+mod flood;
 pub(super) mod random;
 
 use super::attack::{all_commits, put_by_hand};
