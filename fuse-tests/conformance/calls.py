@@ -383,7 +383,7 @@ def ranges():
 
 
 def refused():
-    """What FUSE or fuser does not carry: "Not supported" in docs/semantics.md."""
+    """What FUSE or fuser does not carry, and what is refused by decision: "Not supported" in docs/semantics.md."""
     file = os.open("f", os.O_CREAT | os.O_RDWR)
     os.write(file, b"a" * 131072)
     os.fsync(file)

@@ -156,7 +156,7 @@ pub(crate) fn many(seed: u64, steps: usize, play: Play) -> Outcome {
                 many.check_trees();
             }
         }
-        if play == Play::Many {
+        if play == Play::Many && trouble::is_network_taken(world.seed) {
             trouble::without_network(&mut many);
         }
         many.converge();

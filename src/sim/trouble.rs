@@ -77,6 +77,11 @@ impl Aim {
     }
 }
 
+/// Whether there is such an hour: in worlds of fixed seeds, and by `SKRIN_AWAY` in all (docs/simulation.md says what it finds).
+pub(crate) fn is_network_taken(seed: u64) -> bool {
+    seed < 1000 || std::env::var_os("SKRIN_AWAY").is_some()
+}
+
 /// An hour without network for one device, for two, or for all. Programs go on, on two of them at the least, and devices die, start and
 /// are shut down. Then all ways are there again.
 pub(crate) fn without_network(many: &mut Many<'_>) {

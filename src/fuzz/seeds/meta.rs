@@ -602,6 +602,7 @@ fn standing_row() -> Vec<u8> {
     w.u8(1);
     w.count(1);
     w.raw(&[5; 16]);
+    w.count(1);
     w.u64(7);
     w.u64(11);
     // It holds nothing beyond a cut; its root.
@@ -612,6 +613,9 @@ fn standing_row() -> Vec<u8> {
     w.raw(&[5; 16]);
     ends(&mut w);
     w.option(Some(&7u64));
+    w.count(1);
+    w.raw(&[5; 32]);
+    w.u64(11);
     // Who refuted which other.
     w.count(1);
     checkpoint(3, 9).encode(&mut w);
