@@ -444,7 +444,9 @@ fn a_window_is_typed_into_and_saved_by_keys_and_recovers_after_a_kill() {
     let mut typed = suite("window", &[]);
     typed.args([&letter, &sheet]).args(&made);
     typed.env("DISPLAY", &screen.1).output_ok();
-    recover("autosave", &sheet, "timed", &screen);
+    for document in [&letter, &sheet] {
+        recover("autosave", document, "timed", &screen);
+    }
     let there = vault.mount("b");
     here.sync();
     for document in [&letter, &sheet] {

@@ -324,7 +324,7 @@ def typed(document, text):
 
 def autosave(profile, path):
     office, document, copies = opened_with_copies_beside(profile, path, AUTOSAVE)
-    press(document, path, lambda: typed(document, "timed"), "key", "ctrl+Home", "type", "timed\n")
+    enter(document, path, "timed")
     # A minute after the program began, and then until nobody has typed for ten seconds.
     end = time.monotonic() + 400
     while not copies():
@@ -350,17 +350,23 @@ def press(document, path, is_done, *keys):
     sys.exit(f"{keys} did not come through")
 
 
+def enter(document, path, word):
+    """Types a word into a document by the keyboard."""
+    if hasattr(document, "Sheets"):
+        keys = ["key", "ctrl+Home", "type", word + "\n"]
+    elif hasattr(document, "Text"):
+        keys = ["type", word]
+    else:
+        # The only shape, its text.
+        keys = ["key", "Tab", "key", "F2", "type", word]
+    press(document, path, lambda: typed(document, word), *keys)
+
+
 def window(profile, *paths):
     office = Office(profile, "Anna", window=True)
     for path in paths:
         document = office.load(path, hidden=False)
-        if hasattr(document, "Sheets"):
-            press(document, path, lambda: typed(document, "typed"), "key", "ctrl+Home", "type", "typed\n")
-        elif hasattr(document, "Text"):
-            press(document, path, lambda: typed(document, "typed"), "type", "typed")
-        else:
-            # The only shape, its text.
-            press(document, path, lambda: typed(document, "typed"), "key", "Tab", "key", "F2", "type", "typed")
+        enter(document, path, "typed")
         press(document, path, lambda: not document.isModified(), "key", "Escape", "key", "ctrl+s")
         document.close(True)
         document = office.load(path, option("ReadOnly", True))
