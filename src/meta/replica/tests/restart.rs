@@ -243,6 +243,23 @@ async fn a_device_that_opens_offline_below_what_its_own_commit_follows_names_seg
     assert_eq!(vault.fresh_digest().await, device.digest());
 }
 
+/// Seed 1795828423021 of the simulation: changes on top of what others had done were applied to what was there before it.
+#[tokio::test]
+async fn what_others_did_is_there_after_a_crash_without_the_storage() {
+    let vault = Vault::new(20);
+    let mut rng = Rng(20);
+    let (mut device, mut other) = (vault.open(0).await, vault.open(1).await);
+    (0..5).for_each(|_| other.act(&mut rng));
+    other.publish().await.unwrap();
+    device.replica().pull().await.unwrap();
+    device.act(&mut rng);
+    let expected = device.digest();
+    device.faults.add(Rule::new(Failure::Before(Transient)));
+    // Nobody has asked for the cache to be written.
+    device.open(&vault).await.unwrap();
+    assert_eq!((device.pending(), device.digest()), (1, expected));
+}
+
 /// Whatever it is shown later: segments may have been named in it.
 #[tokio::test]
 async fn a_lane_that_was_begun_offline_is_not_left_for_an_earlier_one() {
